@@ -1,0 +1,60 @@
+//! A plugin in columns: what the host calls, one batch at a time. The macros and record traits of this crate stand on it; implement it yourself
+//! only where a record at a time is too slow, or where a plugin must see the whole batch.
+
+use crate::column::{Column, Strings};
+use crate::describe::{Description, Mistake, Schema};
+use crate::headers::Headers;
+use crate::verdict::Verdict;
+use std::collections::BTreeMap;
+
+/// Rows from the host. Only what `describe` asked for is there.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub rows: usize,
+    /// Highest record time of the task before row 0, milliseconds; `i64::MIN` if there was none.
+    pub stream_time: i64,
+    pub timestamps: Vec<i64>,
+    /// In the order of `reads`.
+    pub fields: Vec<Column>,
+    /// Blobs, nullable.
+    pub keys: Option<Column>,
+    /// Blobs, nullable: a null value is a tombstone.
+    pub values: Option<Column>,
+    pub headers: Option<Headers>,
+    pub leaves: Option<Leaves>,
+}
+
+/// Every text and number leaf of each row: row i owns the entries offsets[i] .. offsets[i+1].
+#[derive(Clone, Debug, Default)]
+pub struct Leaves {
+    pub offsets: Vec<u32>,
+    pub paths: Strings,
+    pub values: Strings,
+}
+
+/// What `describe` and `init` get, with the configuration as the plugin's own type.
+#[derive(Clone, Debug)]
+pub struct Setup<C> {
+    pub config: C,
+    pub input: Schema,
+    /// Every table of the manifest, by name.
+    pub tables: BTreeMap<String, Schema>,
+}
+
+/// A plugin. Export it with `millstream_guest::export!(MyPlugin)`.
+pub trait Plugin: Sized + 'static {
+    /// Name, one sentence, and whether the output may be shown (`About::protects`).
+    const NAME: &'static str;
+    const VERSION: &'static str;
+    const SUMMARY: &'static str;
+    const PROTECTS: bool = false;
+    /// `with:` in the manifest. Unknown members should be refused (`#[serde(deny_unknown_fields)]`).
+    type Config: serde::de::DeserializeOwned + schemars::JsonSchema;
+
+    /// Pure: from configuration and input to what is read and written.
+    fn describe(setup: &Setup<Self::Config>) -> Result<Description, Vec<Mistake>>;
+    /// Called once before the first batch, with secrets resolved.
+    fn init(setup: Setup<Self::Config>) -> Result<Self, String>;
+    /// One batch. Err: the whole call failed.
+    fn process(&mut self, batch: Batch) -> Result<Verdict, String>;
+}

@@ -1,0 +1,10 @@
+//! `millstream build`.
+
+use super::{Context, Outcome};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: &Args, _context: &Context) -> Outcome {
+    Err(anyhow::anyhow!("`build` is not here yet").into())
+}

@@ -1,0 +1,168 @@
+//! The command `millstream`: arguments, output, exit codes. Each command is a file.
+
+mod build;
+mod check;
+mod completion;
+mod consume;
+mod demo;
+mod new;
+mod produce;
+mod run;
+mod schema;
+mod test;
+mod topic;
+
+use crate::log::Connection;
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Debug, Parser)]
+#[command(name = "millstream", version, about = "A stream processor whose transforms are WebAssembly plugins", max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// What is printed to standard output: for people, or JSON for scripts
+    #[arg(long, global = true, value_enum, default_value_t, env = "MILLSTREAM_OUTPUT")]
+    pub output: Output,
+    /// How the log is written to standard error
+    #[arg(long, global = true, value_enum, default_value_t, env = "MILLSTREAM_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or as in `millstream=debug,wasmtime=warn`
+    #[arg(long, global = true, default_value = "warn", env = "MILLSTREAM_LOG", value_name = "FILTER")]
+    pub log: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the ratings pipeline on records that come with it, and show what happened
+    Demo(demo::Args),
+    /// Start a plugin or a pipeline of your own
+    New(new::Args),
+    /// Build a plugin to a Wasm component
+    Build(build::Args),
+    /// Check a pipeline: names, types from source to sink, permissions, topics
+    Check(check::Args),
+    /// Infer a schema from records; print the schemas of manifest and contract
+    Schema(schema::Args),
+    /// Run the tests that stand in a pipeline's file
+    Test(test::Args),
+    /// Run a pipeline
+    Run(run::Args),
+    /// Create, list and describe topics
+    Topic(topic::Args),
+    /// Append records to a topic
+    Produce(produce::Args),
+    /// Print records of a topic
+    Consume(consume::Args),
+    /// Print a completion script for a shell
+    Completion(completion::Args),
+}
+
+/// Exit codes that scripts may rely on; listed in `host/docs/command.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Anything without a code of its own.
+    Failure = 1,
+    /// Wrong arguments (as clap has it).
+    Usage = 2,
+    /// The pipeline's file has mistakes.
+    Manifest = 3,
+    /// A record failed and the policy is `fail`.
+    Record = 4,
+    /// A plugin failed: trap, limit, malformed output.
+    Plugin = 5,
+    /// The log cannot be reached or used.
+    Log = 6,
+    /// A test of the pipeline failed.
+    Test = 7,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub error: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let exit = if error.chain().any(|cause| cause.is::<crate::io::LogError>()) { Exit::Log } else { Exit::Failure };
+        Self { exit, error }
+    }
+}
+
+pub type Outcome = Result<(), Failure>;
+
+/// What a command has besides its own arguments.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub global: Global,
+    pub connection: Connection,
+}
+
+/// The whole program; returns the exit code.
+pub fn main() -> i32 {
+    let cli = Cli::parse();
+    if let Err(error) = start_log(&cli.global) {
+        anstream::eprintln!("error: {error:#}");
+        return Exit::Usage as i32;
+    }
+    let context = Context { global: cli.global, connection: cli.connection };
+    let outcome = match cli.command {
+        Command::Demo(args) => demo::run(&args, &context),
+        Command::New(args) => new::run(&args, &context),
+        Command::Build(args) => build::run(&args, &context),
+        Command::Check(args) => check::run(&args, &context),
+        Command::Schema(args) => schema::run(&args, &context),
+        Command::Test(args) => test::run(&args, &context),
+        Command::Run(args) => run::run(&args, &context),
+        Command::Topic(args) => topic::run(&args, &context),
+        Command::Produce(args) => produce::run(&args, &context),
+        Command::Consume(args) => consume::run(&args, &context),
+        Command::Completion(args) => completion::run(&args, &context),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            match context.global.output {
+                Output::Text => anstream::eprintln!("error: {:#}", failure.error),
+                Output::Json => println!("{}", serde_json::json!({ "error": format!("{:#}", failure.error), "exit": failure.exit as i32 })),
+            }
+            failure.exit as i32
+        }
+    }
+}
+
+fn start_log(global: &Global) -> anyhow::Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&global.log).map_err(|error| anyhow::anyhow!("--log: {error}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match global.log_format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

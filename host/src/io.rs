@@ -1,0 +1,255 @@
+//! Everything that a worker does to the world outside goes through these traits: the log, its members and readers, the committed
+//! state behind the stores, the clock. The data path knows nothing else, so that a simulator can stand in for all of it.
+
+use crate::record::Records;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    pub topic: Arc<str>,
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl std::fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+/// What is known of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub name: Arc<str>,
+    pub partitions: i32,
+    /// The largest record that the topic takes, key and value and headers, in bytes; None = no limit known.
+    pub max_message_bytes: Option<usize>,
+}
+
+/// The offsets of a partition that can be read: `begin` is the first, `end` is one past the last that a read_committed reader reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub begin: i64,
+    pub end: i64,
+}
+
+/// Where a consumer group stands in a partition: the next offset to read, and what was committed with it (at most 512 bytes).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub offset: i64,
+    pub metadata: String,
+}
+
+/// Consecutive records of one partition. Offsets rise strictly; they may have gaps.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub from: TopicPartition,
+    pub offsets: Vec<i64>,
+    pub records: Records,
+}
+
+/// What a reader or a member has to tell.
+#[derive(Debug)]
+pub enum Event {
+    Records(Fetched),
+    /// The end of a partition was reached: every record below `offset` that can be read was handed over. Told each time the end is reached anew.
+    End {
+        at: TopicPartition,
+        offset: i64,
+    },
+    /// A member got these partitions. Nothing is fetched from them until `start`.
+    Assigned(Vec<TopicPartition>),
+    /// A member must give these partitions up: commit what is finished, then `release`. `lost`: they are another's already, nothing can be committed.
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        lost: bool,
+    },
+    /// Nothing came within the time given.
+    Idle,
+}
+
+/// How much one `poll` may hand over. One record is handed over however big it is.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimit {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+/// What the caller must do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Abort the transaction, drop what is not committed, read again from the committed positions.
+    Rewind,
+    /// Another holds our name now: give up all tasks, commit nothing.
+    Fenced,
+    /// It is unknown whether the commit came through: a new member, committed positions read again, replay.
+    Indefinite,
+    /// The log cannot be reached for now: wait and try again.
+    Wait,
+    /// Nothing that the program can do: stop, tell the user.
+    Stop,
+}
+
+/// A failure of the log. The message says what happened, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct LogError {
+    pub remedy: Remedy,
+    pub message: String,
+}
+
+impl LogError {
+    pub fn stop(message: impl Into<String>) -> Self {
+        Self { remedy: Remedy::Stop, message: message.into() }
+    }
+}
+
+/// Writes to a store of a task, to become committed with the positions.
+#[derive(Clone, Debug)]
+pub struct StateWrites {
+    pub store: Arc<str>,
+    pub task: i32,
+    /// Encoded keys with their encoded rows, None = deleted. Each key once.
+    pub rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// What becomes visible together with the records appended since the last commit.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    pub positions: Vec<(TopicPartition, Position)>,
+    pub state: Vec<StateWrites>,
+}
+
+/// How far a commit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitState {
+    InFlight,
+    Done,
+}
+
+/// A place that holds topics. Cheap to share between threads.
+pub trait Log: Send + Sync {
+    fn topics(&self) -> Result<Vec<Topic>, LogError>;
+    /// None if there is no such topic.
+    fn topic(&self, name: &str) -> Result<Option<Topic>, LogError>;
+    fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError>;
+    fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError>;
+    /// The first offset whose timestamp is at least `time` (milliseconds); the end if there is none.
+    fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError>;
+    /// Where a group stands, without joining it.
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
+    /// Appends outside any pipeline (`produce`, test data): durable when it returns. `partition` None = by the key (`partition_for`), records
+    /// without a key spread evenly.
+    fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError>;
+    /// A reader of its own, outside any group; committed records only.
+    fn reader(&self) -> Result<Box<dyn Reader>, LogError>;
+    /// A member of the group `group`: a worker's end of the log.
+    fn member(&self, membership: &Membership) -> Result<Box<dyn Member>, LogError>;
+    /// The committed state of a pipeline's stores; None if this log keeps none yet.
+    fn state(&self, group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError>;
+}
+
+/// Who joins a group, for which topics.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The pipeline's name.
+    pub group: String,
+    /// Stable over restarts: `<host id>.<worker>`.
+    pub member: String,
+    pub topics: Vec<Arc<str>>,
+}
+
+/// Reads partitions that its owner names.
+pub trait Reader: Send {
+    /// Reads these partitions, each from the given offset on, and no others.
+    fn assign(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;
+    /// Records, `End` or `Idle`.
+    fn poll(&mut self, limit: FetchLimit, wait: Duration) -> Result<Event, LogError>;
+}
+
+/// A worker's end of the log: consumes as a member of a group, and commits output, state and positions as one.
+///
+/// What is appended belongs to the open transaction, which begins with the first append after a commit. While a commit is in flight nothing may be
+/// appended; polling goes on.
+pub trait Member: Send {
+    fn poll(&mut self, limit: FetchLimit, wait: Duration) -> Result<Event, LogError>;
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
+    /// Fetches assigned partitions from these offsets on: after `Assigned`, and again to rewind.
+    fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;
+    /// Stops and restarts fetching from a partition, keeping its place.
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+    /// Confirms a revocation.
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+    fn append(&mut self, to: &TopicPartition, records: &Records) -> Result<(), LogError>;
+    /// Starts to commit what was appended, with these positions and state. Positions are never empty.
+    fn begin_commit(&mut self, commit: Commit) -> Result<(), LogError>;
+    fn poll_commit(&mut self, wait: Duration) -> Result<CommitState, LogError>;
+    /// Drops what was appended since the last commit.
+    fn abort(&mut self) -> Result<(), LogError>;
+    /// Leaves the group in good order; what is not committed is dropped.
+    fn leave(self: Box<Self>) -> Result<(), LogError>;
+}
+
+/// Rows of a key range, in the order of keys.
+pub type StateRows = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Committed state, by store, task and encoded key.
+pub trait CommittedState: Send + Sync {
+    fn get(&self, store: &str, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError>;
+    /// Rows with low <= key < high, at most `limit`, in the order of keys. `high` None = to the end.
+    fn scan(&self, store: &str, task: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError>;
+}
+
+/// Time, passed in.
+pub trait Clock: Send + Sync {
+    /// Wall clock, milliseconds since the epoch.
+    fn now(&self) -> i64;
+    /// Time since some fixed moment; never falls.
+    fn elapsed(&self) -> Duration;
+}
+
+/// The partition of a key among `partitions`, as Kafka's Java clients choose it: murmur2 of the key's bytes.
+pub fn partition_for(key: &[u8], partitions: i32) -> i32 {
+    (murmur2(key) & 0x7fff_ffff) as i32 % partitions.max(1)
+}
+
+/// MurmurHash2, 32 bit, with Kafka's seed (`org.apache.kafka.common.utils.Utils.murmur2`).
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c_u32 ^ data.len() as u32;
+    let (words, rest) = data.as_chunks::<4>();
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k = (k ^ (k >> 24)).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ k;
+    }
+    if !rest.is_empty() {
+        for (place, byte) in rest.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * place);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cases of Kafka's own `UtilsTest.testMurmur2`.
+    #[test]
+    fn murmur2_agrees_with_kafka() {
+        for (text, hash) in [("21", -973932308), ("foobar", -790332482), ("a-little-bit-long-string", -985981536), ("abc", 479470107)] {
+            assert_eq!(murmur2(text.as_bytes()) as i32, hash, "{text}");
+        }
+    }
+}

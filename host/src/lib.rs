@@ -1,0 +1,18 @@
+//! Millstream: a stream processor whose transforms are WebAssembly plugins.
+//!
+//! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
+//! Imports run one way: column, field, record <- io <- plugin, format, pipeline <- manifest, log, store <- source, stage, sink <- task <- worker <- runtime <- cli.
+
+pub use millstream_guest::{column, field};
+
+pub mod cli;
+pub mod clock;
+pub mod format;
+pub mod guest_build;
+pub mod io;
+pub mod log;
+pub mod manifest;
+pub mod pipeline;
+pub mod plugin;
+pub mod record;
+pub mod store;

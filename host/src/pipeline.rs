@@ -1,0 +1,178 @@
+//! A pipeline, checked: what `manifest` makes of a file once every stage has described itself, and all that the data path needs to know.
+//! Whoever holds one may rely on it: names resolve, types fit, there is no cycle.
+
+use crate::column::Type;
+use crate::field::Path;
+use crate::plugin::describe::{Description, Schema};
+use crate::plugin::{Limits, Plugin};
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub struct Pipeline {
+    /// Also the consumer group.
+    pub name: String,
+    pub sources: Vec<Source>,
+    pub tables: Vec<Table>,
+    /// Each reads sources and earlier stages only.
+    pub stages: Vec<Stage>,
+    pub sinks: Vec<Sink>,
+    /// For what fails before the first stage (decoding) and after the last (encoding).
+    pub on_error: Policy,
+    /// Some store is grouped by other than the record's key: all partitions form one task, merged by timestamp, then partition, then offset.
+    pub single_task: bool,
+}
+
+/// How values are written in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FormatKind {
+    #[default]
+    Json,
+    /// No fields; for plugins that read the value's bytes.
+    Raw,
+}
+
+/// How keys are written in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum KeyFormat {
+    /// Text as it is, a number as its digits.
+    #[default]
+    Text,
+    /// A JSON value; an object for composite keys.
+    Json,
+    /// 4 bytes, big-endian (Kafka's IntegerSerializer).
+    Int32,
+    /// 8 bytes, big-endian (Kafka's LongSerializer).
+    Int64,
+    Bytes,
+}
+
+/// What becomes of tombstones of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Tombstones {
+    /// They go around plugins of base `extend` and reach the sinks unchanged.
+    #[default]
+    Pass,
+    /// Plugins see them, every field null.
+    Deliver,
+    Drop,
+}
+
+/// Where a new group starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Start {
+    #[default]
+    Earliest,
+    Latest,
+    /// Milliseconds since the epoch.
+    At(i64),
+}
+
+/// A field of the value that is the record's time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeField {
+    pub field: Path,
+    /// Milliseconds in one unit of the field: 1 or 1000.
+    pub unit: i64,
+    /// A time further ahead of the record's own timestamp is the record's error, milliseconds.
+    pub max_ahead: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub name: String,
+    pub topic: Arc<str>,
+    pub format: FormatKind,
+    pub key: KeyFormat,
+    pub start: Start,
+    pub time: Option<TimeField>,
+    pub tombstones: Tombstones,
+    pub schema: SourceSchema,
+}
+
+/// The declared fields of a source or a table.
+#[derive(Clone, Debug, Default)]
+pub struct SourceSchema {
+    pub schema: Schema,
+    /// Declared conversions: the path's type in the bytes.
+    pub from: Vec<(Path, Type)>,
+}
+
+/// A topic read to its end into memory before the first record, on every host; global. Its identity is the record's key.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub name: String,
+    pub topic: Arc<str>,
+    pub format: FormatKind,
+    pub key: KeyFormat,
+    pub schema: SourceSchema,
+}
+
+/// What a stage or sink reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Input {
+    Source(usize),
+    /// A stage's index and its output's.
+    Stage(usize, usize),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Commit what is before the record, then stop.
+    Fail,
+    /// Count it and go on.
+    Skip,
+    DeadLetter {
+        topic: Arc<str>,
+        /// Key and value of the original even where no stage has protected them.
+        include_original: bool,
+    },
+}
+
+/// Where a stage's component comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginRef {
+    /// One of those that come with the program.
+    Standard(String),
+    /// A component's file, absolute.
+    File(std::path::PathBuf),
+}
+
+#[derive(Clone)]
+pub struct Stage {
+    pub name: String,
+    pub reference: PluginRef,
+    pub plugin: Arc<dyn Plugin>,
+    /// Interleaved by the record that rows come from, then in this order.
+    pub from: Vec<Input>,
+    /// The configuration, with secrets still as `{secret: NAME}`.
+    pub with: serde_json::Value,
+    /// What the stage's input holds.
+    pub input: Schema,
+    pub description: Description,
+    pub on_error: Policy,
+    pub limits: Limits,
+    /// What leaves this stage may be shown in dead letters.
+    pub protects: bool,
+    /// The plugin's log and reasons are shown although no stage before it protects.
+    pub log_unsafe: bool,
+    /// Names of its stores, as `description.stores`.
+    pub stores: Vec<String>,
+    /// Indices into `tables`, as `description.tables`.
+    pub tables: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Sink {
+    /// Interleaved as a stage's.
+    pub from: Vec<Input>,
+    /// No two sinks write the same topic.
+    pub topic: Arc<str>,
+    /// None = bytes as they come.
+    pub key: Option<KeyFormat>,
+    /// None = the format of the sources.
+    pub format: FormatKind,
+    /// The fields that are written, all others dropped; None = all.
+    pub fields: Option<Vec<Path>>,
+    /// Create the topic if it is missing.
+    pub create: bool,
+}

@@ -1,0 +1,8 @@
+//! What crosses crates, through the public surface: the command, real Kafka, hostile guests, the examples.
+
+mod cli;
+mod embedded;
+mod examples;
+mod hostile;
+mod kafka;
+mod log_contract;

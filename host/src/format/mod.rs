@@ -68,8 +68,8 @@ pub struct Encoded {
 /// A format of record values. Null values (tombstones) decode to nulls and encode to null.
 pub trait Format: Send + Sync {
     fn name(&self) -> &'static str;
-    /// Reads fields of each row. `values` are blobs, nullable.
-    fn decode(&self, values: Indexed<'_>, rows: usize, wanted: &[Wanted]) -> Decoded;
+    /// Prepares to read these fields; made once, used for every batch.
+    fn decoder(&self, wanted: &[Wanted]) -> Box<dyn Decoder>;
     /// Splices changes, in their order, into each row's bytes; `base` None = into a new, empty object.
     /// Changes never hold a path and its prefix both for one row, unless both stand in an earlier stage's changes; the later one wins.
     fn encode(&self, base: Option<Indexed<'_>>, rows: usize, changes: &[Change<'_>]) -> Encoded;
@@ -77,4 +77,14 @@ pub trait Format: Send + Sync {
     fn leaves(&self, values: Indexed<'_>, rows: usize) -> (Leaves, Vec<FieldError>);
     /// Writes new texts for some entries of `leaves` (as `leaves` gave them for the same rows): entries strictly increasing.
     fn replace_leaves(&self, values: Indexed<'_>, rows: usize, leaves: &Leaves, replaced: &crate::plugin::ReplacedLeaves) -> Column;
+    /// Reads fields of each row, for who does it only once.
+    fn decode(&self, values: Indexed<'_>, rows: usize, wanted: &[Wanted]) -> Decoded {
+        self.decoder(wanted).decode(values, rows)
+    }
+}
+
+/// Reads the fields that it was made for.
+pub trait Decoder: Send + Sync {
+    /// Reads fields of each row. `values` are blobs, nullable.
+    fn decode(&self, values: Indexed<'_>, rows: usize) -> Decoded;
 }

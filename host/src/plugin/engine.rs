@@ -1,1 +1,279 @@
-//! engine
+//! Compiles components and runs them within their limits. With `bindings`, the only place that knows wasmtime.
+//!
+//! There is one wasmtime engine a process: compiled components are kept by digest, instances come from one pool. A call runs on its caller's
+//! thread; epochs (`budget`) end it when its CPU budget is used. After any failure an instance is gone, and its owner makes a new one.
+
+mod budget;
+mod component;
+mod convert;
+mod host;
+
+use crate::plugin::bindings::exports::millstream::plugin::transform;
+use crate::plugin::bindings::{Plugin as Exports, PluginPre};
+use crate::plugin::describe::{About, Description, Mistake, Request};
+use crate::plugin::{CallError, DescribeError, Input, Instance, Limits, Loader, Plugin, Services, Verdict, verify};
+use anyhow::Context;
+use budget::Ticker;
+use host::Data;
+use sha2::Digest;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap, UpdateDeadline};
+
+/// Instances that may live at the same time. The pool only reserves addresses for them.
+const INSTANCES: u32 = 4000;
+/// Core instances of one component: its own module, and the small ones around it.
+const CORE_INSTANCES: u32 = 50;
+/// Bytes of a memory that are zeroed rather than unmapped when an instance goes: mapping them anew costs more.
+const KEEP_RESIDENT: usize = 1 << 20;
+/// Stack of a guest, bytes: less than half of what a thread of Rust's has by default.
+const STACK: usize = 512 << 10;
+/// What a guest may give in one call beyond its own memory: columns are copied as they are, but lists of records are wider in the host.
+const GIVEN_BEYOND_MEMORY: usize = 16 << 20;
+/// Compiled components that are kept though nobody uses them.
+const KEPT: usize = 64;
+
+/// Compiles plugins. Every engine of a process shares one cache and one pool.
+#[derive(Clone, Copy)]
+pub struct Engine {
+    shared: &'static Shared,
+}
+
+struct Shared {
+    engine: wasmtime::Engine,
+    linker: Linker<Data>,
+    ticker: Ticker,
+    /// By digest. A slot is locked while it is filled, so that a component is compiled once.
+    compiled: Mutex<HashMap<String, Slot>>,
+}
+
+type Slot = Arc<Mutex<Option<Arc<Compiled>>>>;
+
+impl Engine {
+    pub fn new() -> anyhow::Result<Self> {
+        static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
+        match SHARED.get_or_init(|| Shared::new().map_err(|error| format!("{error:#}"))) {
+            Ok(shared) => Ok(Self { shared }),
+            Err(error) => anyhow::bail!("WebAssembly cannot run on this machine: {error}"),
+        }
+    }
+}
+
+impl Shared {
+    fn new() -> anyhow::Result<Self> {
+        // Where so many addresses cannot be reserved (a limit on virtual memory), instances are made on demand: slower to make, as fast to run.
+        let engine = wasmtime::Engine::new(config().allocation_strategy(pool())).or_else(|_| wasmtime::Engine::new(&config()))?;
+        let mut linker = Linker::new(&engine);
+        Exports::add_to_linker::<_, HasSelf<Data>>(&mut linker, |data| data)?;
+        let epochs = engine.clone();
+        let ticker = Ticker::start(move || epochs.increment_epoch()).context("cannot start a thread")?;
+        Ok(Self { engine, linker, ticker, compiled: Mutex::default() })
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        // Costs 120 ns an import and 500 ns a call, for what no plugin uses.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK)
+        // The same input gives the same output, on every machine.
+        .relaxed_simd_deterministic(true)
+        .cranelift_nan_canonicalization(true);
+    config
+}
+
+fn pool() -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(INSTANCES)
+        .total_memories(INSTANCES)
+        .total_tables(4 * INSTANCES)
+        .total_core_instances(5 * INSTANCES)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(4)
+        .max_tables_per_component(CORE_INSTANCES)
+        .table_elements(host::TABLE_ELEMENTS)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(64 << 10);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+impl Loader for Engine {
+    fn load(&self, component: &[u8]) -> anyhow::Result<Arc<dyn Plugin>> {
+        let digest: String = sha2::Sha256::digest(component).iter().map(|byte| format!("{byte:02x}")).collect();
+        let slot = {
+            let mut compiled = self.shared.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+            if compiled.len() > KEPT {
+                compiled.retain(|_, slot| Arc::strong_count(slot) > 1 || in_use(slot));
+            }
+            compiled.entry(digest.clone()).or_default().clone()
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plugin) = &*slot {
+            return Ok(plugin.clone());
+        }
+        let plugin = Arc::new(Compiled::new(self.shared, component, digest)?);
+        *slot = Some(plugin.clone());
+        Ok(plugin)
+    }
+}
+
+fn in_use(slot: &Slot) -> bool {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|plugin| Arc::strong_count(plugin) > 1)
+}
+
+struct Compiled {
+    exports: PluginPre<Data>,
+    ticker: &'static Ticker,
+    about: About,
+    digest: String,
+    imports: Vec<String>,
+}
+
+impl Compiled {
+    fn new(shared: &'static Shared, bytes: &[u8], digest: String) -> anyhow::Result<Self> {
+        let imports = component::imports(bytes)?;
+        let component =
+            Component::from_binary(&shared.engine, bytes).map_err(anyhow::Error::from).context("this component does not compile")?;
+        let exports = shared
+            .linker
+            .instantiate_pre(&component)
+            .and_then(PluginPre::new)
+            .map_err(anyhow::Error::from)
+            .context("this component does not fit the plugin contract 0.1: build it anew with the SDK of this version")?;
+        let mut plugin = Self { exports, ticker: &shared.ticker, about: About::default(), digest, imports };
+        let answer = plugin.start(Limits::default())?.run(|exports, store| exports.call_about(store)).context("`about` failed")?;
+        plugin.about = serde_json::from_str(&answer).context("`about` does not answer as `about.schema.json` says")?;
+        Ok(plugin)
+    }
+
+    fn start(&self, limits: Limits) -> Result<Guest, CallError> {
+        let mut store = Store::new(self.exports.engine(), Data::new(limits));
+        store.limiter(|data| data);
+        store.set_hostcall_fuel(limits.memory.saturating_add(GIVEN_BEYOND_MEMORY));
+        store.epoch_deadline_callback(|mut store| store.data_mut().within_budget().map(|()| UpdateDeadline::Continue(1)));
+        let exports = within(&mut store, self.ticker, |store| self.exports.instantiate(store))?;
+        Ok(Guest { store, exports, ticker: self.ticker })
+    }
+}
+
+impl Plugin for Compiled {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    fn imports(&self) -> &[String] {
+        &self.imports
+    }
+
+    fn describe(&self, request: &Request) -> Result<Description, DescribeError> {
+        let text = as_text(request)?;
+        let answer = self.start(Limits::default())?.run(|exports, store| exports.call_describe(store, &text))?;
+        match answer {
+            Ok(answer) => {
+                let description: Description = from_text(&answer, "describe-answer.schema.json")?;
+                verify::description(&description, request).map_err(|error| CallError::Malformed(format!("describe: {error}")))?;
+                Ok(description)
+            }
+            Err(mistakes) => match from_text::<Vec<Mistake>>(&mistakes, "describe-errors.schema.json")? {
+                none if none.is_empty() => Err(CallError::Malformed("describe: it failed without a mistake".to_owned()).into()),
+                mistakes => Err(DescribeError::Mistakes(mistakes)),
+            },
+        }
+    }
+
+    fn instantiate(&self, request: &Request, description: &Description, limits: Limits) -> Result<Box<dyn Instance>, CallError> {
+        let text = as_text(request)?;
+        let mut guest = self.start(limits)?;
+        guest.run(|exports, store| exports.call_init(store, &text))?.map_err(CallError::Failed)?;
+        Ok(Box::new(Live { guest: Some(guest), description: Arc::new(description.clone()) }))
+    }
+}
+
+fn as_text(request: &Request) -> Result<String, CallError> {
+    serde_json::to_string(request).map_err(|error| CallError::Malformed(format!("the request cannot be written as JSON: {error}")))
+}
+
+fn from_text<T: serde::de::DeserializeOwned>(answer: &str, schema: &str) -> Result<T, CallError> {
+    serde_json::from_str(answer).map_err(|error| CallError::Malformed(format!("describe: the answer is not as `{schema}` says: {error}")))
+}
+
+/// An instance, whatever it is used for.
+struct Guest {
+    store: Store<Data>,
+    exports: Exports,
+    ticker: &'static Ticker,
+}
+
+impl Guest {
+    fn run<R>(&mut self, call: impl FnOnce(&transform::Guest, &mut Store<Data>) -> wasmtime::Result<R>) -> Result<R, CallError> {
+        let exports = self.exports.millstream_plugin_transform();
+        within(&mut self.store, self.ticker, |store| call(exports, store))
+    }
+}
+
+/// Runs something of the guest's within its limits.
+fn within<R>(store: &mut Store<Data>, ticker: &Ticker, call: impl FnOnce(&mut Store<Data>) -> wasmtime::Result<R>) -> Result<R, CallError> {
+    let _running = ticker.run();
+    store.data_mut().begin();
+    store.set_epoch_deadline(1);
+    call(store).map_err(|error| failure(&error, store.data_mut()))
+}
+
+fn failure(error: &wasmtime::Error, data: &mut Data) -> CallError {
+    if let Some(failure) = data.take_failure() {
+        return failure;
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => CallError::StackOverflow,
+        Some(Trap::MemoryOutOfBounds) if fell_off_the_stack(error) => CallError::StackOverflow,
+        Some(trap) => CallError::Trapped(trap.to_string()),
+        // What it gave could not be read: a list beyond its memory, an unknown case of a variant, a text that is not UTF-8, more than its share.
+        None => CallError::Malformed(format!("{error:#}")),
+    }
+}
+
+/// Languages with a stack in linear memory put it first, growing down: beyond its end are the highest addresses.
+fn fell_off_the_stack(error: &wasmtime::Error) -> bool {
+    const NEAR_THE_END: u64 = (1 << 32) - (64 << 20);
+    let address = format!("{error:?}")
+        .split_once("memory fault at wasm address 0x")
+        .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_hexdigit()).next().and_then(|hex| u64::from_str_radix(hex, 16).ok()));
+    address.is_some_and(|address| (NEAR_THE_END..1 << 32).contains(&address))
+}
+
+/// An instance after `init`.
+struct Live {
+    /// None after a failure.
+    guest: Option<Guest>,
+    description: Arc<Description>,
+}
+
+impl Instance for Live {
+    fn call(&mut self, input: &Input<'_>, services: &mut Box<dyn Services>) -> Result<Verdict, CallError> {
+        // Taken, and put back only if all went well.
+        let Some(mut guest) = self.guest.take() else {
+            return Err(CallError::Trapped("an earlier call failed: the instance cannot be used any more".to_owned()));
+        };
+        let fields: Vec<_> = input.fields.iter().map(|column| convert::lend_column(column)).collect();
+        let no_offsets = match input.headers {
+            Some(headers) if headers.offsets.is_empty() => vec![0; input.rows + 1],
+            _ => Vec::new(),
+        };
+        let batch = convert::lend_batch(input, &fields, &no_offsets);
+        guest.store.data_mut().open(&self.description, input.rows);
+        std::mem::swap(&mut guest.store.data_mut().services, services);
+        let answer = guest.run(|exports, store| exports.call_process(store, batch));
+        std::mem::swap(&mut guest.store.data_mut().services, services);
+        let mut verdict = convert::verdict(answer?.map_err(CallError::Failed)?);
+        verify::verdict(&mut verdict, &self.description, verify::Shape::of(input)).map_err(CallError::Malformed)?;
+        self.guest = Some(guest);
+        Ok(verdict)
+    }
+}

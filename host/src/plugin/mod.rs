@@ -1,7 +1,8 @@
-//! Plugins as the data path sees them. `engine` alone knows wasmtime, `bindings` the generated types, `verify` checks what a guest returns.
+//! Plugins as the data path sees them. `engine` alone knows wasmtime, `bindings` the generated types, `verify` checks what a guest gives.
 
 mod bindings;
 pub mod engine;
+pub mod schemas;
 pub mod standard;
 mod verify;
 
@@ -98,8 +99,13 @@ pub trait Plugin: Send + Sync {
     fn imports(&self) -> &[String];
     /// Asks a throw-away instance, within the limits' budget.
     fn describe(&self, request: &describe::Request) -> Result<describe::Description, DescribeError>;
-    /// A live instance, after `init`. The request holds the secrets.
-    fn instantiate(&self, request: &describe::Request, limits: Limits) -> Result<Box<dyn Instance>, CallError>;
+    /// A live instance, after `init`. The request holds the secrets; the description is what `describe` answered without them.
+    fn instantiate(
+        &self,
+        request: &describe::Request,
+        description: &describe::Description,
+        limits: Limits,
+    ) -> Result<Box<dyn Instance>, CallError>;
 }
 
 /// Why a plugin did not describe itself.

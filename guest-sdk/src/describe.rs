@@ -154,6 +154,9 @@ pub struct Description {
     pub leaves: bool,
     #[serde(default)]
     pub parts: Vec<Part>,
+    /// Whether tombstones are to reach the plugin (every field null, no leaves) instead of going around it: for who changes keys or headers.
+    #[serde(default)]
+    pub tombstones: bool,
     /// At least one.
     pub outputs: Vec<Output>,
     #[serde(default)]

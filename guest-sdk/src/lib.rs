@@ -4,7 +4,41 @@ pub mod column;
 pub mod describe;
 pub mod field;
 pub mod headers;
+pub mod log;
 pub mod plugin;
+pub mod state;
+pub mod tables;
+pub mod transform;
 pub mod verdict;
 
 pub use plugin::{Batch, Leaves, Plugin, Setup};
+
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod bindings;
+#[cfg(target_family = "wasm")]
+mod convert;
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod export;
+#[cfg(not(target_family = "wasm"))]
+mod fake;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+/// Exports a [`Plugin`]: once in a crate, and only where the target is Wasm (elsewhere the crate is a library that tests can call).
+#[macro_export]
+macro_rules! export {
+    ($plugin:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type Exported = $crate::export::Exported<$plugin>;
+    $crate::bindings::export_bindings!(Exported with_types_in $crate::bindings);
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            const fn is_a_plugin<P: $crate::Plugin>() {}
+            is_a_plugin::<$plugin>();
+        };
+    };
+}

@@ -1,0 +1,50 @@
+//! Tests a plugin without Wasm and without a host. State, tables and log are this thread's own.
+
+pub use crate::fake::{Line, Rows, Value};
+
+use crate::describe::{Description, Mistake, Request, Schema};
+use crate::plugin::{Batch, Plugin};
+use crate::verdict::Verdict;
+use std::collections::BTreeMap;
+
+/// A plugin in columns, described and started, with empty stores. One at a time on a thread: the next one opens stores of its own.
+#[derive(Debug)]
+pub struct Columns<P> {
+    pub plugin: P,
+    pub description: Description,
+}
+
+impl<P: Plugin> Columns<P> {
+    /// `config` is what the manifest says under `with`.
+    pub fn start(config: serde_json::Value, input: Schema, tables: BTreeMap<String, Schema>) -> Result<Self, Vec<Mistake>> {
+        let request = Request { config, input, tables };
+        let description = P::describe(&crate::transform::setup::<P>(request.clone())?)?;
+        crate::fake::open(&description, &request.tables);
+        let plugin = P::init(crate::transform::setup::<P>(request)?)
+            .map_err(|message| vec![Mistake { at: String::new(), span: None, message, proposal: None }])?;
+        Ok(Self { plugin, description })
+    }
+
+    pub fn process(&mut self, batch: Batch) -> Result<Verdict, String> {
+        self.plugin.process(batch)
+    }
+}
+
+/// Puts a row into a table that the plugin reads. Values in the order of the table's fields.
+pub fn put_table_row(table: &str, key: &str, values: Vec<Value>) {
+    let put = crate::fake::table(table, |rows| {
+        assert_eq!(values.len(), rows.fields.len(), "the table `{table}` has other fields");
+        rows.rows.insert(key.as_bytes().to_vec(), (Value::Text(key.to_owned()), values));
+    });
+    assert!(put.is_some(), "the plugin reads no table `{table}`");
+}
+
+/// The rows of a store, by its index in `describe`'s answer, in the order of encoded keys.
+pub fn store_rows(store: u32) -> Vec<(Value, Vec<Value>)> {
+    crate::fake::store(store, |rows| rows.rows.values().cloned().collect()).unwrap_or_default()
+}
+
+/// What the plugin logged since it was started.
+pub fn log_lines() -> Vec<Line> {
+    crate::fake::lines()
+}

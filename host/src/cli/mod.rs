@@ -109,7 +109,13 @@ pub struct Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        let exit = if error.chain().any(|cause| cause.is::<crate::io::LogError>()) { Exit::Log } else { Exit::Failure };
+        let exit = if error.chain().any(|cause| cause.is::<crate::io::LogError>()) {
+            Exit::Log
+        } else if error.is::<crate::manifest::Diagnostics>() {
+            Exit::Manifest
+        } else {
+            Exit::Failure
+        };
         Self { exit, error }
     }
 }
@@ -147,9 +153,15 @@ pub fn main() -> i32 {
     match outcome {
         Ok(()) => 0,
         Err(failure) => {
-            match context.global.output {
-                Output::Text => anstream::eprintln!("error: {:#}", failure.error),
-                Output::Json => println!("{}", serde_json::json!({ "error": format!("{:#}", failure.error), "exit": failure.exit as i32 })),
+            match (context.global.output, failure.error.downcast_ref::<crate::manifest::Diagnostics>()) {
+                (Output::Text, Some(found)) => check::print_diagnostics(found),
+                (Output::Json, Some(found)) => {
+                    println!("{}", serde_json::json!({ "diagnostics": found.to_json(), "exit": failure.exit as i32 }))
+                }
+                (Output::Text, None) => anstream::eprintln!("error: {:#}", failure.error),
+                (Output::Json, None) => {
+                    println!("{}", serde_json::json!({ "error": format!("{:#}", failure.error), "exit": failure.exit as i32 }))
+                }
             }
             failure.exit as i32
         }

@@ -1,1 +1,81 @@
-//! From a file to a checked pipeline.
+//! From a file to a checked pipeline: the YAML as a tree with places (`yaml`), held against the language (`grammar`), names resolved (`resolve`),
+//! plugins asked and types followed from source to sink (`stages`, `flow`). Every mistake is reported, not only the first.
+
+mod case;
+mod declare;
+mod diagnostic;
+mod flow;
+mod grammar;
+mod resolve;
+mod secret;
+mod stages;
+#[cfg(test)]
+mod tests;
+mod units;
+mod with;
+mod yaml;
+
+pub use case::{Case, Expect, ExpectRecord, Expected, ExpectedValue, Given, GivenRecord, GivenValue, Target};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
+pub use secret::{Secrets, hide_secrets, resolve_secrets, secret_names};
+
+use crate::pipeline::Pipeline;
+use crate::plugin::Loader;
+use diagnostic::Report;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A manifest without mistakes.
+#[derive(Clone)]
+pub struct Loaded {
+    pub pipeline: Pipeline,
+    pub cases: Vec<Case>,
+    /// No errors among them.
+    pub warnings: Diagnostics,
+    /// What the spans of `cases` point into.
+    pub source: Arc<Source>,
+}
+
+/// Reads and checks a manifest. Plugins are compiled and asked to describe themselves; nothing else runs.
+pub fn load(path: &Path, loader: &dyn Loader) -> Result<Loaded, Diagnostics> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => load_text(path, text, loader),
+        Err(error) => {
+            let report = Report::new(Arc::new(Source { path: path.to_owned(), text: String::new() }));
+            report.error(Span::default(), format!("cannot read the file: {error}"), None);
+            Err(report.finish())
+        }
+    }
+}
+
+/// The same for a text that stands in no file; `path` is what diagnostics name, and what plugins' paths are relative to.
+pub fn load_text(path: &Path, text: String, loader: &dyn Loader) -> Result<Loaded, Diagnostics> {
+    load_with(path, text, loader, &crate::plugin::standard::component)
+}
+
+fn load_with(path: &Path, text: String, loader: &dyn Loader, standard: &stages::Standard<'_>) -> Result<Loaded, Diagnostics> {
+    let source = Arc::new(Source { path: path.to_owned(), text });
+    let report = Report::new(source.clone());
+    let result = yaml::parse(&report).and_then(|root| {
+        grammar::validate(&report, &root, &grammar::MANIFEST, root.head());
+        resolve::resolve(&report, &root, loader, standard)
+    });
+    let failed = report.has_errors();
+    let found = report.finish();
+    match result {
+        Some((pipeline, cases)) if !failed => Ok(Loaded { pipeline, cases, warnings: found, source }),
+        _ => Err(found),
+    }
+}
+
+/// The manifest's JSON schema (draft 7), for editors; kept in `host/docs/manifest.schema.json`.
+pub fn json_schema() -> serde_json::Value {
+    let mut schema = serde_json::json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "A Millstream pipeline",
+    });
+    if let (Some(members), serde_json::Value::Object(language)) = (schema.as_object_mut(), grammar::schema_of(&grammar::MANIFEST)) {
+        members.extend(language);
+    }
+    schema
+}

@@ -1,0 +1,411 @@
+//! Names: what stands where, who reads whom, and what may not meet.
+
+use super::case::{Case, Expect, ExpectRecord, Given, GivenRecord, Target};
+use super::declare;
+use super::diagnostic::{Report, Span, propose};
+use super::flow::Flow;
+use super::stages::{self, StageDone, Standard};
+use super::yaml::{Entry, Node, Value};
+use crate::field::Path;
+use crate::pipeline::{Input, Pipeline, Policy, Sink, Source, Table};
+use crate::plugin::{Limits, Loader};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a name of the manifest stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Source(usize),
+    Table(usize),
+    Stage(usize),
+}
+
+/// A manifest while it is resolved.
+pub(super) struct Draft<'a> {
+    pub report: &'a Report,
+    pub names: HashMap<&'a str, (Named, Span)>,
+    pub sources: Vec<(Source, Flow)>,
+    pub tables: Vec<Table>,
+    pub stages: Vec<StageDone>,
+    pub on_error: Policy,
+    pub limits: Limits,
+    /// Which sources are read, by index.
+    pub read_sources: Vec<bool>,
+    pub used_tables: Vec<bool>,
+    /// Why all partitions must form one task.
+    pub single_task: Vec<String>,
+}
+
+/// The pipeline and its cases; None if a mistake keeps them from being.
+pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standard: &Standard<'_>) -> Option<(Pipeline, Vec<Case>)> {
+    let entries = |key| root.get(key).map(Node::entries).unwrap_or_default();
+    let sources: Vec<_> = entries("sources").iter().map(|entry| declare::source(report, entry)).collect();
+    let tables: Vec<_> = entries("tables").iter().map(|entry| declare::table(report, entry)).collect();
+    let mut draft = Draft {
+        report,
+        names: HashMap::new(),
+        read_sources: vec![false; sources.len()],
+        used_tables: vec![false; tables.len()],
+        sources,
+        tables,
+        stages: Vec::new(),
+        on_error: declare::policy(root.get("on_error")).unwrap_or(Policy::Fail),
+        limits: declare::limits(root.get("limits"), Limits::default()),
+        single_task: Vec::new(),
+    };
+    if let Some(node) = root.get("sources").filter(|node| matches!(&node.value, Value::Map(entries) if entries.is_empty())) {
+        report.error(node.span, "a pipeline needs a source", None);
+    }
+    if let Some(node) = root.get("sinks").filter(|node| matches!(&node.value, Value::List(items) if items.is_empty())) {
+        report.error(node.span, "a pipeline needs a sink", None);
+    }
+    let stages = root.get("stages").map(Node::items).unwrap_or_default();
+    draft.collect_names(entries("sources"), entries("tables"), stages);
+    draft.check_source_topics(entries("sources"));
+
+    for (at, node) in stages.iter().enumerate() {
+        let done = stages::resolve(&mut draft, at, node, loader, standard);
+        draft.stages.push(done);
+    }
+    let sinks = draft.sinks(root.get("sinks").map(Node::items).unwrap_or_default());
+    let dead_letters = draft.check_dead_letters(root, stages, &sinks);
+    draft.warn_unread(entries("sources"), entries("tables"), stages);
+    let known_topics: Vec<&str> = sinks.iter().flatten().map(|sink| &*sink.topic).chain(dead_letters.iter().copied()).collect();
+    let cases = root.get("tests").map(Node::items).unwrap_or_default().iter().map(|node| draft.case(node, &known_topics)).collect();
+
+    let name = root.get("pipeline").and_then(Node::text)?.to_owned();
+    if !draft.single_task.is_empty() {
+        let help = "records of one group may stand in several partitions; write a topic that is keyed by the group to have a task for each partition";
+        let at = root.entry("pipeline").map_or_else(Span::default, |entry| entry.value.span);
+        report.warn(
+            at,
+            format!("all partitions form one task, merged by timestamp, then partition, then offset: {}", draft.single_task.join("; ")),
+            help.to_owned(),
+        );
+    }
+    let single_task = !draft.single_task.is_empty();
+    let stages = draft.stages.into_iter().map(|done| done.stage).collect::<Option<Vec<_>>>()?;
+    let pipeline = Pipeline {
+        name,
+        sources: draft.sources.into_iter().map(|(source, _)| source).collect(),
+        tables: draft.tables,
+        stages,
+        sinks: sinks.into_iter().collect::<Option<Vec<_>>>()?,
+        on_error: draft.on_error,
+        single_task,
+    };
+    Some((pipeline, cases))
+}
+
+impl<'a> Draft<'a> {
+    /// Sources, tables and stages share one namespace.
+    fn collect_names(&mut self, sources: &'a [Entry], tables: &'a [Entry], stages: &'a [Node]) {
+        let sources = sources.iter().enumerate().map(|(at, entry)| (entry.key.as_str(), Named::Source(at), entry.key_span));
+        let tables = tables.iter().enumerate().map(|(at, entry)| (entry.key.as_str(), Named::Table(at), entry.key_span));
+        let stages = stages
+            .iter()
+            .enumerate()
+            .filter_map(|(at, node)| node.get("name").and_then(|name| Some((name.text()?, Named::Stage(at), name.span))));
+        for (name, what, span) in sources.chain(tables).chain(stages) {
+            if let Some((_, first)) = self.names.get(name) {
+                let line = self.report.source.place(first.start).0;
+                self.report.error(
+                    span,
+                    format!("the name `{name}` is taken"),
+                    format!("it stands in line {line}; sources, tables and stages share their names"),
+                );
+            } else {
+                self.names.insert(name, (what, span));
+            }
+        }
+    }
+
+    fn check_source_topics(&self, entries: &[Entry]) {
+        for (at, (source, _)) in self.sources.iter().enumerate() {
+            let first = self.sources.iter().take(at).find(|(first, _)| first.topic == source.topic && !source.topic.is_empty());
+            if let (Some((first, _)), Some(entry)) = (first, entries.get(at)) {
+                self.report.error(
+                    topic_span(&entry.value).unwrap_or(entry.key_span),
+                    format!("the topic `{}` is the source `{}` already", source.topic, first.name),
+                    format!("any number of stages can read one source: `from: {}`", first.name),
+                );
+            }
+        }
+    }
+
+    /// What a `from` names, for the stage of this index (or, after the last, a sink).
+    pub(super) fn inputs(&mut self, node: &Node, before: usize) -> Option<Vec<Input>> {
+        let mut inputs = Vec::new();
+        let mut whole = true;
+        for one in node.one_or_more() {
+            match one.text().and_then(|text| self.input(text, one.span, before)) {
+                Some(input) if inputs.contains(&input) => {
+                    self.report.error(one.span, format!("`{}` is listed twice", one.text().unwrap_or_default()), None);
+                }
+                Some(input) => inputs.push(input),
+                None => whole = false,
+            }
+        }
+        if node.one_or_more().is_empty() {
+            self.report.error(node.span, "the list is empty", "name a source or a stage".to_owned());
+        }
+        (whole && !inputs.is_empty()).then_some(inputs)
+    }
+
+    fn input(&mut self, text: &str, span: Span, before: usize) -> Option<Input> {
+        let (name, output) = match text.split_once('.') {
+            Some((name, output)) => (name, Some(output)),
+            None => (text, None),
+        };
+        let Some((what, place)) = self.names.get(name).copied() else {
+            let known = self.names.iter().filter(|(_, (what, _))| match what {
+                Named::Source(_) => true,
+                Named::Table(_) => false,
+                Named::Stage(at) => *at < before,
+            });
+            let mut known: Vec<&str> = known.map(|(name, _)| *name).collect();
+            known.sort_unstable();
+            self.report.error(span, format!("there is no source or stage `{name}`"), propose(name, known));
+            return None;
+        };
+        match what {
+            Named::Source(at) => {
+                if let Some(output) = output {
+                    self.report.error(span, format!("the source `{name}` has no output `{output}`"), format!("write `{name}`"));
+                    return None;
+                }
+                if let Some(read) = self.read_sources.get_mut(at) {
+                    *read = true;
+                }
+                Some(Input::Source(at))
+            }
+            Named::Table(_) => {
+                let help =
+                    format!("a table is looked up; to read its records, declare a source on its topic too (used by a plugin as `{name}`)");
+                self.report.error(span, format!("`{name}` is a table, no stream"), help);
+                None
+            }
+            Named::Stage(at) if at >= before => {
+                let line = self.report.source.place(place.start).0;
+                let message = if at == before {
+                    "a stage cannot read itself".to_owned()
+                } else {
+                    format!("the stage `{name}` stands below, in line {line}")
+                };
+                self.report.error(span, message, "a stage reads sources and stages before it".to_owned());
+                None
+            }
+            Named::Stage(at) => {
+                let done = self.stages.get_mut(at)?;
+                match done.find_output(output) {
+                    Ok(found) => {
+                        if let Some(read) = done.read.get_mut(found) {
+                            *read = true;
+                        }
+                        Some(Input::Stage(at, found))
+                    }
+                    Err(Some((message, help))) => {
+                        self.report.error(span, message, help);
+                        None
+                    }
+                    // The stage has mistakes of its own.
+                    Err(None) => None,
+                }
+            }
+        }
+    }
+
+    /// What is known of the records of one input; None if its stage has mistakes.
+    pub(super) fn flow(&self, input: Input) -> Option<&Flow> {
+        match input {
+            Input::Source(at) => self.sources.get(at).map(|(_, flow)| flow),
+            Input::Stage(at, output) => self.stages.get(at)?.outputs.get(output)?.1.as_ref(),
+        }
+    }
+
+    pub(super) fn merged(&self, inputs: &[Input]) -> Option<Flow> {
+        let flows = inputs.iter().map(|input| self.flow(*input)).collect::<Option<Vec<_>>>()?;
+        Some(Flow::merge(&flows))
+    }
+
+    fn sinks(&mut self, nodes: &[Node]) -> Vec<Option<Sink>> {
+        let mut topics: HashMap<Arc<str>, Span> = HashMap::new();
+        let mut sinks = Vec::new();
+        for node in nodes {
+            let topic = declare::topic(node);
+            let at = topic_span(node).unwrap_or(node.head());
+            if !topic.is_empty() {
+                if let Some(first) = topics.get(&topic) {
+                    let line = self.report.source.place(first.start).0;
+                    self.report.error(
+                        at,
+                        format!("the topic `{topic}` has a sink already, in line {line}"),
+                        "one sink can write several stages: `from: [a, b]`".to_owned(),
+                    );
+                }
+                topics.entry(topic.clone()).or_insert(at);
+                if let Some((source, _)) = self.sources.iter().find(|(source, _)| source.topic == topic) {
+                    self.report.error(
+                        at,
+                        format!("the topic `{topic}` is the source `{}`: the pipeline would read what it writes", source.name),
+                        None,
+                    );
+                }
+            }
+            sinks.push(self.sink(node, topic));
+        }
+        sinks
+    }
+
+    fn sink(&mut self, node: &Node, topic: Arc<str>) -> Option<Sink> {
+        let before = self.stages.len();
+        let from = self.inputs(node.get("from")?, before)?;
+        let flow = self.merged(&from)?;
+        let format = declare::format(node.get("format"));
+        if let (Some(wanted), Some(at)) = (format, node.get("format"))
+            && wanted != flow.format
+        {
+            let name = |format| if format == crate::pipeline::FormatKind::Json { "json" } else { "raw" };
+            self.report.error(
+                at.span,
+                format!("the records that come here are {}", name(flow.format)),
+                "formats are not converted yet: leave `format` out".to_owned(),
+            );
+        }
+        let fields = node.get("fields").map(|fields| {
+            let mut paths: Vec<Path> = Vec::new();
+            for item in fields.items() {
+                let Some(path) = item.text().and_then(|text| Path::parse(text).ok()) else { continue };
+                if let super::flow::Found::Wrong { message, help } = flow.find(&path, None) {
+                    self.report.error(item.span, message, help);
+                }
+                match paths.iter().find(|other| other.is_prefix_of(&path) || path.is_prefix_of(other)) {
+                    Some(other) if *other == path => self.report.error(item.span, format!("`{path}` is listed twice"), None),
+                    Some(other) => {
+                        self.report.error(item.span, format!("`{path}` and `{other}` overlap"), "list only the outer one".to_owned())
+                    }
+                    None => paths.push(path),
+                }
+            }
+            paths
+        });
+        Some(Sink {
+            from,
+            topic,
+            key: declare::key_format(node.get("key")),
+            format: format.unwrap_or(flow.format),
+            fields,
+            create: node.get("create").and_then(Node::boolean).unwrap_or_default(),
+        })
+    }
+
+    /// The topics of dead letters.
+    fn check_dead_letters<'n>(&self, root: &'n Node, stages: &'n [Node], sinks: &[Option<Sink>]) -> Vec<&'n str> {
+        let policies = root.get("on_error").into_iter().chain(stages.iter().filter_map(|stage| stage.get("on_error")));
+        let topics: Vec<&'n Node> = policies.filter_map(|policy| policy.get("dead_letter")).collect();
+        for node in &topics {
+            let Some(topic) = node.text() else { continue };
+            if let Some((source, _)) = self.sources.iter().find(|(source, _)| &*source.topic == topic) {
+                self.report.error(
+                    node.span,
+                    format!("the topic `{topic}` is the source `{}`: dead letters would be read again", source.name),
+                    format!("for example `{topic}.dead`"),
+                );
+            } else if sinks.iter().flatten().any(|sink| &*sink.topic == topic) {
+                self.report.error(
+                    node.span,
+                    format!("the topic `{topic}` is a sink's: dead letters would stand among results"),
+                    format!("for example `{topic}.dead`"),
+                );
+            } else if let Some(table) = self.tables.iter().find(|table| &*table.topic == topic) {
+                self.report.error(
+                    node.span,
+                    format!("the topic `{topic}` is the table `{}`", table.name),
+                    format!("for example `{topic}.dead`"),
+                );
+            }
+        }
+        topics.into_iter().filter_map(Node::text).collect()
+    }
+
+    fn warn_unread(&self, sources: &[Entry], tables: &[Entry], stages: &[Node]) {
+        for (entry, read) in sources.iter().zip(&self.read_sources) {
+            if !read {
+                self.report.warn(entry.key_span, format!("nobody reads the source `{}`", entry.key), None);
+            }
+        }
+        // A stage with mistakes does not say which tables it uses.
+        if self.stages.iter().all(|done| done.stage.is_some()) {
+            for (entry, used) in tables.iter().zip(&self.used_tables) {
+                if !used {
+                    self.report.warn(entry.key_span, format!("no stage uses the table `{}`", entry.key), None);
+                }
+            }
+        }
+        for (node, done) in stages.iter().zip(&self.stages) {
+            let at = node.get("name").map_or(node.head(), |name| name.span);
+            for ((output, _), _) in done.outputs.iter().zip(&done.read).filter(|(_, read)| !**read) {
+                let message = if done.outputs.len() == 1 {
+                    format!("nobody reads the stage `{}`", done.name)
+                } else {
+                    format!("nobody reads the output `{}.{output}`", done.name)
+                };
+                self.report.warn(at, message, "its records are dropped; add a sink, or a stage that reads it".to_owned());
+            }
+        }
+    }
+
+    fn case(&self, node: &Node, topics: &[&str]) -> Case {
+        let mut given = Vec::new();
+        for entry in node.get("given").map(Node::entries).unwrap_or_default() {
+            let to = match self.names.get(entry.key.as_str()) {
+                Some((Named::Source(at), _)) => Target::Source(*at),
+                Some((Named::Table(at), _)) => Target::Table(*at),
+                _ => {
+                    let known: Vec<&str> = self
+                        .sources
+                        .iter()
+                        .map(|(source, _)| source.name.as_str())
+                        .chain(self.tables.iter().map(|table| table.name.as_str()))
+                        .collect();
+                    self.report.error(entry.key_span, format!("there is no source or table `{}`", entry.key), propose(&entry.key, known));
+                    continue;
+                }
+            };
+            for record in entry.value.items() {
+                self.check_given(record);
+            }
+            given.push(Given { to, records: entry.value.items().iter().map(GivenRecord::from).collect() });
+        }
+        let mut expect = Vec::new();
+        for entry in node.get("expect").map(Node::entries).unwrap_or_default() {
+            if !topics.contains(&entry.key.as_str()) {
+                self.report.error(
+                    entry.key_span,
+                    format!("no sink writes the topic `{}`", entry.key),
+                    propose(&entry.key, topics.iter().copied()),
+                );
+            }
+            let records = entry.value.items().iter().map(ExpectRecord::from).collect();
+            expect.push(Expect { topic: entry.key.clone(), span: entry.key_span, records });
+        }
+        let name = node.get("name").and_then(Node::text).unwrap_or_default().to_owned();
+        Case { name, span: node.get("name").map_or(node.head(), |name| name.span), given, expect }
+    }
+
+    fn check_given(&self, record: &Node) {
+        if let (Some(raw), Some(_)) = (record.entry("raw"), record.get("value")) {
+            self.report.error(raw.key_span, "a record has `value` or `raw`, not both", None);
+        }
+        if let Some(partition) = record.get("partition")
+            && partition.int().is_some_and(|number| i32::try_from(number).map_or(true, |number| number < 0))
+        {
+            self.report.error(partition.span, "a partition is a number from 0 on", None);
+        }
+        stages::refuse_tags(self.report, record, "only what is expected may be `!missing`");
+    }
+}
+
+fn topic_span(node: &Node) -> Option<Span> {
+    node.get("topic").map(|topic| topic.span)
+}

@@ -1,0 +1,1 @@
+//! The manifest from its text: mistakes and their places, types, names.

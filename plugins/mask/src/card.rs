@@ -228,7 +228,9 @@ const ZEROS: [u32; 64] = [
 fn unicode_digit(letter: char) -> Option<u8> {
     let code = letter as u32;
     let place = ZEROS
-        .binary_search_by(|zero| if code < *zero { Ordering::Greater } else { if code > zero + 9 { Ordering::Less } else { Ordering::Equal } })
+        .binary_search_by(
+            |zero| if code < *zero { Ordering::Greater } else { if code > zero + 9 { Ordering::Less } else { Ordering::Equal } },
+        )
         .ok()?;
     u8::try_from(code - ZEROS[place]).ok()
 }
@@ -248,7 +250,7 @@ fn luhn(digits: impl DoubleEndedIterator<Item = u8>) -> bool {
             }
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn leading(digits: &[u8], count: usize) -> u32 {

@@ -24,6 +24,8 @@ use paths::LeafRules;
 use plan::Plan;
 use rule::Actions;
 
+millstream_guest::export!(Mask);
+
 /// The plugin.
 #[derive(Debug)]
 pub struct Mask {
@@ -52,8 +54,9 @@ impl Plugin for Mask {
     }
 
     fn init(setup: Setup<Config>) -> Result<Self, String> {
-        let plan = Plan::new(&setup.config, &setup.input)
-            .map_err(|mistakes| mistakes.into_iter().map(|mistake| format!("{}: {}", mistake.at, mistake.message)).collect::<Vec<_>>().join("; "))?;
+        let plan = Plan::new(&setup.config, &setup.input).map_err(|mistakes| {
+            mistakes.into_iter().map(|mistake| format!("{}: {}", mistake.at, mistake.message)).collect::<Vec<_>>().join("; ")
+        })?;
         Ok(Self { actions: Actions::new(&setup.config)?, leaf_rules: LeafRules::new(&plan), plan })
     }
 

@@ -94,9 +94,14 @@ mod tests {
 
     #[test]
     fn below_a_path() {
-        for (name, path, holds) in
-            [("a", "a", true), ("a", "a.b", true), ("a", "a[0].b", true), ("a", "ab", false), ("a.b", "a", false), ("a.\"b.c\"", "a.\"b.c\".d", true)]
-        {
+        for (name, path, holds) in [
+            ("a", "a", true),
+            ("a", "a.b", true),
+            ("a", "a[0].b", true),
+            ("a", "ab", false),
+            ("a.b", "a", false),
+            ("a.\"b.c\"", "a.\"b.c\".d", true),
+        ] {
             assert_eq!(leads_to(name.as_bytes(), path.as_bytes()), holds, "{name} {path}");
         }
     }

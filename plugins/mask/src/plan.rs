@@ -46,7 +46,11 @@ impl Plan {
         let mut mistakes = Vec::new();
         let mut plan = Self { scopes: Vec::new(), targets: Vec::new(), leaves: false, key: key_type(input), warnings: Vec::new() };
         if config.rules.is_empty() {
-            mistakes.push(mistake("/rules".to_owned(), "there is no rule, so nothing is masked", Some("- { fields: '**', card: { keep_last: 4 } }")));
+            mistakes.push(mistake(
+                "/rules".to_owned(),
+                "there is no rule, so nothing is masked",
+                Some("- { fields: '**', card: { keep_last: 4 } }"),
+            ));
         }
         for (index, rule) in config.rules.iter().enumerate() {
             check_action(rule, &format!("/rules/{index}"), &mut mistakes);
@@ -55,7 +59,9 @@ impl Plan {
         }
         plan.find_targets(config, input);
         if plan.reads_key() {
-            if plan.key == Type::Int && config.rules.iter().zip(&plan.scopes).any(|(rule, scope)| plan.masks_key(scope) && replaces_all(rule)) {
+            if plan.key == Type::Int
+                && config.rules.iter().zip(&plan.scopes).any(|(rule, scope)| plan.masks_key(scope) && replaces_all(rule))
+            {
                 mistakes.push(mistake(
                     "/rules".to_owned(),
                     "the key is a binary number, which has no room for a text",
@@ -63,7 +69,8 @@ impl Plan {
                 ));
             }
             plan.warnings.push(
-                "the key is masked: records whose masked keys are equal are one key from here on, in partitioning and in state by key".to_owned(),
+                "the key is masked: records whose masked keys are equal are one key from here on, in partitioning and in state by key"
+                    .to_owned(),
             );
         }
         if mistakes.is_empty() { Ok(plan) } else { Err(mistakes) }
@@ -107,9 +114,11 @@ impl Plan {
                 &format!("`{path}` is declared as bytes, and only texts and numbers can be masked"),
                 Some("declare it as text, or remove it by `map`"),
             )),
-            Some((_, field)) if field.kind == Type::Boolean && !replaces_all(rule) => {
-                Err(mistake(at, &format!("`{path}` is declared as boolean: there is nothing in it to find"), Some("whole: { with: '***' }")))
-            }
+            Some((_, field)) if field.kind == Type::Boolean && !replaces_all(rule) => Err(mistake(
+                at,
+                &format!("`{path}` is declared as boolean: there is nothing in it to find"),
+                Some("whole: { with: '***' }"),
+            )),
             Some((_, field)) if field.kind == Type::Json => {
                 self.leaves = true;
                 Ok(())
@@ -175,6 +184,8 @@ impl Plan {
                 .map(|target| Read { path: Field::Value(target.path.clone()), kind: target.kind, required: false })
                 .collect(),
             leaves: self.leaves,
+            // A delete must meet the key that its record was given.
+            tombstones: self.reads_key() || self.reads_headers(),
             parts: parts.into_iter().filter_map(|(part, wanted)| wanted.then_some(part)).collect(),
             outputs: vec![Output {
                 name: "out".to_owned(),

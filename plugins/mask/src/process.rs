@@ -215,7 +215,10 @@ fn data(column: &Column) -> &[u8] {
 /// A key of the formats `int32` and `int64`.
 fn binary_number(key: Option<&[u8]>) -> Option<i64> {
     let key = key?;
-    <[u8; 8]>::try_from(key).map(i64::from_be_bytes).or_else(|_| <[u8; 4]>::try_from(key).map(|bytes| i64::from(i32::from_be_bytes(bytes)))).ok()
+    <[u8; 8]>::try_from(key)
+        .map(i64::from_be_bytes)
+        .or_else(|_| <[u8; 4]>::try_from(key).map(|bytes| i64::from(i32::from_be_bytes(bytes))))
+        .ok()
 }
 
 fn new_keys(old: &Column, changed: &Changed, source: &[u32]) -> Column {

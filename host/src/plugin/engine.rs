@@ -16,10 +16,10 @@ use anyhow::Context;
 use budget::Ticker;
 use host::Data;
 use sha2::Digest;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap, UpdateDeadline};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 /// Instances that may live at the same time. The pool only reserves addresses for them.
 const INSTANCES: u32 = 4000;
@@ -29,6 +29,8 @@ const CORE_INSTANCES: u32 = 50;
 const KEEP_RESIDENT: usize = 1 << 20;
 /// Stack of a guest, bytes: less than half of what a thread of Rust's has by default.
 const STACK: usize = 512 << 10;
+/// Frames of a guest's stack that are looked at when it traps.
+const FRAMES: usize = 24;
 /// What a guest may give in one call beyond its own memory: columns are copied as they are, but lists of records are wider in the host.
 const GIVEN_BEYOND_MEMORY: usize = 16 << 20;
 /// Compiled components that are kept though nobody uses them.
@@ -79,6 +81,7 @@ fn config() -> Config {
         .concurrency_support(false)
         .epoch_interruption(true)
         .max_wasm_stack(STACK)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(FRAMES))
         // The same input gives the same output, on every machine.
         .relaxed_simd_deterministic(true)
         .cranelift_nan_canonicalization(true);
@@ -232,20 +235,28 @@ fn failure(error: &wasmtime::Error, data: &mut Data) -> CallError {
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => CallError::StackOverflow,
-        Some(Trap::MemoryOutOfBounds) if fell_off_the_stack(error) => CallError::StackOverflow,
-        Some(trap) => CallError::Trapped(trap.to_string()),
+        Some(Trap::MemoryOutOfBounds) if in_deep_recursion(error) => CallError::StackOverflow,
+        Some(trap) => {
+            let trap = trap.to_string();
+            let trap = trap.trim_start_matches("wasm trap: ");
+            // Plugins are stripped as a rule.
+            let function = frames(error).find_map(|frame| frame.func_name());
+            CallError::Trapped(function.map_or_else(|| trap.to_owned(), |function| format!("{trap}, in the function `{function}`")))
+        }
         // What it gave could not be read: a list beyond its memory, an unknown case of a variant, a text that is not UTF-8, more than its share.
         None => CallError::Malformed(format!("{error:#}")),
     }
 }
 
-/// Languages with a stack in linear memory put it first, growing down: beyond its end are the highest addresses.
-fn fell_off_the_stack(error: &wasmtime::Error) -> bool {
-    const NEAR_THE_END: u64 = (1 << 32) - (64 << 20);
-    let address = format!("{error:?}")
-        .split_once("memory fault at wasm address 0x")
-        .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_hexdigit()).next().and_then(|hex| u64::from_str_radix(hex, 16).ok()));
-    address.is_some_and(|address| (NEAR_THE_END..1 << 32).contains(&address))
+/// From where it trapped outwards.
+fn frames(error: &wasmtime::Error) -> impl Iterator<Item = &wasmtime::FrameInfo> {
+    error.downcast_ref::<WasmBacktrace>().into_iter().flat_map(WasmBacktrace::frames)
+}
+
+/// Languages with a stack in linear memory put it first, growing down, so that a recursion too deep reaches outside of the memory.
+fn in_deep_recursion(error: &wasmtime::Error) -> bool {
+    let functions: Vec<u32> = frames(error).map(wasmtime::FrameInfo::func_index).collect();
+    functions.len() == FRAMES && functions.iter().collect::<HashSet<_>>().len() <= FRAMES / 4
 }
 
 /// An instance after `init`.

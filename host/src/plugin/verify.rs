@@ -399,3 +399,6 @@ fn overlap<'a>(paths: &[&'a Field]) -> Option<(&'a Field, &'a Field)> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

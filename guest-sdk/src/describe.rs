@@ -145,7 +145,7 @@ pub struct Window {
 }
 
 /// What `describe` answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Description {
     #[serde(default)]
     pub reads: Vec<Read>,

@@ -6,7 +6,16 @@ pub mod raw;
 
 use crate::column::{Bitmap, Column, Indexed, Type};
 use crate::field::Path;
+use crate::pipeline::FormatKind;
 use crate::plugin::Leaves;
+
+/// The format of a kind.
+pub fn of(kind: FormatKind) -> &'static dyn Format {
+    match kind {
+        FormatKind::Json => &json::Json,
+        FormatKind::Raw => &raw::Raw,
+    }
+}
 
 /// A field to decode.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,12 +6,18 @@ pub mod field;
 pub mod headers;
 pub mod log;
 pub mod plugin;
+pub mod records;
 pub mod state;
 pub mod tables;
 pub mod transform;
 pub mod verdict;
 
+pub use millstream_guest_macros::{Fields, Outputs, aggregate, enrich, filter, map, stateful};
 pub use plugin::{Batch, Leaves, Plugin, Setup};
+pub use records::{Answer, Change, Fields, Json, JsonText, Keys, Reject, Rows};
+
+// What the macros write names this crate, in its own tests too.
+extern crate self as millstream_guest;
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]

@@ -1,8 +1,7 @@
-//! Tests a plugin without Wasm and without a host. State, tables and log are this thread's own.
-
-pub use crate::fake::{Line, Rows, Value};
+//! Tests of plugins in columns. State, tables and log are this thread's own.
 
 use crate::describe::{Description, Mistake, Request, Schema};
+use crate::fake::{Line, Value};
 use crate::plugin::{Batch, Plugin};
 use crate::verdict::Verdict;
 use std::collections::BTreeMap;

@@ -1,0 +1,222 @@
+//! Tests a plugin without Wasm and without a host: records in, records out, state to look into.
+//!
+//! ```
+//! use millstream_guest::{Fields, testing::Case};
+//! use serde_json::json;
+//!
+//! /// Drops what the test channel sent.
+//! #[millstream_guest::filter]
+//! fn keep(rating: Rating) -> bool {
+//!     rating.channel != "iOS-test"
+//! }
+//!
+//! #[derive(Fields)]
+//! struct Rating<'a> {
+//!     channel: &'a str,
+//! }
+//!
+//! # fn main() {
+//! let answers = Case::<Keep>::new().run([json!({ "channel": "web" }), json!({ "channel": "iOS-test" })]);
+//! assert_eq!(answers.values("out"), [json!({ "channel": "web" })]);
+//! # }
+//! ```
+
+mod apply;
+mod base64;
+mod columns;
+mod project;
+
+pub use crate::fake::{Line, Rows, Value};
+pub use columns::{Columns, log_lines, put_table_row, store_rows};
+
+use crate::column::Type;
+use crate::describe::{Description, FieldType, Mistake, Request, Schema};
+use crate::field::Field;
+use crate::plugin::Plugin;
+use crate::{fake, transform};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+/// A record as it stands in a topic. A value of `null` is a tombstone, which goes around the plugin unless it asks for tombstones.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    pub key: Option<String>,
+    pub value: Json,
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
+    pub headers: Vec<(String, String)>,
+}
+
+impl From<Json> for Record {
+    fn from(value: Json) -> Self {
+        Self { value, ..Self::default() }
+    }
+}
+
+impl Record {
+    pub fn new(value: Json) -> Self {
+        value.into()
+    }
+
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    pub fn timestamp(mut self, timestamp: i64) -> Self {
+        self.timestamp = timestamp;
+        self
+    }
+
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// A plugin and what it stands on.
+#[derive(Debug)]
+pub struct Case<P> {
+    config: Json,
+    input: Schema,
+    tables: BTreeMap<String, Schema>,
+    rows: Vec<(String, String, Json)>,
+    plugin: PhantomData<fn() -> P>,
+}
+
+impl<P: Plugin> Default for Case<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Plugin> Case<P> {
+    pub fn new() -> Self {
+        let input = Schema { fields: Vec::new(), open: true };
+        Self { config: Json::Null, input, tables: BTreeMap::new(), rows: Vec::new(), plugin: PhantomData }
+    }
+
+    /// What the manifest says under `with`.
+    pub fn config(mut self, config: Json) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The input's schema, in the manifest's words: `[("stars", "int"), ("channel", "text?")]`. Plugins over records need none.
+    pub fn input(mut self, fields: &[(&str, &str)]) -> Self {
+        self.input = schema(fields);
+        self
+    }
+
+    /// A table of the manifest with its schema and its rows by key.
+    pub fn table<'r>(mut self, name: &str, fields: &[(&str, &str)], rows: impl IntoIterator<Item = (&'r str, Json)>) -> Self {
+        self.tables.insert(name.to_owned(), schema(fields));
+        self.rows.extend(rows.into_iter().map(|(key, row)| (name.to_owned(), key.to_owned(), row)));
+        self
+    }
+
+    /// What the plugin answers to `describe`.
+    pub fn describe(&self) -> Result<Description, Vec<Mistake>> {
+        P::describe(&transform::setup::<P>(self.request())?)
+    }
+
+    /// Runs the records twice, as one batch and as one record a call with a new instance each: what comes out must be the same.
+    ///
+    /// # Panics
+    /// If it is not, if the plugin has no use for the configuration, or if a call fails.
+    pub fn run<R: Into<Record>>(&self, records: impl IntoIterator<Item = R>) -> Answers {
+        let records: Vec<Record> = records.into_iter().map(Into::into).collect();
+        let whole = self.run_cut(&records, usize::MAX);
+        let single = self.run_cut(&records, 1);
+        assert_eq!(
+            whole, single,
+            "one batch (left) and one record a call (right) must come to the same: an instance's memory is not state"
+        );
+        whole
+    }
+
+    fn request(&self) -> Request {
+        Request { config: self.config.clone(), input: self.input.clone(), tables: self.tables.clone() }
+    }
+
+    fn run_cut(&self, records: &[Record], rows: usize) -> Answers {
+        let description = self.describe().unwrap_or_else(|mistakes| panic!("the plugin refuses its configuration: {mistakes:?}"));
+        fake::open(&description, &self.tables);
+        for (table, key, row) in &self.rows {
+            project::fill_table(table, key, row, &self.tables[table]);
+        }
+        let mut answers = Answers::default();
+        for output in &description.outputs {
+            answers.outputs.insert(output.name.clone(), Vec::new());
+        }
+        let mut stream_time = i64::MIN;
+        let cut = rows.min(records.len()).max(1);
+        for (place, batch) in records.chunks(cut).enumerate() {
+            let request = serde_json::to_string(&self.request()).unwrap_or_default();
+            let mut plugin = transform::init_json::<P>(&request).unwrap_or_else(|message| panic!("the plugin does not start: {message}"));
+            let (input, taken, rejects) = project::batch(&description, batch, place * cut, stream_time);
+            answers.rejects.extend(rejects);
+            let verdict = plugin.process(input).unwrap_or_else(|message| panic!("the call failed: {message}"));
+            apply::verdict(verdict, &description, batch, &taken, place * cut, &mut answers);
+            stream_time = batch.iter().map(|record| record.timestamp).fold(stream_time, i64::max);
+        }
+        answers.rejects.sort();
+        answers.log = fake::lines().into_iter().map(|line| line.message).collect();
+        answers.stores = (0..description.stores.len() as u32).filter_map(|store| fake::store(store, |rows| project::show(rows))).collect();
+        answers
+    }
+}
+
+/// What came out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answers {
+    /// By the output's name, in order.
+    pub outputs: BTreeMap<String, Vec<Record>>,
+    /// The place of each refused record, and the reason.
+    pub rejects: Vec<(usize, String)>,
+    pub log: Vec<String>,
+    /// The rows of each store by key, as JSON objects.
+    pub stores: Vec<BTreeMap<String, Json>>,
+}
+
+impl Answers {
+    /// The records of an output.
+    ///
+    /// # Panics
+    /// If the plugin has no output of that name.
+    pub fn output(&self, name: &str) -> &[Record] {
+        self.outputs.get(name).unwrap_or_else(|| panic!("the plugin's outputs are {:?}", self.outputs.keys()))
+    }
+
+    /// The values of an output's records.
+    pub fn values(&self, name: &str) -> Vec<Json> {
+        self.output(name).iter().map(|record| record.value.clone()).collect()
+    }
+
+    /// A row of the plugin's first store.
+    pub fn state(&self, key: &str) -> Option<&Json> {
+        self.stores.first()?.get(key)
+    }
+}
+
+/// A schema in the manifest's words.
+///
+/// # Panics
+/// If a name or type is none.
+pub fn schema(fields: &[(&str, &str)]) -> Schema {
+    let field = |(name, kind): &(&str, &str)| FieldType {
+        path: Field::parse(name).unwrap_or_else(|error| panic!("{error}")),
+        kind: match kind.trim_end_matches('?') {
+            "boolean" => Type::Boolean,
+            "int" => Type::Int,
+            "float" => Type::Float,
+            "text" => Type::Text,
+            "bytes" => Type::Bytes,
+            "json" => Type::Json,
+            other => panic!("`{other}` is no type: boolean, int, float, text, bytes or json, with `?` if it may be null"),
+        },
+        nullable: kind.ends_with('?'),
+    };
+    Schema { fields: fields.iter().map(field).collect(), open: true }
+}

@@ -155,7 +155,7 @@ enum Ends {
 fn expected(mode: Mode) -> Ends {
     use Ends::*;
     match mode {
-        Mode::Identity | Mode::Half | Mode::Good | Mode::State | Mode::Log => Well,
+        Mode::Identity | Mode::Half | Mode::Echo | Mode::Good | Mode::State | Mode::Log => Well,
         Mode::EndlessLoop => InCall("used up its CPU budget of 500ms"),
         Mode::MemoryHog => InCall("more than its 16777216 bytes"),
         Mode::Unreachable => InCall("trapped: wasm `unreachable`"),
@@ -318,6 +318,9 @@ fn good_guests_get_their_answers_through() {
     let answer = |mode| end(mode).1.unwrap();
     assert_eq!(answer(Mode::Identity).outcome, Outcome::All);
     assert_eq!(answer(Mode::Half).outcome, Outcome::Select(vec![0, 2]));
+    let Outcome::Derive(echo) = answer(Mode::Echo).outcome else { panic!("it derives") };
+    assert_eq!(echo[0].fields[0].column.values, millstream::column::Values::Ints(vec![0, 1, 2, 3]));
+    assert_eq!(echo[0].fields[1].column.bytes(3), Some(b"text".as_slice()));
     let good = answer(Mode::Good);
     let Outcome::Derive(outputs) = good.outcome else { panic!("it derives") };
     assert_eq!((outputs[0].source.as_slice(), outputs[1].source.as_slice()), ([0, 1, 2].as_slice(), [0, 0, u32::MAX].as_slice()));

@@ -88,6 +88,14 @@ impl Guest for Hostile {
         match MODE.get() {
             Mode::Identity => return Ok(all),
             Mode::Half => return Ok(Verdict { outcome: Outcome::Select((0..batch.rows).step_by(2).collect()), rejects: Vec::new() }),
+            Mode::Echo => {
+                let written = |column| Written { column, kept: Vec::new(), removed: Vec::new() };
+                let mut fields = batch.fields.into_iter().rev().map(written).collect::<Vec<_>>();
+                fields.truncate(2);
+                let source = (0..batch.rows).collect();
+                let derived = malformed::derived(0, source, fields);
+                return Ok(Verdict { outcome: Outcome::Derive(vec![derived]), rejects: Vec::new() });
+            }
             Mode::State => {
                 let keys = texts(&["a", "b"]);
                 state::put_many(0, &keys, &[ints(&[1, 2]), note(2)]);

@@ -9,32 +9,22 @@ fn written(column: Column) -> Written {
     Written { column, kept: Vec::new(), removed: Vec::new() }
 }
 
-fn derived(output: u32, source: &[u32], fields: Vec<Written>) -> Derived {
-    Derived {
-        output,
-        source: source.to_vec(),
-        fields,
-        timestamps: None,
-        keys: None,
-        values: None,
-        headers: None,
-        leaves: None,
-        tombstones: Vec::new(),
-    }
+pub fn derived(output: u32, source: Vec<u32>, fields: Vec<Written>) -> Derived {
+    Derived { output, source, fields, timestamps: None, keys: None, values: None, headers: None, leaves: None, tombstones: Vec::new() }
 }
 
 /// Both outputs, with all that they may hold; row 3 is rejected.
 fn good() -> (Derived, Derived, Vec<Reject>) {
     let mut text = texts(&["ä", "ignored", "€"]);
     text.validity = vec![0b101];
-    let mut out = derived(0, &[0, 1, 2], vec![written(ints(&[1, 2, 3])), written(text)]);
+    let mut out = derived(0, vec![0, 1, 2], vec![written(ints(&[1, 2, 3])), written(text)]);
     out.fields[1].kept = vec![0b010];
     out.headers = Some(HeaderColumns { offsets: vec![0, 1, 1, 2], names: strings(&["h", "i"]), values: blobs(&["1", "2"]) });
     out.leaves = Some(ReplacedLeaves { entries: vec![0, 2], values: strings(&["*", "ü"]) });
     out.tombstones = vec![0b100];
     let mut new = derived(
         1,
-        &[0, 0, FROM_NONE],
+        vec![0, 0, FROM_NONE],
         vec![
             written(column(Values::Floats(vec![1.5, 0.0, -0.0]))),
             written(column(Values::Bools(vec![0b011]))),
@@ -77,7 +67,7 @@ pub fn verdict(mode: Mode, batch: &Batch) -> Verdict {
             return select(&[], (0..100_000).map(|row| Reject { row, reason: reason() }).collect());
         }
         Mode::OutputUnknown => new.output = 2,
-        Mode::OutputTwice => extra.push(derived(0, &[], vec![int(&[]), text(b"", &[0])])),
+        Mode::OutputTwice => extra.push(derived(0, vec![], vec![int(&[]), text(b"", &[0])])),
         Mode::SourceFalls => out.source = vec![1, 0, 2],
         Mode::SourceOutOfRange => out.source = vec![0, 1, batch.rows],
         Mode::SourceRejected => out.source = vec![0, 1, 3],
@@ -109,12 +99,12 @@ pub fn verdict(mode: Mode, batch: &Batch) -> Verdict {
         }
         Mode::JsonNotUtf8 => new.fields[2] = written(column(Values::Jsons(bytes(b"1\"\xff\"2", &[0, 1, 4, 5])))),
         Mode::ValidityTooShort => {
-            out = derived(0, &[0, 0, 0, 0, 0, 0, 0, 0, 0], vec![int(&[1; 9]), written(texts(&["t"; 9]))]);
+            out = derived(0, vec![0, 0, 0, 0, 0, 0, 0, 0, 0], vec![int(&[1; 9]), written(texts(&["t"; 9]))]);
             out.fields[1].column.validity = vec![0xff];
         }
         Mode::ValidityTooLong => out.fields[1].column.validity = vec![0xff, 0xff],
         Mode::KeptTooShort => {
-            out = derived(0, &[0, 0, 0, 0, 0, 0, 0, 0, 0], vec![int(&[1; 9]), written(texts(&["t"; 9]))]);
+            out = derived(0, vec![0, 0, 0, 0, 0, 0, 0, 0, 0], vec![int(&[1; 9]), written(texts(&["t"; 9]))]);
             out.fields[1].kept = vec![0xff];
         }
         Mode::KeptInReplace => new.fields[0].kept = vec![0b100],
@@ -141,7 +131,7 @@ pub fn verdict(mode: Mode, batch: &Batch) -> Verdict {
         // The rest of the verdict is right: what is wrong is that `describe` did not ask.
         Mode::LeavesNotAsked => {}
         Mode::LeavesInReplace => {
-            new = derived(1, &[0, 1, 2], new.fields);
+            new = derived(1, vec![0, 1, 2], new.fields);
             new.leaves = out.leaves.take();
         }
         Mode::LeavesOfRepeatedRow => out.source = vec![0, 1, 1],

@@ -18,7 +18,7 @@ macro_rules! modes {
 
 modes! {
     // Well-behaved.
-    Identity, Half, Good, State, Log,
+    Identity, Half, Echo, Good, State, Log,
     // Runs wild.
     EndlessLoop, MemoryHog, Unreachable, Panic, Recursion, RecursionWithFrames, WildPointer, FailProcess,
     FailInit, PanicInit, LoopInit, StateInInit,

@@ -1,0 +1,115 @@
+//! What the boundary between host and guest costs, in nanoseconds of CPU time a record: `cargo bench -p millstream --bench boundary`.
+//! Batches of 1000 records, each with a time, a text of 16 bytes and an int; the median of 15 runs.
+
+use millstream::column::{Column, ColumnBuilder, Type};
+use millstream::guest_build;
+use millstream::plugin::describe::Request;
+use millstream::plugin::engine::Engine;
+use millstream::plugin::{Found, Input, Leaves, Limits, Loader, Page, Services};
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Duration;
+
+const CALLS: usize = 2000;
+const RUNS: usize = 15;
+
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Median nanoseconds a record.
+fn measure(rows: usize, mut call: impl FnMut()) -> f64 {
+    let mut runs: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let start = cpu();
+            (0..CALLS).for_each(|_| call());
+            (cpu() - start).as_nanos() as f64 / (CALLS * rows) as f64
+        })
+        .collect();
+    runs.sort_by(f64::total_cmp);
+    runs[RUNS / 2]
+}
+
+/// The guests measured use no state.
+struct NoServices;
+
+impl Services for NoServices {
+    fn get_many(&mut self, _: u32, _: &Column) -> Result<Found, String> {
+        Err("no state".to_owned())
+    }
+    fn put_many(&mut self, _: u32, _: Column, _: Vec<Column>) -> Result<(), String> {
+        Err("no state".to_owned())
+    }
+    fn delete_many(&mut self, _: u32, _: Column) -> Result<(), String> {
+        Err("no state".to_owned())
+    }
+    fn scan(&mut self, _: u32, _: &Column, _: &Column, _: u32) -> Result<Page, String> {
+        Err("no state".to_owned())
+    }
+    fn lookup(&mut self, _: u32, _: &[u32], _: &Column) -> Result<Found, String> {
+        Err("no tables".to_owned())
+    }
+    fn log(&mut self, _: u8, _: Option<u32>, _: &str) {}
+}
+
+fn main() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let target_dir = Path::new(env!("CARGO_BIN_EXE_millstream")).ancestors().nth(2).expect("the target folder").join("guests");
+    let packages = ["millstream-hostile".to_owned()];
+    let manifest = root.join("Cargo.toml");
+    let build =
+        guest_build::Build { manifest: &manifest, packages: &packages, target_dir: &target_dir, profile: Some("plugin"), locked: true };
+    let folder = build.run(&guest_build::find_toolchain(|message| eprintln!("{message}")).expect("a compiler")).expect("a guest");
+    let module = std::fs::read(folder.join(guest_build::module_file(&packages[0]))).expect("its module");
+    let plugin = Engine::new().expect("an engine").load(&guest_build::component(&module).expect("a component")).expect("a plugin");
+
+    println!("{:<12}{:>8}{:>14}{:>14}{:>14}", "guest", "rows", "ns/record", "no fields", "host alone");
+    for rows in [1, 10, 100, 1000] {
+        let mut a = ColumnBuilder::new(Type::Text, rows);
+        let mut n = ColumnBuilder::new(Type::Int, rows);
+        (0..rows).for_each(|row| {
+            a.bytes(format!("text-{row:011}").as_bytes());
+            n.int(row as i64);
+        });
+        let (a, n) = (a.finish(), n.finish());
+        let timestamps: Vec<i64> = (0..rows as i64).collect();
+        let leaves = Leaves { offsets: vec![0; rows + 1], ..Leaves::default() };
+        let fields = [&a, &n];
+        let input = |fields| Input {
+            rows,
+            stream_time: 0,
+            timestamps: &timestamps,
+            fields,
+            keys: None,
+            values: None,
+            headers: None,
+            leaves: Some(&leaves),
+        };
+        for mode in ["Identity", "Half", "Echo"] {
+            let request: Request = serde_json::from_value(serde_json::json!({
+                "config": { "mode": mode },
+                "input": { "fields": [] },
+                "tables": { "users": { "fields": [] } },
+            }))
+            .expect("a request");
+            let description = plugin.describe(&request).expect("a description");
+            let mut instance = plugin.instantiate(&request, &description, Limits::default()).expect("an instance");
+            let mut services: Box<dyn Services> = Box::new(NoServices);
+            let mut ns = |fields| {
+                measure(rows, || {
+                    black_box(instance.call(black_box(&input(fields)), &mut services).expect("a verdict"));
+                })
+            };
+            let with_fields = ns(&fields);
+            let without = if mode == "Echo" { f64::NAN } else { ns(&[]) };
+            // What a native function has to do for the same answer: read the column, make the selection or the new columns.
+            let native = measure(rows, || match mode {
+                "Identity" => drop(black_box(&a)),
+                "Half" => drop(black_box((0..rows as u32).step_by(2).collect::<Vec<_>>())),
+                _ => drop(black_box((a.clone(), n.clone(), (0..rows as u32).collect::<Vec<_>>()))),
+            });
+            println!("{mode:<12}{rows:>8}{with_fields:>14.1}{without:>14.1}{native:>14.1}");
+        }
+    }
+}

@@ -1,13 +1,45 @@
 //! `millstream check`.
 
-use super::{Context, Outcome};
-use crate::manifest::Diagnostics;
+use super::{Context, Exit, Failure, Outcome, Output};
+use crate::io::{Log, LogError};
+use crate::manifest::{self, Diagnostics, Loaded};
+use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Stage};
+use crate::plugin::describe::Base;
+use crate::plugin::engine::Engine;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The pipeline's file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
 
-pub fn run(_args: &Args, _context: &Context) -> Outcome {
-    Err(anyhow::anyhow!("`check` is not here yet").into())
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let loaded = manifest::load(&args.file, &Engine::new()?)?;
+    let log = reachable_log(context)?;
+    let found = log.as_deref().map(|log| check_log(&loaded.pipeline, log, context)).transpose()?.unwrap_or_default();
+    match context.global.output {
+        Output::Json => println!("{}", to_json(&loaded, &found)),
+        Output::Text => {
+            if !loaded.warnings.0.is_empty() {
+                print_diagnostics(&loaded.warnings);
+            }
+            print_summary(&loaded.pipeline);
+            for problem in &found {
+                anstream::eprintln!("{}", problem.message);
+                for command in &problem.command {
+                    anstream::eprintln!("  {command}");
+                }
+            }
+        }
+    }
+    match found.iter().map(|problem| problem.exit).next() {
+        None => Ok(()),
+        Some(exit) => Err(Failure { exit, error: anyhow::anyhow!("{} cannot run on this log", args.file.display()) }),
+    }
 }
 
 /// To standard error: with the lines of the file on a terminal, else one line for each.
@@ -15,4 +47,229 @@ pub(super) fn print_diagnostics(found: &Diagnostics) {
     let fancy = std::io::IsTerminal::is_terminal(&std::io::stderr());
     anstream::eprint!("{}", found.render(fancy));
     anstream::eprintln!("{}", found.summary());
+}
+
+/// What keeps a pipeline without mistakes from running on a log.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub message: String,
+    /// What helps, for a shell.
+    pub command: Option<String>,
+    pub exit: Exit,
+}
+
+/// The log that is named or stands in the data folder: a check makes no folder.
+fn reachable_log(context: &Context) -> anyhow::Result<Option<std::sync::Arc<dyn Log>>> {
+    if context.connection.brokers.is_none() && !context.connection.data_folder().exists() {
+        return Ok(None);
+    }
+    context.connection.open().map(Some)
+}
+
+/// Topics, partitions and state against a log.
+pub(super) fn check_log(pipeline: &Pipeline, log: &dyn Log, context: &Context) -> Result<Vec<Problem>, LogError> {
+    let mut problems = Vec::new();
+    if let Some(brokers) = &context.connection.brokers {
+        let with_stores: Vec<&str> =
+            pipeline.stages.iter().filter(|stage| !stage.stores.is_empty()).map(|stage| stage.name.as_str()).collect();
+        if !with_stores.is_empty() {
+            problems.push(Problem {
+                message: format!(
+                    "error: state on Kafka comes with a later version, but these stages keep some: {}; run the pipeline on the embedded log (--data DIR instead of --brokers)",
+                    with_stores.join(", ")
+                ),
+                command: None,
+                exit: Exit::Manifest,
+            });
+        }
+        for (topic, what) in needed_topics(pipeline) {
+            if log.topic(topic)?.is_none() {
+                problems.push(Problem {
+                    message: format!("error: the topic `{topic}` ({what}) is missing; to create it:"),
+                    command: Some(format!("millstream topic create {topic} --brokers {brokers}")),
+                    exit: Exit::Log,
+                });
+            }
+        }
+    }
+    problems.extend(uneven_sources(pipeline, log)?);
+    Ok(problems)
+}
+
+/// Topics that must be there on Kafka, each once.
+fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str)> {
+    let sources = pipeline.sources.iter().map(|source| (&*source.topic, "a source's"));
+    let tables = pipeline.tables.iter().map(|table| (&*table.topic, "a table's"));
+    let sinks = pipeline.sinks.iter().filter(|sink| !sink.create).map(|sink| (&*sink.topic, "a sink's"));
+    let policies = std::iter::once(&pipeline.on_error).chain(pipeline.stages.iter().map(|stage| &stage.on_error));
+    let dead = policies.filter_map(|policy| match policy {
+        Policy::DeadLetter { topic, .. } => Some((&**topic, "for dead letters")),
+        _ => None,
+    });
+    let mut seen = BTreeSet::new();
+    sources.chain(tables).chain(sinks).chain(dead).filter(|(topic, _)| seen.insert(*topic)).collect()
+}
+
+/// A key is in one partition number only if all sources of a store have as many partitions.
+fn uneven_sources(pipeline: &Pipeline, log: &dyn Log) -> Result<Vec<Problem>, LogError> {
+    let mut problems = Vec::new();
+    if pipeline.single_task {
+        return Ok(problems);
+    }
+    for stage in pipeline.stages.iter().filter(|stage| !stage.stores.is_empty()) {
+        let mut counts = Vec::new();
+        for source in sources_of(pipeline, &stage.from) {
+            if let Some(source) = pipeline.sources.get(source)
+                && let Some(topic) = log.topic(&source.topic)?
+            {
+                counts.push((topic.name, topic.partitions));
+            }
+        }
+        if counts.windows(2).any(|two| matches!(two, [(_, one), (_, other)] if one != other)) {
+            let counts: Vec<String> = counts.iter().map(|(topic, count)| format!("`{topic}` has {count}")).collect();
+            problems.push(Problem {
+                message: format!(
+                    "error: the stage `{}` keeps rows by key for topics with different numbers of partitions ({}), so that records of one key do not meet",
+                    stage.name,
+                    counts.join(", ")
+                ),
+                command: None,
+                exit: Exit::Manifest,
+            });
+        }
+    }
+    Ok(problems)
+}
+
+/// Indices of the sources whose records reach these inputs.
+fn sources_of(pipeline: &Pipeline, from: &[Input]) -> BTreeSet<usize> {
+    let mut sources = BTreeSet::new();
+    let mut inputs: Vec<Input> = from.to_vec();
+    let mut seen = BTreeSet::new();
+    while let Some(input) = inputs.pop() {
+        match input {
+            Input::Source(source) => {
+                sources.insert(source);
+            }
+            Input::Stage(stage, _) => {
+                if seen.insert(stage) {
+                    inputs.extend(pipeline.stages.get(stage).map(|stage| stage.from.as_slice()).unwrap_or_default());
+                }
+            }
+        }
+    }
+    sources
+}
+
+fn input_name(pipeline: &Pipeline, input: Input) -> String {
+    match input {
+        Input::Source(at) => pipeline.sources.get(at).map(|source| source.name.clone()).unwrap_or_default(),
+        Input::Stage(at, output) => match pipeline.stages.get(at) {
+            Some(stage) if stage.description.outputs.len() > 1 => {
+                format!("{}.{}", stage.name, stage.description.outputs.get(output).map_or("", |output| output.name.as_str()))
+            }
+            Some(stage) => stage.name.clone(),
+            None => String::new(),
+        },
+    }
+}
+
+fn input_names(pipeline: &Pipeline, inputs: &[Input]) -> Vec<String> {
+    inputs.iter().map(|input| input_name(pipeline, *input)).collect()
+}
+
+fn plugin_name(stage: &Stage) -> String {
+    match &stage.reference {
+        PluginRef::Standard(name) => name.clone(),
+        PluginRef::File(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+    }
+}
+
+fn reads(stage: &Stage) -> Vec<String> {
+    let leaves = stage.description.leaves.then(|| "every leaf".to_owned());
+    stage.description.reads.iter().map(|read| format!("{}: {}", read.path, read.kind)).chain(leaves).collect()
+}
+
+/// What each output writes, with its name if there are several.
+fn writes(stage: &Stage) -> Vec<String> {
+    let outputs = &stage.description.outputs;
+    let mut all = Vec::new();
+    for output in outputs {
+        let prefix = if outputs.len() > 1 { format!("{}: ", output.name) } else { String::new() };
+        let fields = output.fields.iter().map(|field| format!("{prefix}{}: {}", field.path, field.kind));
+        let removed = output.removes.iter().map(|path| format!("{prefix}- {path}"));
+        let new = (output.base == Base::Replace).then(|| format!("{prefix}a new record"));
+        all.extend(new.into_iter().chain(fields).chain(removed));
+    }
+    all
+}
+
+fn table_names(pipeline: &Pipeline, stage: &Stage) -> Vec<String> {
+    stage.tables.iter().filter_map(|table| pipeline.tables.get(*table)).map(|table| table.name.clone()).collect()
+}
+
+fn print_summary(pipeline: &Pipeline) {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY).set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    table.set_header(["stage", "plugin", "from", "reads", "writes", "stores", "tables", "permissions"]);
+    let cell = |items: Vec<String>| items.join("\n");
+    for stage in &pipeline.stages {
+        table.add_row([
+            stage.name.clone(),
+            plugin_name(stage),
+            cell(input_names(pipeline, &stage.from)),
+            cell(reads(stage)),
+            cell(writes(stage)),
+            cell(stage.stores.clone()),
+            cell(table_names(pipeline, stage)),
+            cell(stage.plugin.imports().to_vec()),
+        ]);
+    }
+    let mut out = String::new();
+    for source in &pipeline.sources {
+        out.push_str(&format!("source {}: topic {}\n", source.name, source.topic));
+    }
+    if !pipeline.stages.is_empty() {
+        out.push_str(&format!("{table}\n"));
+    }
+    for sink in &pipeline.sinks {
+        out.push_str(&format!("sink {}: from {}\n", sink.topic, input_names(pipeline, &sink.from).join(", ")));
+    }
+    if !pipeline.tables.is_empty() {
+        let names: Vec<&str> = pipeline.tables.iter().map(|table| table.name.as_str()).collect();
+        out.push_str(&format!(
+            "tables ({}) are read to their end before the first record, then as they come: what a record finds later depends on when it is processed\n",
+            names.join(", ")
+        ));
+    }
+    if pipeline.single_task {
+        out.push_str("all partitions form one task\n");
+    }
+    anstream::print!("{out}pipeline {}: no mistakes\n", pipeline.name);
+}
+
+fn to_json(loaded: &Loaded, problems: &[Problem]) -> serde_json::Value {
+    let pipeline = &loaded.pipeline;
+    json!({
+        "pipeline": pipeline.name,
+        "diagnostics": loaded.warnings.to_json(),
+        "sources": pipeline.sources.iter().map(|source| json!({ "name": source.name, "topic": *source.topic })).collect::<Vec<_>>(),
+        "tables": pipeline.tables.iter().map(|table| json!({ "name": table.name, "topic": *table.topic })).collect::<Vec<_>>(),
+        "stages": pipeline.stages.iter().map(|stage| json!({
+            "name": stage.name,
+            "plugin": plugin_name(stage),
+            "digest": stage.plugin.digest(),
+            "from": input_names(pipeline, &stage.from),
+            "reads": stage.description.reads,
+            "leaves": stage.description.leaves,
+            "outputs": stage.description.outputs,
+            "stores": stage.stores,
+            "tables": table_names(pipeline, stage),
+            "imports": stage.plugin.imports(),
+        })).collect::<Vec<_>>(),
+        "sinks": pipeline.sinks.iter().map(|sink| json!({ "topic": *sink.topic, "from": input_names(pipeline, &sink.from) })).collect::<Vec<_>>(),
+        "single_task": pipeline.single_task,
+        "tests": loaded.cases.len(),
+        "problems": problems.iter().map(|problem| json!({ "message": problem.message, "command": problem.command })).collect::<Vec<_>>(),
+    })
 }

@@ -253,7 +253,8 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
             (distance, candidate)
         })
         .filter(|(distance, candidate)| {
-            *distance <= limit || (word.len() > 2 && candidate.len() > 2 && (candidate.starts_with(word) || word.starts_with(candidate)))
+            (*distance <= limit && *distance < candidate.chars().count())
+                || (word.len() > 2 && candidate.len() > 2 && (candidate.starts_with(word) || word.starts_with(candidate)))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

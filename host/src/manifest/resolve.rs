@@ -32,8 +32,8 @@ pub(super) struct Draft<'a> {
     /// Which sources are read, by index.
     pub read_sources: Vec<bool>,
     pub used_tables: Vec<bool>,
-    /// Why all partitions must form one task.
-    pub single_task: Vec<String>,
+    /// All partitions must form one task.
+    pub single_task: bool,
 }
 
 /// The pipeline and its cases; None if a mistake keeps them from being.
@@ -51,7 +51,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
         stages: Vec::new(),
         on_error: declare::policy(root.get("on_error")).unwrap_or(Policy::Fail),
         limits: declare::limits(root.get("limits"), Limits::default()),
-        single_task: Vec::new(),
+        single_task: false,
     };
     if let Some(node) = root.get("sources").filter(|node| matches!(&node.value, Value::Map(entries) if entries.is_empty())) {
         report.error(node.span, "a pipeline needs a source", None);
@@ -74,16 +74,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
     let cases = root.get("tests").map(Node::items).unwrap_or_default().iter().map(|node| draft.case(node, &known_topics)).collect();
 
     let name = root.get("pipeline").and_then(Node::text)?.to_owned();
-    if !draft.single_task.is_empty() {
-        let help = "records of one group may stand in several partitions; write a topic that is keyed by the group to have a task for each partition";
-        let at = root.entry("pipeline").map_or_else(Span::default, |entry| entry.value.span);
-        report.warn(
-            at,
-            format!("all partitions form one task, merged by timestamp, then partition, then offset: {}", draft.single_task.join("; ")),
-            help.to_owned(),
-        );
-    }
-    let single_task = !draft.single_task.is_empty();
+    let single_task = draft.single_task;
     let stages = draft.stages.into_iter().map(|done| done.stage).collect::<Option<Vec<_>>>()?;
     let pipeline = Pipeline {
         name,

@@ -10,7 +10,7 @@ use super::yaml::{Node, Value};
 use crate::column::Type;
 use crate::field::{Field, Path};
 use crate::pipeline::{Input, PluginRef, Stage};
-use crate::plugin::describe::{Base, Description, Mistake, Output, Read, Request};
+use crate::plugin::describe::{Base, Description, Mistake, Output, Part, Read, Request};
 use crate::plugin::{DescribeError, Loader, Plugin};
 use std::sync::Arc;
 
@@ -177,7 +177,7 @@ fn inputs(draft: &mut Draft<'_>, at: usize, node: &Node) -> Option<Vec<Input>> {
             Some(vec![Input::Stage(before, output)])
         }
         Err(Some((message, help))) => {
-            draft.report.error(node.head(), format!("{message}: say which one is read"), help.map(|help| format!("from: {help}")));
+            draft.report.error(node.head(), format!("{message}: say with `from` which one is read"), help);
             None
         }
         Err(None) => None,
@@ -530,7 +530,12 @@ fn note_single_task(draft: &mut Draft<'_>, place: &Place<'_>, description: &Desc
     } else {
         return;
     };
-    draft.single_task.push(reason);
+    draft.single_task = true;
+    draft.report.warn(
+        place.plugin,
+        format!("{reason}: all partitions form one task, merged by timestamp, then partition, then offset"),
+        "for a task for each partition, read a topic that is keyed by the group".to_owned(),
+    );
 }
 
 /// Whether the records of a stage's outputs have the keys that they came with. The contract does not say, so plugins of the user's own count as if
@@ -539,19 +544,10 @@ fn keeps_key(reference: &PluginRef, config: &serde_json::Value, description: &De
     let PluginRef::Standard(name) = reference else { return false };
     match name.as_str() {
         "filter" | "enrich" => true,
-        "map" | "mask" => !config.to_string().contains("$key") && !masks_keys(config),
+        "map" => !config.to_string().contains("$key"),
+        // It asks for the keys if a rule is for them.
+        "mask" => !description.parts.contains(&Part::Key),
         "aggregate" => description.stores.iter().all(|store| store.by == [Field::Key]),
-        _ => false,
-    }
-}
-
-/// Whether a `mask` works on keys: its rules say `key: true` or name `$key`.
-fn masks_keys(config: &serde_json::Value) -> bool {
-    match config {
-        serde_json::Value::Object(members) => {
-            members.iter().any(|(name, value)| name.contains("key") && value == true || masks_keys(value))
-        }
-        serde_json::Value::Array(items) => items.iter().any(masks_keys),
         _ => false,
     }
 }

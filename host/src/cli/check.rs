@@ -30,7 +30,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             print_summary(&loaded.pipeline);
             for problem in &found {
                 anstream::eprintln!("{}", problem.message);
-                for command in &problem.command {
+                if let Some(command) = &problem.command {
                     anstream::eprintln!("  {command}");
                 }
             }

@@ -95,7 +95,7 @@ pub struct Output {
     /// Fields that `derive` writes, in this order. Paths into the value; `$key` and the like go through the record of `derived`.
     #[serde(default)]
     pub fields: Vec<FieldType>,
-    /// Paths that are gone afterwards.
+    /// Paths that are gone afterwards, for the next stage's schema. Each stands in `fields` too, and `derive` marks its rows as `removed`.
     #[serde(default)]
     pub removes: Vec<Field>,
 }

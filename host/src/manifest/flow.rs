@@ -136,7 +136,8 @@ impl Flow {
                 flow.removed.push((path.clone(), format!("removed by stage `{stage}`")));
             }
         }
-        for field in &output.fields {
+        // A field that is removed in every row stands among the written ones too, with each row marked.
+        for field in output.fields.iter().filter(|field| !output.removes.contains(&field.path)) {
             if let Field::Value(path) = &field.path {
                 flow.removed.retain(|(removed, _)| !path.is_prefix_of(removed));
                 match flow.fields.iter_mut().find(|known| known.path == *path) {

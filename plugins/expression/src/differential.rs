@@ -156,8 +156,9 @@ fn any(random: &mut Random, depth: usize) -> String {
 fn interpreted(text: &str, scope: &mut Scope<'_>) -> Result<Expression, Vec<Problem>> {
     let (source, parsed) = source::Source::parse(text).unwrap();
     let (node, _) = check::Checker::new(scope, &source).check(&parsed)?;
-    let (node, spans) = check::Checker::new(scope, &source).whole(&parsed, node.kind)?;
-    Ok(Expression { node, slots: scope.slots().to_vec(), spans, text: text.to_owned() })
+    let (mut whole, spans) = check::Checker::new(scope, &source).whole(&parsed, node.kind)?;
+    whole.nullable = node.nullable;
+    Ok(Expression { node: whole, slots: scope.slots().to_vec(), spans, text: text.to_owned() })
 }
 
 /// Doubles by their bits, so that -0.0 and 0.0 differ; JSON by its text.

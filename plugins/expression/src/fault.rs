@@ -15,10 +15,11 @@ pub enum Fault {
     Conversion,
     NotFinite,
     Malformed,
+    Null,
 }
 
 impl Fault {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Overflow,
         Self::DivisionByZero,
         Self::NullOperand,
@@ -30,6 +31,7 @@ impl Fault {
         Self::Conversion,
         Self::NotFinite,
         Self::Malformed,
+        Self::Null,
     ];
 
     pub fn message(self) -> &'static str {
@@ -45,6 +47,7 @@ impl Fault {
             Self::Conversion => "a function cannot convert its argument",
             Self::NotFinite => "the result is not a finite number",
             Self::Malformed => "a field is not valid JSON",
+            Self::Null => "the result is null",
         }
     }
 }

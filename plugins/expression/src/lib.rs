@@ -15,6 +15,7 @@ mod interpreter;
 mod json;
 mod kind;
 mod node;
+mod ordered;
 mod scalar;
 mod scope;
 mod source;
@@ -23,13 +24,14 @@ mod words;
 
 pub use check::Problem;
 pub use kind::Kind;
+pub use ordered::{Ordered, pointer};
 pub use scope::{Scope, Unresolved};
 pub use words::nearest;
 
 use fault::Code;
 use millstream_guest::column::{Column, Type};
 use millstream_guest::describe::Mistake;
-use node::{Node, Op, Slots};
+use node::{Node, Slots};
 use scalar::Scalar;
 use scope::{Origin, Slot};
 use source::{Source, Span};
@@ -119,20 +121,30 @@ impl Expression {
         (self.node.kind.column(), self.node.nullable)
     }
 
-    /// The place in [`Scope::reads`] of the field that this expression is, if it is a field by itself and nothing else.
-    pub fn field(&self) -> Option<usize> {
-        match &self.node.op {
-            Op::Slot(slot) => match self.slots.get(*slot) {
-                Some(Slot { origin: Origin::Input(read), member }) if member.is_empty() => Some(*read),
-                _ => None,
-            },
-            _ => None,
-        }
+    /// What it yields, in CEL's own distinctions.
+    pub fn cel_kind(&self) -> Kind {
+        self.node.kind
+    }
+
+    /// The places in [`Scope::reads`] of the fields that it looks at.
+    pub fn reads(&self) -> Vec<usize> {
+        let mut used = Vec::new();
+        self.node.slots(&mut used);
+        let origins = used.iter().filter_map(|slot| self.slots.get(*slot));
+        let mut reads: Vec<usize> = origins
+            .filter_map(|slot| match slot.origin {
+                Origin::Input(read) => Some(read),
+                Origin::Table(_) => None,
+            })
+            .collect();
+        reads.sort_unstable();
+        reads.dedup();
+        reads
     }
 
     pub fn eval(&self, columns: Columns<'_>) -> Evaluated {
         let bound = Bound { slots: &self.slots, columns };
-        let (column, faults) = self.node.eval(&bound).into_column(self.node.kind, columns.rows, self.node.id);
+        let (column, faults) = self.node.eval(&bound).into_column(self.node.kind, self.node.nullable, columns.rows, self.node.id);
         Evaluated { column, errors: self.errors(faults) }
     }
 

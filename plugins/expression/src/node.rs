@@ -87,6 +87,23 @@ impl Node {
         }
     }
 
+    /// The slots that it looks at.
+    pub fn slots(&self, out: &mut Vec<usize>) {
+        match &self.op {
+            Op::Constant(_) => {}
+            Op::Slot(slot) => out.push(*slot),
+            Op::Not(inner) | Op::Negate(inner) | Op::Size(inner) | Op::Convert(_, inner) | Op::In(inner, _) => inner.slots(out),
+            Op::And(left, right)
+            | Op::Or(left, right)
+            | Op::Equal { left, right, .. }
+            | Op::Order(_, left, right)
+            | Op::Arithmetic(_, left, right)
+            | Op::TextTest(_, left, right) => [left, right].iter().for_each(|side| side.slots(out)),
+            Op::If(condition, then, other) => [condition, then, other].iter().for_each(|part| part.slots(out)),
+            Op::Row(expression) => out.extend(&expression.slots),
+        }
+    }
+
     fn code(&self, fault: Fault) -> Code {
         Code::new(self.id, fault)
     }

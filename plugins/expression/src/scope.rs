@@ -14,7 +14,6 @@ pub struct Scope<'a> {
     /// What each slot stands for.
     slots: Vec<Slot>,
     warnings: Vec<String>,
-    /// For reads that nothing is known of but which the table's keys or the like need.
     windows: bool,
 }
 
@@ -90,15 +89,29 @@ impl<'a> Scope<'a> {
         self.input.fields.iter().find(|field| field.path == *path)
     }
 
-    /// A field by its full path, as a manifest names it; None = not declared and the schema is closed.
+    /// Type and nullability of a field by its full path, as a manifest names it. Not declared = json, a mistake if the schema is closed.
     pub fn field(&mut self, path: &Field) -> Result<(Type, bool), Unresolved> {
         if let Some(field) = self.declared(path) {
             return Ok((field.kind, field.nullable));
         }
         match path {
+            Field::Value(value) if self.is_inside_json(value) => Ok((Type::Json, true)),
             Field::Value(value) => self.undeclared(value).map(|()| (Type::Json, true)),
             pseudo => Ok(of_pseudo(pseudo)),
         }
+    }
+
+    /// Whether a declared field of type json holds the path.
+    fn is_inside_json(&self, path: &Path) -> bool {
+        self.input
+            .fields
+            .iter()
+            .any(|field| matches!(&field.path, Field::Value(parent) if field.kind == Type::Json && parent.is_prefix_of(path)))
+    }
+
+    /// Whether the path is an object of which members are declared.
+    fn holds_declared(&self, path: &Path) -> bool {
+        self.input.fields.iter().any(|field| matches!(&field.path, Field::Value(member) if path.is_prefix_of(member)))
     }
 
     fn slot(&mut self, slot: Slot) -> usize {
@@ -212,6 +225,9 @@ impl<'a> Scope<'a> {
 
     /// A mistake if the schema is closed, else a warning.
     fn undeclared(&mut self, path: &Path) -> Result<(), Unresolved> {
+        if self.holds_declared(path) {
+            return Ok(());
+        }
         let name = path.to_string();
         let declared: Vec<String> = self.input.fields.iter().map(|field| field.path.to_string()).collect();
         let near = nearest(&name, declared.iter().map(String::as_str));

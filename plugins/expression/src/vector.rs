@@ -79,14 +79,15 @@ impl<'a> Vector<'a> {
         })
     }
 
-    /// A column of `kind`, with the rows that have no value.
-    pub fn into_column(self, kind: Kind, rows: usize, node: u16) -> (Column, Vec<(u32, Code)>) {
+    /// A column of `kind`, with the rows that have no value; null is one only if `nullable`.
+    pub fn into_column(self, kind: Kind, nullable: bool, rows: usize, node: u16) -> (Column, Vec<(u32, Code)>) {
         let mut out = ColumnBuilder::new(kind.column(), rows);
         let mut faults = Vec::new();
         let mut buffer = Vec::new();
         for row in 0..rows {
-            let value =
-                self.at(row, node).and_then(|value| append(&mut out, kind, value, &mut buffer).map_err(|fault| Code::new(node, fault)));
+            let value = self
+                .at(row, node)
+                .and_then(|value| append(&mut out, kind, nullable, value, &mut buffer).map_err(|fault| Code::new(node, fault)));
             if let Err(code) = value {
                 out.null();
                 faults.push((row as u32, code));
@@ -101,9 +102,10 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
-fn append(out: &mut ColumnBuilder, kind: Kind, value: Scalar<'_>, buffer: &mut Vec<u8>) -> Result<(), Fault> {
+fn append(out: &mut ColumnBuilder, kind: Kind, nullable: bool, value: Scalar<'_>, buffer: &mut Vec<u8>) -> Result<(), Fault> {
     match (kind, value) {
-        (_, Scalar::Null) => out.null(),
+        (_, Scalar::Null) if nullable => out.null(),
+        (_, Scalar::Null) => return Err(Fault::Null),
         (Kind::Bool, Scalar::Bool(value)) => out.bool(value),
         (Kind::Int, Scalar::Int(value)) => out.int(value),
         (Kind::Double, Scalar::Double(value)) if value.is_finite() => out.float(value),

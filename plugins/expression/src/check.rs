@@ -284,7 +284,7 @@ impl<'c, 'a> Checker<'c, 'a> {
     fn equality(&mut self, at: &IdedExpr, negate: bool, left: &IdedExpr, right: &IdedExpr) -> Checked {
         let (a, b) = self.pair(left, right)?;
         let null = a.kind == Kind::Null || b.kind == Kind::Null;
-        if !null && !a.kind.fits(b.kind) && !(a.kind.is_number() && b.kind.is_number()) {
+        if !null && !comparable(a.kind, b.kind) {
             let proposal = self.conversion((left, &a), (right, &b));
             return Err(self.problem(at, format!("{} and {} are never equal", a.kind.name(), b.kind.name()), proposal));
         }
@@ -298,7 +298,7 @@ impl<'c, 'a> Checker<'c, 'a> {
                 return Err(self.problem(side, format!("{} has no order", node.kind.name()), None));
             }
         }
-        if !a.kind.fits(b.kind) && !(a.kind.is_number() && b.kind.is_number()) {
+        if !comparable(a.kind, b.kind) {
             let proposal = self.conversion((left, &a), (right, &b));
             return Err(self.problem(at, format!("{} and {} cannot be compared", a.kind.name(), b.kind.name()), proposal));
         }
@@ -347,8 +347,7 @@ impl<'c, 'a> Checker<'c, 'a> {
         let mut constants = Vec::new();
         for element in &elements.elements {
             let node = self.node(element)?;
-            let numbers = node.kind.is_number() && needle.kind.is_number();
-            if !node.kind.fits(needle.kind) && !numbers && node.kind != Kind::Null && needle.kind != Kind::Null {
+            if !comparable(node.kind, needle.kind) && node.kind != Kind::Null && needle.kind != Kind::Null {
                 return Err(self.problem(element, format!("{} and {} are never equal", needle.kind.name(), node.kind.name()), None));
             }
             match node.op {
@@ -387,12 +386,12 @@ impl<'c, 'a> Checker<'c, 'a> {
             return variable(at.id, found.slot, slots);
         }
         let ided = |expr| IdedExpr { id: at.id, expr };
-        if matches!(&at.expr, Expr::Select(select) if select.test) {
-            if let Some(Ok(found)) = self.tested(at) {
-                let null = ided(Expr::Literal(LiteralValue::Null));
-                let args = vec![variable(at.id, found.slot, slots), null];
-                return ided(Expr::Call(CallExpr { func_name: operators::NOT_EQUALS.to_owned(), target: None, args }));
-            }
+        if matches!(&at.expr, Expr::Select(select) if select.test)
+            && let Some(Ok(found)) = self.tested(at)
+        {
+            let null = ided(Expr::Literal(LiteralValue::Null));
+            let args = vec![variable(at.id, found.slot, slots), null];
+            return ided(Expr::Call(CallExpr { func_name: operators::NOT_EQUALS.to_owned(), target: None, args }));
         }
         let mut expression = at.clone();
         match &mut expression.expr {
@@ -424,6 +423,10 @@ impl<'c, 'a> Checker<'c, 'a> {
         }
         expression
     }
+}
+
+fn comparable(left: Kind, right: Kind) -> bool {
+    left.fits(right) || (left.is_number() && right.is_number())
 }
 
 fn variable(id: u64, slot: usize, slots: &mut Vec<usize>) -> IdedExpr {

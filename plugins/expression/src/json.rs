@@ -24,10 +24,10 @@ pub fn scalar(text: &str) -> Result<Scalar<'_>, Fault> {
 
 /// An int where the text has neither fraction nor exponent and fits, else a double.
 fn number(text: &str) -> Option<Scalar<'static>> {
-    if !text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
-        if let Ok(value) = text.parse() {
-            return Some(Scalar::Int(value));
-        }
+    if !text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
+        && let Ok(value) = text.parse()
+    {
+        return Some(Scalar::Int(value));
     }
     text.parse().ok().filter(|value: &f64| value.is_finite()).map(Scalar::Double)
 }

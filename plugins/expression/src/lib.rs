@@ -19,6 +19,8 @@ mod ordered;
 mod scalar;
 mod scope;
 mod source;
+#[cfg(test)]
+mod tests;
 mod vector;
 mod words;
 

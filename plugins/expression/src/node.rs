@@ -72,10 +72,10 @@ impl Node {
             }
             Op::TextTest(test, text, pattern) => {
                 let (text, pattern) = (text.eval(slots), pattern.eval(slots));
-                if let Data::Constant(Scalar::Text(pattern)) = &pattern.data {
-                    if let Some(out) = fast::text_test(&text, pattern, *test, self.id) {
-                        return out;
-                    }
+                if let Data::Constant(Scalar::Text(pattern)) = &pattern.data
+                    && let Some(out) = fast::text_test(&text, pattern, *test, self.id)
+                {
+                    return out;
                 }
                 self.binary(rows, &text, &pattern, |text, pattern| scalar::text_test(*test, text, pattern).map(Scalar::Bool))
             }

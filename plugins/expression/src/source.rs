@@ -10,8 +10,6 @@ const LONGEST: usize = 16 << 10;
 
 pub struct Source {
     text: String,
-    /// Byte of each character, and the end: the parser counts characters.
-    bytes: Vec<usize>,
     info: SourceInfo,
 }
 
@@ -27,9 +25,8 @@ impl Source {
         if text.trim().is_empty() {
             return Err(vec![((0, text.len()), "the expression is empty".to_owned())]);
         }
-        let bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
         match Parser::new().enable_ident_escape_syntax(true).parse_with_source_info(&without_dollars(text)) {
-            Ok((expression, info)) => Ok((Self { text: text.to_owned(), bytes, info }, expression)),
+            Ok((expression, info)) => Ok((Self { text: text.to_owned(), info }, expression)),
             Err(errors) => Err(errors.errors.iter().map(|error| (position(text, error.pos), readable(&error.msg))).collect()),
         }
     }
@@ -41,8 +38,8 @@ impl Source {
     /// The token that stands for a node: an operator, a name, a literal.
     pub fn token(&self, id: u64) -> Option<Span> {
         let (start, stop) = self.info.offset_for(id)?;
-        let byte = |place: u32| self.bytes.get(place as usize).copied();
-        Some((byte(start)?, byte(stop + 1).unwrap_or(self.text.len())))
+        let (start, end) = (start as usize, stop as usize + 1);
+        self.text.get(start..end).map(|_| (start, end))
     }
 
     /// Whether the name at this node begins with `$`.
@@ -54,7 +51,38 @@ impl Source {
     pub fn span(&self, expression: &IdedExpr) -> Span {
         let mut span = (usize::MAX, 0);
         self.widen(expression, &mut span);
-        if span.0 >= span.1 { (0, self.text.len()) } else { span }
+        if span.0 >= span.1 { (0, self.text.len()) } else { self.balanced(span) }
+    }
+
+    /// With the parentheses that close or open those within: `(a) + (b` is `(a) + (b)`.
+    fn balanced(&self, (mut start, mut end): Span) -> Span {
+        let (mut opened, mut closing) = (0, 0);
+        let mut quote = None;
+        let mut chars = self.text((start, end)).chars();
+        while let Some(c) = chars.next() {
+            match (quote, c) {
+                (Some(_), '\\') => drop(chars.next()),
+                (Some(mark), c) if c == mark => quote = None,
+                (None, '"' | '\'') => quote = Some(c),
+                (None, '(') => opened += 1,
+                (None, ')') if opened > 0 => opened -= 1,
+                (None, ')') => closing += 1,
+                _ => {}
+            }
+        }
+        for _ in 0..opened {
+            let rest = self.text.get(end..).unwrap_or_default();
+            if rest.trim_start().starts_with(')') {
+                end += rest.len() - rest.trim_start().len() + 1;
+            }
+        }
+        for _ in 0..closing {
+            let before = self.text.get(..start).unwrap_or_default().trim_end();
+            if before.ends_with('(') {
+                start = before.len() - 1;
+            }
+        }
+        (start, end)
     }
 
     fn widen(&self, expression: &IdedExpr, span: &mut Span) {
@@ -238,6 +266,8 @@ mod tests {
             ("['a', b] ", "['a', b]"),
             ("a[ 'b' ] ", "a[ 'b' ]"),
             ("-a", "-a"),
+            ("(a + b) * ( c - 'x)' ) ", "(a + b) * ( c - 'x)' )"),
+            ("((a))", "a"),
         ] {
             if let Ok((source, expression)) = Source::parse(text) {
                 assert_eq!(source.text(source.span(&expression)), part, "{text}");

@@ -56,8 +56,10 @@ fn batch(map: &Columns<Map>, rows: &[Value]) -> Batch {
     Batch { rows: rows.len(), fields: fields.collect(), timestamps: vec![5; rows.len()], values: Some(values.finish()), ..Batch::default() }
 }
 
+type Shown = Vec<(String, String)>;
+
 /// What is written for each row: path to value, `-` for removed; kept fields are left out.
-fn shown(map: &Columns<Map>, derived: &Derived) -> Vec<Vec<(String, String)>> {
+fn shown(map: &Columns<Map>, derived: &Derived) -> Vec<Shown> {
     let fields = &map.description.outputs[0].fields;
     assert_eq!(fields.len(), derived.fields.len());
     (0..derived.source.len())
@@ -88,7 +90,7 @@ fn derived(outcome: Outcome) -> Derived {
     }
 }
 
-fn run(config: Value, rows: &[Value]) -> (Vec<Vec<(String, String)>>, Vec<(u32, String)>) {
+fn run(config: Value, rows: &[Value]) -> (Vec<Shown>, Vec<(u32, String)>) {
     let mut map = start(config);
     let verdict = map.process(batch(&map, rows)).unwrap();
     let rejects = verdict.rejects.into_iter().map(|reject| (reject.row, reject.reason)).collect();

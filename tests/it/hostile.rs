@@ -347,6 +347,38 @@ fn a_thread_with_a_small_stack_survives_recursion() {
     assert_eq!(deep(), CallError::StackOverflow);
 }
 
+/// Takes its time without using the CPU.
+struct Slow;
+
+impl Services for Slow {
+    fn get_many(&mut self, _: u32, _: &Column) -> Result<Found, String> {
+        Err("unused".to_owned())
+    }
+    fn put_many(&mut self, _: u32, _: Column, _: Vec<Column>) -> Result<(), String> {
+        Err("unused".to_owned())
+    }
+    fn delete_many(&mut self, _: u32, _: Column) -> Result<(), String> {
+        Err("unused".to_owned())
+    }
+    fn scan(&mut self, _: u32, _: &Column, _: &Column, _: u32) -> Result<Page, String> {
+        Err("unused".to_owned())
+    }
+    fn lookup(&mut self, _: u32, _: &[u32], _: &Column) -> Result<Found, String> {
+        Err("unused".to_owned())
+    }
+    fn log(&mut self, _: u8, _: Option<u32>, _: &str) {
+        std::thread::sleep(CPU / 2);
+    }
+}
+
+#[test]
+fn time_in_which_the_guest_did_not_run_is_not_its_fault() {
+    let mut services: Box<dyn Services> = Box::new(Slow);
+    let started = std::time::Instant::now();
+    call(Mode::Log, &mut *instance(Mode::Log).unwrap(), &mut services).unwrap();
+    assert!(started.elapsed() > CPU, "the test says nothing: the guest was faster than its budget");
+}
+
 #[test]
 fn many_instances_live_at_the_same_time() {
     let mut instances: Vec<_> = (0..200).map(|_| instance(Mode::Half).unwrap()).collect();
@@ -354,6 +386,18 @@ fn many_instances_live_at_the_same_time() {
         let mut services: Box<dyn Services> = Box::new(Noted::default());
         assert_eq!(call(Mode::Half, &mut **instance, &mut services).unwrap().outcome, Outcome::Select(vec![0, 2]));
     }
+}
+
+/// The pool reserves terabytes of addresses. Where that is forbidden, the same instances are made without it.
+#[test]
+fn a_limit_on_virtual_memory_does_not_matter() {
+    component();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 4000000 && exec \"$0\" --exact hostile::many_instances_live_at_the_same_time"])
+        .arg(std::env::current_exe().unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
 }
 
 /// A component of nothing but names: instances without members, imported and exported.

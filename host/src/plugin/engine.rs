@@ -64,8 +64,10 @@ impl Engine {
 
 impl Shared {
     fn new() -> anyhow::Result<Self> {
-        // Where so many addresses cannot be reserved (a limit on virtual memory), instances are made on demand: slower to make, as fast to run.
-        let engine = wasmtime::Engine::new(config().allocation_strategy(pool())).or_else(|_| wasmtime::Engine::new(&config()))?;
+        // Where so many addresses cannot be reserved (a limit on virtual memory), instances are made on demand, with memories as large as they are,
+        // whose bounds are checked by the guest's code.
+        let frugal = || wasmtime::Engine::new(config().memory_reservation(0).memory_reservation_for_growth(1 << 20).memory_guard_size(0));
+        let engine = wasmtime::Engine::new(config().allocation_strategy(pool())).or_else(|_| frugal())?;
         let mut linker = Linker::new(&engine);
         Exports::add_to_linker::<_, HasSelf<Data>>(&mut linker, |data| data)?;
         let epochs = engine.clone();
@@ -157,7 +159,11 @@ impl Compiled {
         store.limiter(|data| data);
         store.set_hostcall_fuel(limits.memory.saturating_add(GIVEN_BEYOND_MEMORY));
         store.epoch_deadline_callback(|mut store| store.data_mut().within_budget().map(|()| UpdateDeadline::Continue(1)));
-        let exports = within(&mut store, self.ticker, |store| self.exports.instantiate(store))?;
+        // Nothing is read from the guest yet, so that nothing can be malformed.
+        let exports = within(&mut store, self.ticker, |store| self.exports.instantiate(store)).map_err(|error| match error {
+            CallError::Malformed(message) => CallError::NoInstance(message),
+            error => error,
+        })?;
         Ok(Guest { store, exports, ticker: self.ticker })
     }
 }

@@ -63,6 +63,9 @@ pub enum CallError {
     /// It broke a rule of the contract.
     #[error("malformed output: {0}")]
     Malformed(String),
+    /// The host's own doing: no memory, or too many instances.
+    #[error("no instance of the plugin can be made: {0}")]
+    NoInstance(String),
     /// `process` answered with an error.
     #[error("the plugin gave up: {0}")]
     Failed(String),

@@ -15,4 +15,5 @@ pub mod manifest;
 pub mod pipeline;
 pub mod plugin;
 pub mod record;
+pub mod settings;
 pub mod store;

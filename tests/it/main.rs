@@ -1,6 +1,7 @@
 //! What crosses crates, through the public surface: the command, real Kafka, hostile guests, the examples.
 
 mod cli;
+mod cluster;
 mod embedded;
 mod examples;
 mod hostile;

@@ -1,0 +1,88 @@
+//! Topics: what there is, what they take, making them.
+
+use super::config::PATIENCE;
+use super::errors;
+use super::native::{Client, Failure};
+use crate::io::LogError;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+/// The names of topics with their partition counts; of one topic, nothing if it is not there.
+pub fn topics(client: &Client, name: Option<&str>) -> Result<Vec<(String, i32)>, Failure> {
+    let metadata = client.fetch_metadata(name, PATIENCE)?;
+    let mut found = Vec::new();
+    for topic in metadata.topics() {
+        match topic.error().map(Code::from) {
+            None => found.push((topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {}
+            // A list goes on without the topics that this user may not see.
+            Some(_) if name.is_none() => {}
+            Some(code) => return Err(Failure::new(code, code.to_string())),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn admin(config: &ClientConfig) -> Result<AdminClient<DefaultClientContext>, LogError> {
+    config.create().map_err(|error| LogError::stop(format!("cannot make a Kafka client: {error}")))
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+}
+
+/// What a topic takes at most, if this user may ask.
+pub fn max_message_bytes(config: &ClientConfig, topic: &str) -> Result<Option<usize>, LogError> {
+    let admin = admin(config)?;
+    let answer = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()));
+    let what = format!("looking up what {topic} takes");
+    let resource = match answer.map(|resources| resources.into_iter().next()) {
+        Ok(Some(Ok(resource))) => resource,
+        Ok(Some(Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed))) | Ok(None) => return Ok(None),
+        Ok(Some(Err(code))) => return Err(errors::failed(&what, &Failure::new(code, code.to_string()))),
+        Err(error) => return Err(errors::failed(&what, &error.into())),
+    };
+    Ok(resource.get("max.message.bytes").and_then(|entry| entry.value.as_ref()).and_then(|value| value.parse().ok()))
+}
+
+/// Makes a topic with the brokers' own replication.
+pub fn create(config: &ClientConfig, name: &str, partitions: i32) -> Result<(), LogError> {
+    let admin = admin(config)?;
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    let what = format!("creating the topic {name}");
+    match block_on(admin.create_topics([&topic], &options())) {
+        Ok(results) => match results.into_iter().next() {
+            Some(Err((_, code))) => Err(errors::failed(&what, &Failure::new(code, code.to_string()))),
+            _ => Ok(()),
+        },
+        Err(error) => Err(errors::failed(&what, &error.into())),
+    }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future of the admin client, which a thread of its own completes. No runtime: this may be called inside of one.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The configuration of each client: what is ours, then what the user's settings add.
+
+use crate::settings::KafkaSettings;
+use rdkafka::ClientConfig;
+use std::time::Duration;
+
+/// The longest wait for an answer of the brokers.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a transaction may stay open before the brokers abort it, unless the settings say otherwise.
+const TRANSACTION_TIMEOUT: &str = "10000";
+
+fn base(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "millstream")
+        .set("allow.auto.create.topics", "false")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("socket.nagle.disable", "true");
+    // librdkafka filters its log by this level before it hands lines out; what is shown is decided by --log.
+    config.set_log_level(if tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG) {
+        rdkafka::config::RDKafkaLogLevel::Debug
+    } else {
+        rdkafka::config::RDKafkaLogLevel::Notice
+    });
+    config
+}
+
+fn with(mut config: ClientConfig, settings: &[&std::collections::BTreeMap<String, String>]) -> ClientConfig {
+    for (key, value) in settings.iter().flat_map(|table| table.iter()) {
+        config.set(key, value);
+    }
+    config
+}
+
+fn consumer_base(brokers: &str) -> ClientConfig {
+    let mut config = base(brokers);
+    config
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        // Positions come from the caller. One that is out of range is an error, never a silent jump.
+        .set("auto.offset.reset", "error")
+        // The default of a second stalls bursts.
+        .set("fetch.queue.backoff.ms", "2")
+        .set("fetch.error.backoff.ms", "100")
+        // The first is per partition: together they bound the memory, at the same speed as the much larger defaults.
+        .set("queued.min.messages", "5000")
+        .set("queued.max.messages.kbytes", "4096");
+    config
+}
+
+/// A client for metadata, offsets and readers.
+pub fn lookup(brokers: &str, settings: &KafkaSettings) -> ClientConfig {
+    with(consumer_base(brokers), &[&settings.common, &settings.consumer])
+}
+
+/// A client that looks up where a group stands.
+pub fn group(brokers: &str, settings: &KafkaSettings, group: &str) -> ClientConfig {
+    let mut config = lookup(brokers, settings);
+    config.set("group.id", group);
+    config
+}
+
+/// A group's member. The assignor is `range`, which keeps co-partitioned topics together; a static name lets a restart take its own partitions back.
+pub fn member(brokers: &str, settings: &KafkaSettings, group: &str, member: &str) -> ClientConfig {
+    let mut config = consumer_base(brokers);
+    config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "1000");
+    let mut config = with(config, &[&settings.common, &settings.consumer]);
+    config
+        .set("group.id", group)
+        .set("group.instance.id", format!("{group}.{member}"))
+        .set("group.protocol", "classic")
+        .set("partition.assignment.strategy", "range");
+    config
+}
+
+fn producer_base(brokers: &str) -> ClientConfig {
+    let mut config = base(brokers);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "5")
+        // How big a record may be is the topic's decision, not the client's.
+        .set("message.max.bytes", "1000000000")
+        .set("queue.buffering.max.messages", "100000")
+        .set("queue.buffering.max.kbytes", "262144")
+        // One report for a record that failed; none for the others, which the commit vouches for.
+        .set("delivery.report.only.error", "true");
+    config
+}
+
+/// The producer of `produce`.
+pub fn producer(brokers: &str, settings: &KafkaSettings) -> ClientConfig {
+    let mut config = producer_base(brokers);
+    config.set("message.timeout.ms", "60000");
+    with(config, &[&settings.common, &settings.producer])
+}
+
+/// A member's producer.
+pub fn transactional(brokers: &str, settings: &KafkaSettings, group: &str, member: &str) -> ClientConfig {
+    let mut config = producer_base(brokers);
+    config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT);
+    let mut config = with(config, &[&settings.common, &settings.producer]);
+    config.set("transactional.id", format!("{group}.{member}"));
+    config
+}

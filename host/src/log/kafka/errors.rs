@@ -1,0 +1,155 @@
+//! Kafka's errors as what the caller must do about them.
+
+use super::context::Undelivered;
+use super::native::Failure;
+use crate::io::{LogError, Remedy};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+/// What to do about an error that says nothing of a transaction.
+pub fn remedy(code: Code) -> Remedy {
+    match code {
+        // Another member or producer has our name.
+        Code::Fenced
+        | Code::FencedInstanceId
+        | Code::ProducerFenced
+        | Code::InvalidProducerEpoch
+        | Code::TransactionCoordinatorFenced
+        | Code::FencedMemberEpoch => Remedy::Fenced,
+        // The group has moved on without us; partitions and committed positions are told anew.
+        Code::IllegalGeneration
+        | Code::UnknownMemberId
+        | Code::RebalanceInProgress
+        | Code::AssignmentLost
+        | Code::PollExceeded
+        | Code::StaleMemberEpoch
+        | Code::MessageTimedOut => Remedy::Rewind,
+        code if away(code) => Remedy::Wait,
+        _ => Remedy::Stop,
+    }
+}
+
+/// Whether an error says that the brokers are away, or not ready yet.
+pub fn away(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::TimedOutQueue
+            | Code::WaitingForCoordinator
+            | Code::WaitCache
+            | Code::BrokerDestroy
+            | Code::NodeUpdate
+            | Code::InProgress
+            | Code::PreviousInProgress
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::BrokerNotAvailable
+            | Code::ReplicaNotAvailable
+            | Code::NetworkException
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::NotController
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::ConcurrentTransactions
+            | Code::UnstableOffsetCommit
+            | Code::KafkaStorageError
+            | Code::OffsetNotAvailable
+            | Code::UnreleasedInstanceId
+    )
+}
+
+/// What the user can do, for the errors that only the user can end.
+fn advice(code: Code) -> &'static str {
+    match code {
+        Code::TopicAuthorizationFailed => "; grant this user Read, Write and Describe on the topic",
+        Code::GroupAuthorizationFailed => "; grant this user Read on the group",
+        Code::TransactionalIdAuthorizationFailed => "; grant this user Write and Describe on the transactional id",
+        Code::ClusterAuthorizationFailed => "; grant this user what the message asks for on the cluster",
+        Code::Authentication | Code::SaslAuthenticationFailed => "; see the keys `sasl.*` under [kafka] in the settings",
+        Code::SSL => "; see the keys `ssl.*` under [kafka] in the settings",
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => "; create the topic with `millstream topic create`",
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => {
+            "; raise the topic's `max.message.bytes`, or set `batch.size` under [kafka.producer] to at most that"
+        }
+        Code::AutoOffsetReset | Code::OffsetOutOfRange => "; the records there are no longer kept, or the topic was made anew",
+        Code::InvalidTransactionTimeout => "; lower `transaction.timeout.ms` under [kafka.producer], or raise the broker's `transaction.max.timeout.ms`",
+        Code::InvalidSessionTimeout => "; set `session.timeout.ms` under [kafka.consumer] within the broker's bounds",
+        Code::UnsupportedCompressionType => "; choose another `compression.type` under [kafka.producer]",
+        Code::PolicyViolation => "; a policy of the brokers forbids it",
+        _ => "",
+    }
+}
+
+/// The error of doing `what`.
+pub fn failed(what: &str, failure: &Failure) -> LogError {
+    let remedy = if failure.fatal && remedy(failure.code) != Remedy::Fenced { Remedy::Stop } else { remedy(failure.code) };
+    LogError { remedy, message: message(what, failure) }
+}
+
+/// The error of a step of a transaction. A time-out leaves unknown what the brokers did, so that only a new producer may go on
+/// (librdkafka lacks the second part of KIP-890: a late end of this transaction could hit the next one).
+pub fn transaction_failed(what: &str, failure: &Failure) -> LogError {
+    let remedy = if failure.fatal {
+        match remedy(failure.code) {
+            Remedy::Fenced => Remedy::Fenced,
+            _ if is_permanent(failure.code) => Remedy::Stop,
+            // The producer is lost, not the name.
+            _ => Remedy::Indefinite,
+        }
+    } else if failure.requires_abort {
+        match remedy(failure.code) {
+            Remedy::Fenced => Remedy::Fenced,
+            Remedy::Stop if is_permanent(failure.code) => Remedy::Stop,
+            _ => Remedy::Rewind,
+        }
+    } else if failure.retriable || away(failure.code) {
+        Remedy::Indefinite
+    } else {
+        remedy(failure.code)
+    };
+    LogError { remedy, message: message(what, failure) }
+}
+
+/// Errors of which an abort and another try make nothing better.
+fn is_permanent(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::MessageSizeTooLarge
+            | Code::MessageBatchTooLarge
+            | Code::OffsetMetadataTooLarge
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::InvalidTopic
+            | Code::PolicyViolation
+            | Code::UnsupportedCompressionType
+            | Code::UnsupportedForMessageFormat
+            | Code::UnsupportedVersion
+            | Code::InvalidTransactionTimeout
+    )
+}
+
+fn message(what: &str, failure: &Failure) -> String {
+    format!("{what}: {}{}", failure.text, advice(failure.code))
+}
+
+/// Records that a topic did not take.
+pub fn not_taken(undelivered: &Undelivered) -> LogError {
+    let Undelivered { code, topic, partition, count } = undelivered;
+    let records = if *count == 1 { "a record".to_owned() } else { format!("{count} records, the first") };
+    let remedy = if is_permanent(*code) { Remedy::Stop } else { self::remedy(*code) };
+    // What was produced is in an unknown place, but the transaction still ends by an abort.
+    let remedy = if remedy == Remedy::Wait { Remedy::Rewind } else { remedy };
+    LogError { remedy, message: format!("{records} for {topic}/{partition} was not taken: {code}{}", advice(*code)) }
+}

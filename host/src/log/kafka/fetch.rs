@@ -1,0 +1,261 @@
+//! From librdkafka's queue to columns: messages of several partitions come mixed, and leave as consecutive records of one.
+
+use super::errors;
+use super::native::{Failure, Message, Queue};
+use crate::column::{Column, ColumnBuilder, Strings, Type};
+use crate::io::{Event, FetchLimit, Fetched, LogError, TopicPartition};
+use crate::record::{Headers, HeadersBuilder, Records};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Records of one partition in the making.
+struct Building {
+    /// Of this batch of messages only.
+    topic_id: usize,
+    from: TopicPartition,
+    offsets: Vec<i64>,
+    timestamps: Vec<i64>,
+    keys: Cells,
+    values: Cells,
+    /// Begun with the first record that has any.
+    headers: Option<HeadersBuilder>,
+    bytes: usize,
+}
+
+/// A column of blobs: plain until the first null.
+struct Cells {
+    strings: Strings,
+    nulls: Option<ColumnBuilder>,
+}
+
+impl Cells {
+    fn new() -> Self {
+        Self { strings: Strings::default(), nulls: None }
+    }
+
+    fn push(&mut self, cell: Option<&[u8]>) {
+        match (&mut self.nulls, cell) {
+            (None, Some(bytes)) => self.strings.push(bytes),
+            (Some(column), Some(bytes)) => column.bytes(bytes),
+            (Some(column), None) => column.null(),
+            (None, None) => {
+                let mut column = ColumnBuilder::new(Type::Bytes, self.strings.len() + 1);
+                for bytes in self.strings.iter() {
+                    column.bytes(bytes);
+                }
+                column.null();
+                self.nulls = Some(column);
+            }
+        }
+    }
+
+    fn finish(self) -> Column {
+        match self.nulls {
+            Some(column) => column.finish(),
+            None => Column::blobs(self.strings),
+        }
+    }
+}
+
+impl Building {
+    fn new(topic_id: usize, from: TopicPartition) -> Self {
+        Self {
+            topic_id,
+            from,
+            offsets: Vec::new(),
+            timestamps: Vec::new(),
+            keys: Cells::new(),
+            values: Cells::new(),
+            headers: None,
+            bytes: 0,
+        }
+    }
+
+    fn push(&mut self, message: &Message<'_>) {
+        let rows = self.offsets.len();
+        let (key, value) = (message.key(), message.value());
+        self.bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        self.offsets.push(message.offset());
+        self.timestamps.push(message.timestamp());
+        self.keys.push(key);
+        self.values.push(value);
+        let headers = &mut self.headers;
+        message.headers(|name, value| {
+            let headers = headers.get_or_insert_with(|| {
+                let mut headers = HeadersBuilder::default();
+                (0..rows).for_each(|_| headers.close());
+                headers
+            });
+            headers.push(name, value);
+        });
+        if let Some(headers) = headers {
+            headers.close();
+        }
+    }
+
+    /// Whether a record of this size may still join.
+    fn has_room(&self, bytes: usize, limit: FetchLimit) -> bool {
+        self.offsets.is_empty() || (self.offsets.len() < limit.rows && self.bytes + bytes <= limit.bytes)
+    }
+
+    fn finish(self) -> Event {
+        let records = Records {
+            timestamps: self.timestamps,
+            keys: self.keys.finish(),
+            values: self.values.finish(),
+            headers: self.headers.map_or_else(Headers::default, HeadersBuilder::finish),
+        };
+        Event::Records(Fetched { from: self.from, offsets: self.offsets, records })
+    }
+}
+
+/// A queue's messages as events, in the order of each partition.
+pub struct Fetcher {
+    queue: Queue,
+    ready: VecDeque<Result<Event, LogError>>,
+    building: Vec<Building>,
+}
+
+impl Fetcher {
+    pub fn new(queue: Queue) -> Self {
+        Self { queue, ready: VecDeque::new(), building: Vec::new() }
+    }
+
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Drops what was fetched from some partitions and not handed over.
+    pub fn forget(&mut self, forget: impl Fn(&TopicPartition) -> bool) {
+        self.ready.retain(|event| match event {
+            Ok(Event::Records(Fetched { from: at, .. }) | Event::End { at, .. }) => !forget(at),
+            _ => true,
+        });
+    }
+
+    /// Takes messages from the queue, waiting for the first if none is at hand. `place` names a partition that is wanted, None drops its messages.
+    /// Returns how many messages came.
+    pub fn fetch(&mut self, limit: FetchLimit, wait: Duration, mut place: impl FnMut(&str, i32) -> Option<TopicPartition>) -> usize {
+        let Self { queue, ready, building } = self;
+        // The partition of the message before, which mostly is this one's too.
+        let mut dropped = None;
+        let came = queue.take(limit.rows, wait, |message| {
+            let id = (message.topic_id(), message.partition());
+            if dropped == Some(id) {
+                return;
+            }
+            match message.error() {
+                None => {}
+                Some(Code::PartitionEOF) => {
+                    if let Some(at) = place(&message.topic(), message.partition()) {
+                        if let Some(place) = building.iter().position(|open| open.from == at) {
+                            ready.push_back(Ok(building.swap_remove(place).finish()));
+                        }
+                        ready.push_back(Ok(Event::End { at, offset: message.offset() }));
+                    }
+                    return;
+                }
+                // Out of the group for not polling; the revocation says it too.
+                Some(Code::PollExceeded) => {
+                    tracing::warn!("{}", message.error_text());
+                    return;
+                }
+                Some(code) => {
+                    // An error of a partition that is no longer wanted is no news.
+                    let topic = message.topic();
+                    if topic.is_empty() || message.partition() < 0 || place(&topic, message.partition()).is_some() {
+                        let what = match (topic.is_empty(), message.partition()) {
+                            (true, _) => "reading".to_owned(),
+                            (false, ..0) => format!("reading {topic}"),
+                            (false, partition) => format!("reading {topic}/{partition}"),
+                        };
+                        ready.push_back(Err(errors::failed(&what, &Failure::new(code, message.error_text()))));
+                    }
+                    return;
+                }
+            }
+            let known = building.iter().position(|open| (open.topic_id, open.from.partition) == id);
+            let open = match known {
+                Some(place) => place,
+                None => {
+                    let Some(from) = place(&message.topic(), message.partition()) else {
+                        dropped = Some(id);
+                        return;
+                    };
+                    building.push(Building::new(id.0, from));
+                    building.len() - 1
+                }
+            };
+            let size = message.key().map_or(0, <[u8]>::len) + message.value().map_or(0, <[u8]>::len);
+            let Some(open) = building.get_mut(open) else { return };
+            if !open.has_room(size, limit) {
+                let next = Building::new(id.0, open.from.clone());
+                ready.push_back(Ok(std::mem::replace(open, next).finish()));
+            }
+            open.push(&message);
+        });
+        ready.extend(building.drain(..).map(|open| Ok(open.finish())));
+        came
+    }
+
+    /// What is to be handed over next, cut to the limit.
+    pub fn next(&mut self, limit: FetchLimit) -> Option<Result<Event, LogError>> {
+        let event = self.ready.pop_front()?;
+        let Ok(Event::Records(fetched)) = event else { return Some(event) };
+        match cut(&fetched, limit) {
+            Some(rows) => {
+                let (first, rest) = split(&fetched, rows);
+                self.ready.push_front(Ok(Event::Records(rest)));
+                Some(Ok(Event::Records(first)))
+            }
+            None => Some(Ok(Event::Records(fetched))),
+        }
+    }
+}
+
+/// How many rows fit, if not all do: the limit was smaller at this poll than at the one that fetched.
+fn cut(fetched: &Fetched, limit: FetchLimit) -> Option<usize> {
+    let rows = fetched.offsets.len();
+    if rows <= limit.rows.max(1) && fetched.records.bytes() <= limit.bytes {
+        return None;
+    }
+    let mut bytes = 0;
+    let fit = (0..rows.min(limit.rows))
+        .take_while(|row| {
+            let size = |column: &Column| column.bytes(*row).map_or(0, <[u8]>::len);
+            bytes += size(&fetched.records.keys) + size(&fetched.records.values);
+            bytes <= limit.bytes
+        })
+        .count()
+        .max(1);
+    (fit < rows).then_some(fit)
+}
+
+fn split(fetched: &Fetched, rows: usize) -> (Fetched, Fetched) {
+    let part = |range: std::ops::Range<usize>| {
+        let places: Vec<u32> = range.clone().map(|row| row as u32).collect();
+        Fetched {
+            from: fetched.from.clone(),
+            offsets: fetched.offsets.get(range).map(<[i64]>::to_vec).unwrap_or_default(),
+            records: fetched.records.gather(&places),
+        }
+    };
+    (part(0..rows), part(rows..fetched.offsets.len()))
+}
+
+/// The names of topics, so that all records of a topic share one.
+#[derive(Debug, Default)]
+pub struct Names(Vec<Arc<str>>);
+
+impl Names {
+    pub fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.iter().find(|known| &***known == name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.0.push(name.clone());
+        name
+    }
+}

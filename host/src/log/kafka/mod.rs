@@ -1,0 +1,247 @@
+//! The log on Apache Kafka, by librdkafka.
+//!
+//! `native` is the only place with calls of the C library; `fetch` turns its messages into columns, `producer` columns into messages;
+//! `reader` and `member` are the two ways to read, `transaction` is how a member commits.
+
+mod admin;
+mod config;
+mod context;
+mod errors;
+mod fetch;
+mod member;
+mod native;
+mod producer;
+mod reader;
+mod transaction;
+
+use crate::io::{Bounds, CommittedState, Log, LogError, Member, Membership, Position, Reader, Remedy, Topic, TopicPartition};
+use crate::log::Connection;
+use crate::record::Records;
+use crate::settings::{KafkaSettings, Settings};
+use config::PATIENCE;
+use context::Context;
+use native::{Client, Kind};
+use producer::Producer;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long brokers may refuse connections before they count as down; within it, further addresses of a name are tried.
+const REFUSED: Duration = Duration::from_secs(2);
+
+/// A Kafka cluster.
+pub struct KafkaLog {
+    brokers: String,
+    settings: KafkaSettings,
+    lookup: Arc<Client>,
+    /// Made at the first use. Records without a key go round from here.
+    producer: Mutex<Option<(Producer, usize)>>,
+}
+
+/// Connects to the brokers, with the settings of this machine.
+pub fn open(brokers: &str, connection: &Connection) -> anyhow::Result<Arc<dyn Log>> {
+    let settings = Settings::load(connection.config.as_deref())?;
+    Ok(Arc::new(KafkaLog::connect(brokers, settings.kafka)?))
+}
+
+impl KafkaLog {
+    /// Waits until a broker answers; if none does, that is an error that names them.
+    pub fn connect(brokers: &str, settings: KafkaSettings) -> Result<Self, LogError> {
+        let lookup = client(&config::lookup(brokers, &settings))?;
+        let log = Self { brokers: brokers.to_owned(), settings, lookup, producer: Mutex::new(None) };
+        log.reach()?;
+        Ok(log)
+    }
+
+    /// Waits for an answer of any broker.
+    fn reach(&self) -> Result<(), LogError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = native::ping(&self.lookup, Duration::from_millis(250));
+            native::serve(&self.lookup, Duration::ZERO);
+            if answer.is_ok() {
+                self.lookup.context().reached();
+                return Ok(());
+            }
+            if let Some(error) = lost(&self.lookup, REFUSED) {
+                return Err(self.unreachable(&error.message));
+            }
+            if Instant::now() >= deadline {
+                return Err(self.unreachable("no answer"));
+            }
+        }
+    }
+
+    fn unreachable(&self, reason: &str) -> LogError {
+        let message = format!(
+            "no Kafka broker answers at {}: {reason}; check that it runs, the address, and `security.protocol` in the settings",
+            self.brokers
+        );
+        LogError { remedy: Remedy::Wait, message }
+    }
+
+    /// Asks the brokers. If that fails because none answers, says so at once.
+    fn ask<T>(&self, what: &str, ask: impl Fn(&Client) -> Result<T, native::Failure>) -> Result<T, LogError> {
+        native::serve(&self.lookup, Duration::ZERO);
+        if self.lookup.context().down().0.is_some() {
+            self.reach()?;
+        }
+        let first = match ask(&self.lookup) {
+            Err(failure) if errors::away(failure.code) => {
+                self.reach()?;
+                // The brokers are there: it was a passing state, as after an election.
+                ask(&self.lookup)
+            }
+            answer => answer,
+        };
+        first.map_err(|failure| errors::failed(what, &failure))
+    }
+
+    /// How many partitions a topic has; that it is not there is an error.
+    fn partitions(&self, name: &str) -> Result<i32, LogError> {
+        let found = self.ask(&format!("looking up the topic {name}"), |client| admin::topics(client, Some(name)))?;
+        let first = found.into_iter().next();
+        first.map(|(_, partitions)| partitions).ok_or_else(|| LogError::stop(format!("there is no topic {name} on {}; create it with `millstream topic create {name}`", self.brokers)))
+    }
+}
+
+fn client(config: &rdkafka::ClientConfig) -> Result<Arc<Client>, LogError> {
+    native::client(config, Kind::Lookup, Context::default())
+        .map(Arc::new)
+        .map_err(|error| LogError::stop(format!("cannot make a Kafka client: {error}")))
+}
+
+/// The error of brokers that have been away for `grace`.
+fn lost(client: &Client, grace: Duration) -> Option<LogError> {
+    let (since, reason) = client.context().down();
+    let reason = reason.unwrap_or_else(|| "all brokers are down".to_owned());
+    since.filter(|since| since.elapsed() >= grace).map(|_| LogError { remedy: Remedy::Wait, message: reason })
+}
+
+/// Where the group of `client` stands.
+fn committed(client: &Client, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+    let what = "looking up committed positions";
+    let failed = |failure| errors::failed(what, &failure);
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = native::list(partitions.iter().map(|at| (&*at.topic, at.partition, None))).map_err(failed)?;
+    native::committed(client, &list, PATIENCE).map_err(failed)?;
+    let entries = native::list_entries(&list);
+    partitions
+        .iter()
+        .map(|at| {
+            let Some(entry) = entries.iter().find(|entry| entry.partition == at.partition && entry.topic == *at.topic) else {
+                return Ok(None);
+            };
+            if let Some(code) = entry.error {
+                return Err(errors::failed(&format!("{what} of {at}"), &native::Failure::new(code, code.to_string())));
+            }
+            let metadata = String::from_utf8_lossy(&entry.metadata).into_owned();
+            Ok((entry.offset >= 0).then_some(Position { offset: entry.offset, metadata }))
+        })
+        .collect()
+}
+
+impl Log for KafkaLog {
+    fn topics(&self) -> Result<Vec<Topic>, LogError> {
+        let names = self.ask("listing topics", |client| admin::topics(client, None))?;
+        // Their limits are left out: one request for each topic.
+        Ok(names.into_iter().map(|(name, partitions)| Topic { name: name.into(), partitions, max_message_bytes: None }).collect())
+    }
+
+    fn topic(&self, name: &str) -> Result<Option<Topic>, LogError> {
+        let found = self.ask(&format!("looking up the topic {name}"), |client| admin::topics(client, Some(name)))?;
+        let Some((name, partitions)) = found.into_iter().next() else { return Ok(None) };
+        let max_message_bytes = admin::max_message_bytes(&config::producer(&self.brokers, &self.settings), &name)?;
+        Ok(Some(Topic { name: name.into(), partitions, max_message_bytes }))
+    }
+
+    fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError> {
+        self.ask("creating a topic", |client| native::ping(client, PATIENCE))?;
+        admin::create(&config::producer(&self.brokers, &self.settings), name, partitions)?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            // Brokers learn of a topic one after the other.
+            if !self.ask("creating a topic", |client| admin::topics(client, Some(name)))?.is_empty() {
+                return Ok(());
+            }
+            native::serve(&self.lookup, Duration::from_millis(20));
+        }
+        Err(LogError { remedy: Remedy::Wait, message: format!("the topic {name} was created, but the brokers do not show it yet; try again") })
+    }
+
+    fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {
+        self.ask(&format!("looking up the ends of {partition}"), |client| {
+            let (begin, end) = client.fetch_watermarks(&partition.topic, partition.partition, PATIENCE)?;
+            Ok(Bounds { begin, end })
+        })
+    }
+
+    fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError> {
+        let found = self.ask(&format!("looking up a time in {partition}"), |client| {
+            let list = native::list([(&*partition.topic, partition.partition, Some(time.max(0)))])?;
+            native::offsets_for_times(client, &list, PATIENCE)?;
+            let entry = native::list_entries(&list).into_iter().next();
+            match entry {
+                Some(native::Entry { error: Some(code), .. }) => Err(native::Failure::new(code, code.to_string())),
+                Some(entry) => Ok(entry.offset),
+                None => Ok(-1),
+            }
+        })?;
+        let bounds = self.bounds(partition)?;
+        Ok(if found < 0 { bounds.end } else { found.min(bounds.end) })
+    }
+
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        self.ask("looking up committed positions", |client| native::ping(client, PATIENCE))?;
+        // librdkafka binds a client to one group. It does not join by this.
+        committed(&*client(&config::group(&self.brokers, &self.settings, group))?, partitions)
+    }
+
+    fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError> {
+        let partitions = self.partitions(topic)?;
+        if let Some(partition) = partition
+            && !(0..partitions).contains(&partition)
+        {
+            return Err(LogError::stop(format!("{topic} has the partitions 0 to {}; there is no partition {partition}", partitions - 1)));
+        }
+        let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = slot.take();
+        let (producer, round) = match &mut taken {
+            Some(known) => known,
+            none => none.insert((Producer::new(&config::producer(&self.brokers, &self.settings))?, 0)),
+        };
+        producer.append(&topic.into(), records, |row| match (partition, records.keys.bytes(row)) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => crate::io::partition_for(key, partitions),
+            (None, None) => {
+                *round = round.wrapping_add(1);
+                i32::try_from(*round % usize::try_from(partitions).unwrap_or(1)).unwrap_or_default()
+            }
+        })?;
+        producer.flush(Duration::from_secs(90))?;
+        // Kept only if all went well: what a failed one still holds must not be sent later.
+        *slot = taken;
+        Ok(())
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, LogError> {
+        let client = client(&config::lookup(&self.brokers, &self.settings))?;
+        Ok(Box::new(reader::KafkaReader::new(client)))
+    }
+
+    fn member(&self, membership: &Membership) -> Result<Box<dyn Member>, LogError> {
+        for topic in &membership.topics {
+            self.partitions(topic)?;
+        }
+        let Membership { group, member, .. } = membership;
+        let consumer = config::member(&self.brokers, &self.settings, group, member);
+        let producer = config::transactional(&self.brokers, &self.settings, group, member);
+        Ok(Box::new(member::KafkaMember::join(&consumer, &producer, membership)?))
+    }
+
+    fn state(&self, _group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {
+        // Stores on Kafka need changelogs, which are not here yet.
+        Ok(None)
+    }
+}

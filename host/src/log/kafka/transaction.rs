@@ -1,0 +1,241 @@
+//! A member's transactions: begun by the worker, ended by a thread of their own, since every call that ends one blocks.
+//!
+//! ```text
+//!          append                begin_commit               done
+//!   none ----------> open(begun) -----------> committing ----------> none
+//!                       ^  |                     |
+//!                       |  +---- abort ---> none |  failed
+//!                       +------------------------+
+//! ```
+
+use super::config::PATIENCE;
+use super::errors;
+use super::native::{self, Client, GroupMetadata};
+use super::producer::Producer;
+use crate::io::{CommitState, LogError, Remedy, TopicPartition};
+use crate::record::Records;
+use rdkafka::{ClientConfig, TopicPartitionList};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long the first call may take: it ends what an older producer of the same name left open.
+const INIT: Duration = Duration::from_secs(60);
+/// How long one step of a commit or an abort may take. Longer than any transaction lives.
+const STEP: Duration = Duration::from_secs(60);
+
+enum Job {
+    Commit { offsets: TopicPartitionList, group: GroupMetadata },
+    Abort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    None,
+    Open,
+    Committing,
+}
+
+/// A transactional producer.
+pub struct Transactions {
+    config: ClientConfig,
+    /// How long the brokers keep a transaction open.
+    lifetime: Duration,
+    producer: Producer,
+    state: State,
+    /// When the open transaction began.
+    opened: Instant,
+    /// Records of the open transaction were not taken. librdkafka's sequence numbers have a gap from then on: a new producer must go on.
+    spoilt: bool,
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Result<(), LogError>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Transactions {
+    /// Makes the producer; another with the same transactional id is fenced, and what it left open is aborted.
+    pub fn new(config: &ClientConfig) -> Result<Self, LogError> {
+        let lifetime = config.get("transaction.timeout.ms").and_then(|text| text.parse().ok()).map_or(Duration::from_secs(60), Duration::from_millis);
+        let producer = Producer::new(config)?;
+        let (jobs, inbox) = channel();
+        let (outbox, done) = channel();
+        let client = producer.client().clone();
+        init(&client)?;
+        let thread = std::thread::Builder::new()
+            .name("kafka-commit".to_owned())
+            .spawn(move || work(&client, &inbox, &outbox))
+            .map_err(|error| LogError::stop(format!("cannot start a thread for commits: {error}")))?;
+        Ok(Self {
+            config: config.clone(),
+            lifetime,
+            producer,
+            state: State::None,
+            opened: Instant::now(),
+            spoilt: false,
+            jobs: Some(jobs),
+            done,
+            thread: Some(thread),
+        })
+    }
+
+    fn begin(&mut self) -> Result<(), LogError> {
+        match self.state {
+            State::Open => Ok(()),
+            State::Committing => Err(LogError::stop("nothing may be written while a commit is in flight")),
+            State::None => {
+                native::begin_transaction(self.producer.client())
+                    .map_err(|failure| errors::transaction_failed("beginning a transaction", &failure))?;
+                self.state = State::Open;
+                self.opened = Instant::now();
+                Ok(())
+            }
+        }
+    }
+
+    /// Brokers end a transaction that is open for too long, and then refuse its producer like one whose name was taken. It was not, so a new
+    /// member may go on.
+    fn fenced_by_age(&self, error: LogError) -> LogError {
+        let age = self.opened.elapsed();
+        if error.remedy != Remedy::Fenced || age < self.lifetime {
+            return error;
+        }
+        let (age, lifetime) = (age.as_secs_f32(), self.lifetime.as_secs_f32());
+        let message = format!(
+            "{}: the transaction was open for {age:.1} s, `transaction.timeout.ms` allows {lifetime:.1} s; records are read again from the last commit",
+            error.message
+        );
+        LogError { remedy: Remedy::Indefinite, message }
+    }
+
+    pub fn append(&mut self, to: &TopicPartition, records: &Records) -> Result<(), LogError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        let appended = self.producer.append(&to.topic, records, |_| to.partition);
+        appended.map_err(|error| {
+            self.spoilt = true;
+            self.fenced_by_age(error)
+        })
+    }
+
+    pub fn begin_commit(&mut self, offsets: TopicPartitionList, group: GroupMetadata) -> Result<(), LogError> {
+        self.begin()?;
+        self.send(Job::Commit { offsets, group })?;
+        self.state = State::Committing;
+        Ok(())
+    }
+
+    fn send(&self, job: Job) -> Result<(), LogError> {
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if sent { Ok(()) } else { Err(gone()) }
+    }
+
+    pub fn poll_commit(&mut self, wait: Duration) -> Result<CommitState, LogError> {
+        if self.state != State::Committing {
+            return Ok(CommitState::Done);
+        }
+        match self.done.recv_timeout(wait) {
+            Ok(Ok(())) => {
+                self.state = State::None;
+                Ok(CommitState::Done)
+            }
+            Ok(Err(error)) => {
+                // It is to be aborted, unless it can only be given up.
+                self.state = State::Open;
+                self.spoilt = true;
+                Err(self.fenced_by_age(error))
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(CommitState::InFlight),
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
+
+    /// Drops what was appended. A commit in flight is waited for; if it came through, there is nothing to drop.
+    pub fn abort(&mut self, wait: Duration) -> Result<(), LogError> {
+        if self.state == State::Committing {
+            match self.poll_commit(wait) {
+                Ok(CommitState::Done) => return Ok(()),
+                Ok(CommitState::InFlight) => {
+                    return Err(LogError { remedy: Remedy::Indefinite, message: "a commit has not ended in time".to_owned() });
+                }
+                // Said already by whoever polled, or moot now.
+                Err(_) => {}
+            }
+        }
+        if self.state == State::None {
+            return Ok(());
+        }
+        self.send(Job::Abort)?;
+        match self.done.recv_timeout(wait) {
+            Ok(Ok(())) => {
+                self.state = State::None;
+                self.producer.client().context().take_undelivered();
+                if std::mem::take(&mut self.spoilt) {
+                    let renewed = Self::new(&self.config)?;
+                    *self = renewed;
+                }
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.fenced_by_age(error)),
+            Err(RecvTimeoutError::Timeout) => Err(LogError { remedy: Remedy::Indefinite, message: "an abort has not ended in time".to_owned() }),
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
+}
+
+impl Drop for Transactions {
+    /// An open transaction would hold back all readers of its topics until it times out.
+    fn drop(&mut self) {
+        if self.state == State::Open && native::fatal(self.producer.client()).is_none() {
+            self.spoilt = false;
+            drop(self.abort(PATIENCE));
+        }
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn gone() -> LogError {
+    LogError { remedy: Remedy::Indefinite, message: "the thread that commits has ended".to_owned() }
+}
+
+fn init(client: &Client) -> Result<(), LogError> {
+    let what = "starting a transactional producer";
+    native::init_transactions(client, INIT).map_err(|failure| {
+        if failure.retriable && !failure.fatal {
+            return LogError { remedy: Remedy::Wait, message: format!("{what}: {}", failure.text) };
+        }
+        errors::failed(what, &failure)
+    })
+}
+
+fn work(client: &Arc<Client>, jobs: &Receiver<Job>, done: &Sender<Result<(), LogError>>) {
+    while let Ok(job) = jobs.recv() {
+        let outcome = match job {
+            Job::Commit { offsets, group } => commit(client, &offsets, &group),
+            Job::Abort => native::abort_transaction(client, STEP)
+                .map_err(|failure| errors::transaction_failed("aborting a transaction", &failure)),
+        };
+        if done.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
+/// Positions first: a transaction without them would not be refused when the group has moved on.
+fn commit(client: &Client, offsets: &TopicPartitionList, group: &GroupMetadata) -> Result<(), LogError> {
+    let outcome = native::send_offsets(client, offsets, group, STEP).and_then(|()| native::commit_transaction(client, STEP));
+    // Records that were not taken are the cause of what the transaction says, and name the topic.
+    let undelivered = client.context().take_undelivered();
+    outcome.map_err(|failure| {
+        let error = errors::transaction_failed("committing", &failure);
+        match undelivered {
+            Some(undelivered) if error.remedy != Remedy::Fenced => errors::not_taken(&undelivered),
+            _ => error,
+        }
+    })
+}

@@ -1,0 +1,171 @@
+//! A real Kafka for tests and benchmarks: one KRaft node from Maven Central, started at the first use, ended with the process.
+//!
+//! `MILLSTREAM_TEST_BROKERS` names running brokers instead. `MILLSTREAM_TEST_CACHE` is where the jars are kept (default: the target folder).
+//! Without Java and Maven the tests say that they were skipped; under `CI=true` that is a failure.
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const VERSION: &str = "4.1.0";
+
+const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion><groupId>millstream</groupId><artifactId>test-kafka</artifactId><version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>VERSION</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+"#;
+
+/// Waits for its standard input to end, which it does however this process ends; then ends the server and removes its folder.
+const WATCHDOG: &str = r#"folder=$1; shift; "$@" >"$folder/server.log" 2>&1 </dev/null & server=$!; read -r _; kill -9 "$server"; wait "$server"; rm -rf "$folder""#;
+
+/// A running cluster.
+pub struct Cluster {
+    pub brokers: String,
+    /// The watchdog and its input; both end with this process.
+    _server: Option<(Child, ChildStdin)>,
+}
+
+/// The cluster of this process; None if there cannot be one, which was said.
+pub fn cluster() -> Option<&'static Cluster> {
+    static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
+    CLUSTER.get_or_init(find).as_ref()
+}
+
+/// A topic's or group's name that nothing else uses.
+pub fn unique(name: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    format!("{name}-{started:x}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn find() -> Option<Cluster> {
+    if let Ok(brokers) = std::env::var("MILLSTREAM_TEST_BROKERS") {
+        wait_until_ready(&brokers).expect("MILLSTREAM_TEST_BROKERS");
+        return Some(Cluster { brokers, _server: None });
+    }
+    for (tool, version) in [("java", "-version"), ("mvn", "-version")] {
+        let there = Command::new(tool).arg(version).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !there.is_ok_and(|status| status.success()) {
+            let message = format!("real Kafka needs `{tool}` (Java 17 and Maven), or MILLSTREAM_TEST_BROKERS");
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
+            // Past the capture of test output: this is not to be overlooked.
+            let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: tests on real Kafka. {message} ***\n");
+            return None;
+        }
+    }
+    Some(start())
+}
+
+fn cache() -> PathBuf {
+    match std::env::var_os("MILLSTREAM_TEST_CACHE") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target folder").join("kafka"),
+    }
+}
+
+/// The folder with Kafka's jars, fetched if it is not there. Complete or absent, also when several processes fetch at once.
+fn jars() -> PathBuf {
+    let cache = cache();
+    let jars = cache.join(VERSION);
+    if jars.is_dir() {
+        return jars;
+    }
+    std::fs::create_dir_all(&cache).expect("the cache folder");
+    let work = tempfile::tempdir_in(&cache).expect("a folder in the cache");
+    std::fs::write(work.path().join("pom.xml"), POM.replace("VERSION", VERSION)).expect("the pom");
+    let output = Command::new("mvn")
+        .args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=jars"])
+        .current_dir(work.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("maven");
+    assert!(output.status.success(), "Maven could not fetch Kafka:\n{}", String::from_utf8_lossy(&output.stdout));
+    if let Err(error) = std::fs::rename(work.path().join("jars"), &jars) {
+        assert!(jars.is_dir(), "{}: {error}", jars.display());
+    }
+    jars
+}
+
+fn java(jars: &Path) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
+        .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
+        .arg(jars.join("*"));
+    command
+}
+
+fn start() -> Cluster {
+    let jars = jars();
+    let folder = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a folder").keep();
+    // Both are held until both are known, so that they differ.
+    let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let [port, controller] = ports.map(|listener| listener.local_addr().expect("an address").port());
+    let properties = folder.join("server.properties");
+    let data = folder.join("data");
+    std::fs::write(&properties, server_properties(port, controller, &data)).expect("the server's properties");
+
+    let mut id = [0; 16];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").expect("random bytes"), &mut id).expect("random bytes");
+    // Kafka takes no id that begins with `-`.
+    id[0] &= 0x7f;
+    let id = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, id);
+    let output = java(&jars)
+        .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c"])
+        .arg(&properties)
+        .stdin(Stdio::null())
+        .output()
+        .expect("java");
+    assert!(output.status.success(), "Kafka's storage could not be made:\n{}", String::from_utf8_lossy(&output.stderr));
+
+    let mut server = java(&jars);
+    server.arg("kafka.Kafka").arg(&properties);
+    let mut watchdog = Command::new("sh");
+    watchdog.args(["-c", WATCHDOG, "watchdog"]).arg(&folder).arg(server.get_program()).args(server.get_args());
+    let mut child = watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
+    let input = child.stdin.take().expect("the watchdog's input");
+    let brokers = format!("127.0.0.1:{port}");
+    let log = folder.join("server.log");
+    if let Err(error) = wait_until_ready(&brokers) {
+        panic!("Kafka did not start: {error}\n{}", std::fs::read_to_string(log).unwrap_or_default());
+    }
+    Cluster { brokers, _server: Some((child, input)) }
+}
+
+fn server_properties(port: u16, controller: u16, data: &Path) -> String {
+    let data = data.display();
+    format!(
+        "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         controller.listener.names=CONTROLLER\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={data}\n\
+         auto.create.topics.enable=false\ndefault.replication.factor=1\nmin.insync.replicas=1\n\
+         offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
+         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
+         share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
+         transaction.abort.timed.out.transaction.cleanup.interval.ms=500\ngroup.initial.rebalance.delay.ms=0\nlog.cleaner.enable=false\n"
+    )
+}
+
+fn wait_until_ready(brokers: &str) -> Result<(), String> {
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("reconnect.backoff.max.ms", "200").create().map_err(|error| error.to_string())?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = client.fetch_metadata(None, Duration::from_millis(500));
+        match answer {
+            Ok(metadata) if !metadata.brokers().is_empty() => return Ok(()),
+            Ok(_) => {}
+            Err(error) if Instant::now() > deadline => return Err(format!("{brokers}: {error}")),
+            Err(_) => {}
+        }
+    }
+}

@@ -103,7 +103,8 @@ impl Settings {
                         ("kafka", toml::Value::Table(table)) => settings.kafka = kafka(table, &mut mistakes),
                         ("kafka", _) => mistakes.push("`kafka` is a table: [kafka]".to_owned()),
                         (_, toml::Value::Table(_)) => mistakes.push(format!("there is no table [{name}]; [kafka] is the only one")),
-                        (_, _) => mistakes.push(format!("the key `{name}` stands outside of any table; keys of the Kafka client stand under [kafka]")),
+                        (_, _) => mistakes
+                            .push(format!("the key `{name}` stands outside of any table; keys of the Kafka client stand under [kafka]")),
                     }
                 }
             }
@@ -216,8 +217,17 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_at_once_with_file_and_key() {
-        let error = parse("loose = 1\n[store]\n[kafka]\nlinger.msx = 1\nlinger.ms = \"soon\"\nretries = [1]\ngroup.id = \"mine\"\n").expect_err("mistakes");
-        for part in ["millstream.toml", "`loose`", "[store]", "`linger.msx`: No such configuration property", "`linger.ms`", "`retries`", "`group.id`"] {
+        let error = parse("loose = 1\n[store]\n[kafka]\nlinger.msx = 1\nlinger.ms = \"soon\"\nretries = [1]\ngroup.id = \"mine\"\n")
+            .expect_err("mistakes");
+        for part in [
+            "millstream.toml",
+            "`loose`",
+            "[store]",
+            "`linger.msx`: No such configuration property",
+            "`linger.ms`",
+            "`retries`",
+            "`group.id`",
+        ] {
             assert!(error.contains(part), "{part} in: {error}");
         }
     }

@@ -156,8 +156,11 @@ fn server_properties(port: u16, controller: u16, data: &Path) -> String {
 }
 
 fn wait_until_ready(brokers: &str) -> Result<(), String> {
-    let client: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", brokers).set("reconnect.backoff.max.ms", "200").create().map_err(|error| error.to_string())?;
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("reconnect.backoff.max.ms", "200")
+        .create()
+        .map_err(|error| error.to_string())?;
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = client.fetch_metadata(None, Duration::from_millis(500));

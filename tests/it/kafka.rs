@@ -1,9 +1,7 @@
 //! The log on a real Kafka. Transactions, fencing and rebalancing can be tested nowhere else.
 
 use crate::cluster::{cluster, unique};
-use millstream::io::{
-    Bounds, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
-};
+use millstream::io::{Bounds, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Remedy, TopicPartition};
 use millstream::log::kafka::KafkaLog;
 use millstream::record::{Records, RecordsBuilder};
 use millstream::settings::{KafkaSettings, Settings};
@@ -25,6 +23,17 @@ macro_rules! log {
             None => return,
         }
     };
+}
+
+mod contract {
+    use super::*;
+
+    fn open() -> Option<Box<dyn Log>> {
+        cluster()
+            .map(|cluster| -> Box<dyn Log> { Box::new(KafkaLog::connect(&cluster.brokers, KafkaSettings::default()).expect("connected")) })
+    }
+
+    crate::log_contract::contract_tests!(open);
 }
 
 fn settings(text: &str) -> KafkaSettings {

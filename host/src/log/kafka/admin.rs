@@ -5,9 +5,10 @@ use super::errors;
 use super::native::{Client, Failure};
 use crate::io::LogError;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode as Code;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -38,22 +39,36 @@ fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
 }
 
-/// What a topic takes at most, if this user may ask.
-pub fn max_message_bytes(config: &ClientConfig, topic: &str) -> Result<Option<usize>, LogError> {
+/// What topics take at most, as far as this user may ask.
+pub fn max_message_bytes(config: &ClientConfig, topics: &[&str]) -> Result<HashMap<String, usize>, LogError> {
+    if topics.is_empty() {
+        return Ok(HashMap::new());
+    }
     let admin = admin(config)?;
-    let answer = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()));
-    let what = format!("looking up what {topic} takes");
-    let resource = match answer.map(|resources| resources.into_iter().next()) {
-        Ok(Some(Ok(resource))) => resource,
-        Ok(Some(Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed))) | Ok(None) => return Ok(None),
-        Ok(Some(Err(code))) => return Err(errors::failed(&what, &Failure::new(code, code.to_string()))),
-        Err(error) => return Err(errors::failed(&what, &error.into())),
-    };
-    Ok(resource.get("max.message.bytes").and_then(|entry| entry.value.as_ref()).and_then(|value| value.parse().ok()))
+    let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let what = "looking up the largest record that topics take";
+    let described = block_on(admin.describe_configs(&wanted, &options())).map_err(|error| errors::failed(what, &error.into()))?;
+    let mut limits = HashMap::new();
+    for resource in described {
+        match resource {
+            Ok(resource) => {
+                let limit = resource.get("max.message.bytes").and_then(|entry| entry.value.as_ref()).and_then(|value| value.parse().ok());
+                if let (OwnedResourceSpecifier::Topic(name), Some(limit)) = (&resource.specifier, limit) {
+                    limits.insert(name.clone(), limit);
+                }
+            }
+            Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::UnknownTopicOrPartition) => {}
+            Err(code) => return Err(errors::failed(what, &Failure::new(code, code.to_string()))),
+        }
+    }
+    Ok(limits)
 }
 
 /// Makes a topic with the brokers' own replication.
 pub fn create(config: &ClientConfig, name: &str, partitions: i32) -> Result<(), LogError> {
+    if partitions < 1 {
+        return Err(LogError::stop(format!("creating the topic {name}: it needs at least one partition, not {partitions}")));
+    }
     let admin = admin(config)?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     let what = format!("creating the topic {name}");

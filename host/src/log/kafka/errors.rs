@@ -77,7 +77,9 @@ fn advice(code: Code) -> &'static str {
             "; raise the topic's `max.message.bytes`, or set `batch.size` under [kafka.producer] to at most that"
         }
         Code::AutoOffsetReset | Code::OffsetOutOfRange => "; the records there are no longer kept, or the topic was made anew",
-        Code::InvalidTransactionTimeout => "; lower `transaction.timeout.ms` under [kafka.producer], or raise the broker's `transaction.max.timeout.ms`",
+        Code::InvalidTransactionTimeout => {
+            "; lower `transaction.timeout.ms` under [kafka.producer], or raise the broker's `transaction.max.timeout.ms`"
+        }
         Code::InvalidSessionTimeout => "; set `session.timeout.ms` under [kafka.consumer] within the broker's bounds",
         Code::UnsupportedCompressionType => "; choose another `compression.type` under [kafka.producer]",
         Code::PolicyViolation => "; a policy of the brokers forbids it",

@@ -24,6 +24,17 @@ struct Building {
     bytes: usize,
 }
 
+/// No column is made larger than this in advance: one big record does not make all later batches big.
+const HINT: usize = 1 << 20;
+
+/// How large the last columns were: the next are most likely of the same size, and need not grow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    rows: usize,
+    keys: usize,
+    values: usize,
+}
+
 /// A column of blobs: plain until the first null.
 struct Cells {
     strings: Strings,
@@ -31,8 +42,12 @@ struct Cells {
 }
 
 impl Cells {
-    fn new() -> Self {
-        Self { strings: Strings::default(), nulls: None }
+    fn new(rows: usize, bytes: usize) -> Self {
+        Self { strings: Strings::with_capacity(rows, bytes), nulls: None }
+    }
+
+    fn bytes(&self) -> usize {
+        self.strings.data.len()
     }
 
     fn push(&mut self, cell: Option<&[u8]>) {
@@ -60,14 +75,14 @@ impl Cells {
 }
 
 impl Building {
-    fn new(topic_id: usize, from: TopicPartition) -> Self {
+    fn new(topic_id: usize, from: TopicPartition, sizes: Sizes) -> Self {
         Self {
             topic_id,
             from,
-            offsets: Vec::new(),
-            timestamps: Vec::new(),
-            keys: Cells::new(),
-            values: Cells::new(),
+            offsets: Vec::with_capacity(sizes.rows),
+            timestamps: Vec::with_capacity(sizes.rows),
+            keys: Cells::new(sizes.rows, sizes.keys),
+            values: Cells::new(sizes.rows, sizes.values),
             headers: None,
             bytes: 0,
         }
@@ -100,7 +115,8 @@ impl Building {
         self.offsets.is_empty() || (self.offsets.len() < limit.rows && self.bytes + bytes <= limit.bytes)
     }
 
-    fn finish(self) -> Event {
+    fn finish(self, sizes: &mut Sizes) -> Event {
+        *sizes = Sizes { rows: self.offsets.len(), keys: self.keys.bytes().min(HINT), values: self.values.bytes().min(HINT) };
         let records = Records {
             timestamps: self.timestamps,
             keys: self.keys.finish(),
@@ -116,11 +132,12 @@ pub struct Fetcher {
     queue: Queue,
     ready: VecDeque<Result<Event, LogError>>,
     building: Vec<Building>,
+    sizes: Sizes,
 }
 
 impl Fetcher {
     pub fn new(queue: Queue) -> Self {
-        Self { queue, ready: VecDeque::new(), building: Vec::new() }
+        Self { queue, ready: VecDeque::new(), building: Vec::new(), sizes: Sizes::default() }
     }
 
     pub fn queue(&self) -> &Queue {
@@ -138,7 +155,7 @@ impl Fetcher {
     /// Takes messages from the queue, waiting for the first if none is at hand. `place` names a partition that is wanted, None drops its messages.
     /// Returns how many messages came.
     pub fn fetch(&mut self, limit: FetchLimit, wait: Duration, mut place: impl FnMut(&str, i32) -> Option<TopicPartition>) -> usize {
-        let Self { queue, ready, building } = self;
+        let Self { queue, ready, building, sizes } = self;
         // The partition of the message before, which mostly is this one's too.
         let mut dropped = None;
         let came = queue.take(limit.rows, wait, |message| {
@@ -151,7 +168,7 @@ impl Fetcher {
                 Some(Code::PartitionEOF) => {
                     if let Some(at) = place(&message.topic(), message.partition()) {
                         if let Some(place) = building.iter().position(|open| open.from == at) {
-                            ready.push_back(Ok(building.swap_remove(place).finish()));
+                            ready.push_back(Ok(building.swap_remove(place).finish(sizes)));
                         }
                         ready.push_back(Ok(Event::End { at, offset: message.offset() }));
                     }
@@ -184,19 +201,19 @@ impl Fetcher {
                         dropped = Some(id);
                         return;
                     };
-                    building.push(Building::new(id.0, from));
+                    building.push(Building::new(id.0, from, *sizes));
                     building.len() - 1
                 }
             };
             let size = message.key().map_or(0, <[u8]>::len) + message.value().map_or(0, <[u8]>::len);
             let Some(open) = building.get_mut(open) else { return };
             if !open.has_room(size, limit) {
-                let next = Building::new(id.0, open.from.clone());
-                ready.push_back(Ok(std::mem::replace(open, next).finish()));
+                let next = Building::new(id.0, open.from.clone(), *sizes);
+                ready.push_back(Ok(std::mem::replace(open, next).finish(sizes)));
             }
             open.push(&message);
         });
-        ready.extend(building.drain(..).map(|open| Ok(open.finish())));
+        ready.extend(building.drain(..).map(|open| Ok(open.finish(sizes))));
         came
     }
 

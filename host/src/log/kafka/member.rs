@@ -27,7 +27,6 @@ struct Place {
 }
 
 pub struct KafkaMember {
-    // Dropped first, so that an open transaction ends before the group is left.
     transactions: Transactions,
     fetcher: Fetcher,
     names: Names,
@@ -101,7 +100,8 @@ impl KafkaMember {
         let failed = |failure| errors::failed("fetching the assigned partitions", &failure);
         let places = self.started.iter().map(|(at, place)| (&*at.topic, at.partition, Some(place.next)));
         native::assign(&self.client, Some(&native::list(places).map_err(failed)?)).map_err(failed)?;
-        let paused: Vec<_> = self.started.iter().filter(|(_, place)| place.paused).map(|(at, _)| (&*at.topic, at.partition, None)).collect();
+        let paused: Vec<_> =
+            self.started.iter().filter(|(_, place)| place.paused).map(|(at, _)| (&*at.topic, at.partition, None)).collect();
         if !paused.is_empty() {
             native::pause(&self.client, &native::list(paused).map_err(failed)?).map_err(failed)?;
         }
@@ -233,7 +233,8 @@ impl Member for KafkaMember {
         let failed = |failure: Failure| errors::failed("resuming partitions", &failure);
         let list = native::list(resuming).map_err(failed)?;
         // Our place, not librdkafka's. One that has not begun to fetch cannot be moved: then all are assigned anew, each to its place.
-        let moved = native::seek(&self.client, &list, PATIENCE).is_ok() && native::list_entries(&list).iter().all(|entry| entry.error.is_none());
+        let moved =
+            native::seek(&self.client, &list, PATIENCE).is_ok() && native::list_entries(&list).iter().all(|entry| entry.error.is_none());
         if !moved {
             return self.assign();
         }
@@ -290,6 +291,8 @@ impl Member for KafkaMember {
 
 impl Drop for KafkaMember {
     fn drop(&mut self) {
+        // Before the group is left, so that whoever takes over finds nothing open.
+        self.transactions.end();
         if let Err(error) = self.close() {
             tracing::debug!("{error}");
         }

@@ -96,11 +96,35 @@ impl KafkaLog {
         first.map_err(|failure| errors::failed(what, &failure))
     }
 
+    /// Topics with what they take.
+    fn described(&self, found: Vec<(String, i32)>) -> Result<Vec<Topic>, LogError> {
+        let names: Vec<&str> = found.iter().map(|(name, _)| &**name).collect();
+        let limits = admin::max_message_bytes(&config::producer(&self.brokers, &self.settings), &names)?;
+        let topic = |(name, partitions): &(String, i32)| Topic {
+            name: name.as_str().into(),
+            partitions: *partitions,
+            max_message_bytes: limits.get(name).copied(),
+        };
+        Ok(found.iter().map(topic).collect())
+    }
+
+    /// How many partitions the topic of a partition has; that there is no such partition is an error. Asked first, since librdkafka waits for
+    /// partitions that it does not know.
+    fn require(&self, at: &TopicPartition) -> Result<i32, LogError> {
+        let partitions = self.partitions(&at.topic)?;
+        if (0..partitions).contains(&at.partition) {
+            return Ok(partitions);
+        }
+        Err(LogError::stop(format!("{} has the partitions 0 to {}; there is no partition {}", at.topic, partitions - 1, at.partition)))
+    }
+
     /// How many partitions a topic has; that it is not there is an error.
     fn partitions(&self, name: &str) -> Result<i32, LogError> {
         let found = self.ask(&format!("looking up the topic {name}"), |client| admin::topics(client, Some(name)))?;
         let first = found.into_iter().next();
-        first.map(|(_, partitions)| partitions).ok_or_else(|| LogError::stop(format!("there is no topic {name} on {}; create it with `millstream topic create {name}`", self.brokers)))
+        first.map(|(_, partitions)| partitions).ok_or_else(|| {
+            LogError::stop(format!("there is no topic {name} on {}; create it with `millstream topic create {name}`", self.brokers))
+        })
     }
 }
 
@@ -144,16 +168,13 @@ fn committed(client: &Client, partitions: &[TopicPartition]) -> Result<Vec<Optio
 
 impl Log for KafkaLog {
     fn topics(&self) -> Result<Vec<Topic>, LogError> {
-        let names = self.ask("listing topics", |client| admin::topics(client, None))?;
-        // Their limits are left out: one request for each topic.
-        Ok(names.into_iter().map(|(name, partitions)| Topic { name: name.into(), partitions, max_message_bytes: None }).collect())
+        let found = self.ask("listing topics", |client| admin::topics(client, None))?;
+        self.described(found)
     }
 
     fn topic(&self, name: &str) -> Result<Option<Topic>, LogError> {
         let found = self.ask(&format!("looking up the topic {name}"), |client| admin::topics(client, Some(name)))?;
-        let Some((name, partitions)) = found.into_iter().next() else { return Ok(None) };
-        let max_message_bytes = admin::max_message_bytes(&config::producer(&self.brokers, &self.settings), &name)?;
-        Ok(Some(Topic { name: name.into(), partitions, max_message_bytes }))
+        Ok(self.described(found)?.into_iter().next())
     }
 
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError> {
@@ -167,10 +188,14 @@ impl Log for KafkaLog {
             }
             native::serve(&self.lookup, Duration::from_millis(20));
         }
-        Err(LogError { remedy: Remedy::Wait, message: format!("the topic {name} was created, but the brokers do not show it yet; try again") })
+        Err(LogError {
+            remedy: Remedy::Wait,
+            message: format!("the topic {name} was created, but the brokers do not show it yet; try again"),
+        })
     }
 
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {
+        self.require(partition)?;
         self.ask(&format!("looking up the ends of {partition}"), |client| {
             let (begin, end) = client.fetch_watermarks(&partition.topic, partition.partition, PATIENCE)?;
             Ok(Bounds { begin, end })
@@ -178,6 +203,7 @@ impl Log for KafkaLog {
     }
 
     fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError> {
+        self.require(partition)?;
         let found = self.ask(&format!("looking up a time in {partition}"), |client| {
             let list = native::list([(&*partition.topic, partition.partition, Some(time.max(0)))])?;
             native::offsets_for_times(client, &list, PATIENCE)?;
@@ -199,12 +225,10 @@ impl Log for KafkaLog {
     }
 
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError> {
-        let partitions = self.partitions(topic)?;
-        if let Some(partition) = partition
-            && !(0..partitions).contains(&partition)
-        {
-            return Err(LogError::stop(format!("{topic} has the partitions 0 to {}; there is no partition {partition}", partitions - 1)));
-        }
+        let partitions = match partition {
+            Some(partition) => self.require(&TopicPartition::new(topic, partition))?,
+            None => self.partitions(topic)?,
+        };
         let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = slot.take();
         let (producer, round) = match &mut taken {

@@ -76,7 +76,10 @@ impl Producer {
         let failure = native::fatal(&self.client).unwrap_or(failure);
         // "Erroneous state": the transaction is lost already.
         if failure.code == Code::State {
-            return LogError { remedy: Remedy::Rewind, message: format!("writing to {topic}/{partition}: the transaction has failed before") };
+            return LogError {
+                remedy: Remedy::Rewind,
+                message: format!("writing to {topic}/{partition}: the transaction has failed before"),
+            };
         }
         errors::failed(&format!("writing to {topic}/{partition}"), &failure)
     }

@@ -56,7 +56,8 @@ pub struct Transactions {
 impl Transactions {
     /// Makes the producer; another with the same transactional id is fenced, and what it left open is aborted.
     pub fn new(config: &ClientConfig) -> Result<Self, LogError> {
-        let lifetime = config.get("transaction.timeout.ms").and_then(|text| text.parse().ok()).map_or(Duration::from_secs(60), Duration::from_millis);
+        let lifetime =
+            config.get("transaction.timeout.ms").and_then(|text| text.parse().ok()).map_or(Duration::from_secs(60), Duration::from_millis);
         let producer = Producer::new(config)?;
         let (jobs, inbox) = channel();
         let (outbox, done) = channel();
@@ -179,19 +180,29 @@ impl Transactions {
                 Ok(())
             }
             Ok(Err(error)) => Err(self.fenced_by_age(error)),
-            Err(RecvTimeoutError::Timeout) => Err(LogError { remedy: Remedy::Indefinite, message: "an abort has not ended in time".to_owned() }),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(LogError { remedy: Remedy::Indefinite, message: "an abort has not ended in time".to_owned() })
+            }
             Err(RecvTimeoutError::Disconnected) => Err(gone()),
         }
     }
 }
 
-impl Drop for Transactions {
-    /// An open transaction would hold back all readers of its topics until it times out.
-    fn drop(&mut self) {
-        if self.state == State::Open && native::fatal(self.producer.client()).is_none() {
+impl Transactions {
+    /// Aborts what is open: it would hold back all readers of its topics until it times out.
+    pub fn end(&mut self) {
+        if self.state != State::None && native::fatal(self.producer.client()).is_none() {
             self.spoilt = false;
-            drop(self.abort(PATIENCE));
+            if let Err(error) = self.abort(PATIENCE) {
+                tracing::debug!("{error}");
+            }
         }
+    }
+}
+
+impl Drop for Transactions {
+    fn drop(&mut self) {
+        self.end();
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
@@ -217,8 +228,9 @@ fn work(client: &Arc<Client>, jobs: &Receiver<Job>, done: &Sender<Result<(), Log
     while let Ok(job) = jobs.recv() {
         let outcome = match job {
             Job::Commit { offsets, group } => commit(client, &offsets, &group),
-            Job::Abort => native::abort_transaction(client, STEP)
-                .map_err(|failure| errors::transaction_failed("aborting a transaction", &failure)),
+            Job::Abort => {
+                native::abort_transaction(client, STEP).map_err(|failure| errors::transaction_failed("aborting a transaction", &failure))
+            }
         };
         if done.send(outcome).is_err() {
             return;

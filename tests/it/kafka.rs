@@ -1,6 +1,7 @@
 //! The log on a real Kafka. Transactions, fencing and rebalancing can be tested nowhere else.
 
 use crate::cluster::{cluster, unique};
+use crate::log_contract::contract_tests;
 use millstream::io::{Bounds, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Remedy, TopicPartition};
 use millstream::log::kafka::KafkaLog;
 use millstream::record::{Records, RecordsBuilder};
@@ -33,7 +34,7 @@ mod contract {
             .map(|cluster| -> Box<dyn Log> { Box::new(KafkaLog::connect(&cluster.brokers, KafkaSettings::default()).expect("connected")) })
     }
 
-    crate::log_contract::contract_tests!(open);
+    contract_tests!(open);
 }
 
 fn settings(text: &str) -> KafkaSettings {

@@ -59,16 +59,27 @@ impl Node {
             },
             Op::Negate(inner) => self.unary(rows, &inner.eval(slots), scalar::negated),
             Op::Size(inner) => self.unary(rows, &inner.eval(slots), scalar::size),
-            Op::Convert(kind, inner) => self.unary(rows, &inner.eval(slots), |value| convert::to(*kind, value)),
+            Op::Convert(kind, inner) => {
+                let inner = inner.eval(slots);
+                let fast = if *kind == Kind::Double { fast::widened(&inner) } else { None };
+                fast.unwrap_or_else(|| self.unary(rows, &inner, |value| convert::to(*kind, value)))
+            }
             Op::And(left, right) => self.logic(false, rows, &left.eval(slots), &right.eval(slots)),
             Op::Or(left, right) => self.logic(true, rows, &left.eval(slots), &right.eval(slots)),
             Op::Equal { negate, left, right } => self.equal(rows, *negate, &left.eval(slots), &right.eval(slots)),
             Op::Order(order, left, right) => self.order(rows, *order, &left.eval(slots), &right.eval(slots)),
             Op::Arithmetic(operation, left, right) => {
-                self.binary(rows, &left.eval(slots), &right.eval(slots), |left, right| scalar::arithmetic(*operation, left, right))
+                let (left, right) = (left.eval(slots), right.eval(slots));
+                fast::doubles(*operation, &left, &right, rows)
+                    .unwrap_or_else(|| self.binary(rows, &left, &right, |left, right| scalar::arithmetic(*operation, left, right)))
             }
             Op::In(needle, list) => {
-                self.unary(rows, &needle.eval(slots), |needle| Ok(Scalar::Bool(list.iter().any(|member| scalar::equal(member, needle)))))
+                let needle = needle.eval(slots);
+                let found = |needle: &Scalar<'_>| list.iter().any(|member| scalar::equal(member, needle));
+                match fast::is_one_of(&needle, list) {
+                    Some(values) => Vector::bools(values),
+                    None => self.unary(rows, &needle, |needle| Ok(Scalar::Bool(found(needle)))),
+                }
             }
             Op::TextTest(test, text, pattern) => {
                 let (text, pattern) = (text.eval(slots), pattern.eval(slots));

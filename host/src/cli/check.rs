@@ -1,8 +1,8 @@
 //! `millstream check`.
 
-use super::{Context, Exit, Failure, Outcome, Output};
+use super::{Context, Outcome, Output};
 use crate::io::{Log, LogError};
-use crate::manifest::{self, Diagnostics, Loaded};
+use crate::manifest::{self, Diagnostic, Diagnostics, Loaded};
 use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Stage};
 use crate::plugin::describe::Base;
 use crate::plugin::engine::Engine;
@@ -19,27 +19,19 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let loaded = manifest::load(&args.file, &Engine::new()?)?;
-    let log = reachable_log(context)?;
-    let found = log.as_deref().map(|log| check_log(&loaded.pipeline, log, context)).transpose()?.unwrap_or_default();
+    if let Some(log) = reachable_log(context)? {
+        check_log(&loaded, &*log, context.connection.brokers.as_deref())?;
+    }
     match context.global.output {
-        Output::Json => println!("{}", to_json(&loaded, &found)),
+        Output::Json => println!("{}", to_json(&loaded)),
         Output::Text => {
             if !loaded.warnings.0.is_empty() {
                 print_diagnostics(&loaded.warnings);
             }
             print_summary(&loaded.pipeline);
-            for problem in &found {
-                anstream::eprintln!("{}", problem.message);
-                if let Some(command) = &problem.command {
-                    anstream::eprintln!("  {command}");
-                }
-            }
         }
     }
-    match found.iter().map(|problem| problem.exit).next() {
-        None => Ok(()),
-        Some(exit) => Err(Failure { exit, error: anyhow::anyhow!("{} cannot run on this log", args.file.display()) }),
-    }
+    Ok(())
 }
 
 /// To standard error: with the lines of the file on a terminal, else one line for each.
@@ -47,15 +39,6 @@ pub(super) fn print_diagnostics(found: &Diagnostics) {
     let fancy = std::io::IsTerminal::is_terminal(&std::io::stderr());
     anstream::eprint!("{}", found.render(fancy));
     anstream::eprintln!("{}", found.summary());
-}
-
-/// What keeps a pipeline without mistakes from running on a log.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub message: String,
-    /// What helps, for a shell.
-    pub command: Option<String>,
-    pub exit: Exit,
 }
 
 /// The log that is named or stands in the data folder: a check makes no folder.
@@ -66,34 +49,33 @@ fn reachable_log(context: &Context) -> anyhow::Result<Option<std::sync::Arc<dyn 
     context.connection.open().map(Some)
 }
 
-/// Topics, partitions and state against a log.
-pub(super) fn check_log(pipeline: &Pipeline, log: &dyn Log, context: &Context) -> Result<Vec<Problem>, LogError> {
-    let mut problems = Vec::new();
-    if let Some(brokers) = &context.connection.brokers {
-        let with_stores: Vec<&str> =
-            pipeline.stages.iter().filter(|stage| !stage.stores.is_empty()).map(|stage| stage.name.as_str()).collect();
-        if !with_stores.is_empty() {
-            problems.push(Problem {
-                message: format!(
-                    "error: state on Kafka comes with a later version, but these stages keep some: {}; run the pipeline on the embedded log (--data DIR instead of --brokers)",
-                    with_stores.join(", ")
-                ),
-                command: None,
-                exit: Exit::Manifest,
-            });
+/// A pipeline against a log: topics, partitions, state. Err: what keeps it from running there, with the warnings that were known before
+/// (as `manifest::Diagnostics`), or the log's own failure.
+pub(super) fn check_log(loaded: &Loaded, log: &dyn Log, brokers: Option<&str>) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    if let Some(brokers) = brokers {
+        for stage in loaded.pipeline.stages.iter().filter(|stage| !stage.stores.is_empty()) {
+            let message = format!("the stage `{}` keeps state, which is not offered on Kafka yet", stage.name);
+            found.push(loaded.about_stage(
+                &stage.name,
+                message,
+                Some("run it on the embedded log: --data DIR instead of --brokers".to_owned()),
+            ));
         }
-        for (topic, what) in needed_topics(pipeline) {
+        for (topic, what) in needed_topics(&loaded.pipeline) {
             if log.topic(topic)?.is_none() {
-                problems.push(Problem {
-                    message: format!("error: the topic `{topic}` ({what}) is missing; to create it:"),
-                    command: Some(format!("millstream topic create {topic} --brokers {brokers}")),
-                    exit: Exit::Log,
-                });
+                let help = format!("millstream topic create {topic} --brokers {brokers}");
+                found.push(loaded.about_topic(topic, format!("the topic `{topic}` ({what}) is missing"), Some(help)));
             }
         }
     }
-    problems.extend(uneven_sources(pipeline, log)?);
-    Ok(problems)
+    found.extend(uneven_sources(loaded, log)?);
+    if found.is_empty() {
+        return Ok(());
+    }
+    found.extend(loaded.warnings.0.iter().cloned());
+    found.sort_by_key(|one| one.span.start);
+    Err(Diagnostics(found).into())
 }
 
 /// Topics that must be there on Kafka, each once.
@@ -111,7 +93,8 @@ fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str)> {
 }
 
 /// A key is in one partition number only if all sources of a store have as many partitions.
-fn uneven_sources(pipeline: &Pipeline, log: &dyn Log) -> Result<Vec<Problem>, LogError> {
+fn uneven_sources(loaded: &Loaded, log: &dyn Log) -> Result<Vec<Diagnostic>, LogError> {
+    let pipeline = &loaded.pipeline;
     let mut problems = Vec::new();
     if pipeline.single_task {
         return Ok(problems);
@@ -127,15 +110,12 @@ fn uneven_sources(pipeline: &Pipeline, log: &dyn Log) -> Result<Vec<Problem>, Lo
         }
         if counts.windows(2).any(|two| matches!(two, [(_, one), (_, other)] if one != other)) {
             let counts: Vec<String> = counts.iter().map(|(topic, count)| format!("`{topic}` has {count}")).collect();
-            problems.push(Problem {
-                message: format!(
-                    "error: the stage `{}` keeps rows by key for topics with different numbers of partitions ({}), so that records of one key do not meet",
-                    stage.name,
-                    counts.join(", ")
-                ),
-                command: None,
-                exit: Exit::Manifest,
-            });
+            let message = format!(
+                "the stage `{}` keeps rows by key for topics with different numbers of partitions ({}): records of one key would not meet",
+                stage.name,
+                counts.join(", ")
+            );
+            problems.push(loaded.about_stage(&stage.name, message, Some("give these topics the same number of partitions".to_owned())));
         }
     }
     Ok(problems)
@@ -248,7 +228,7 @@ fn print_summary(pipeline: &Pipeline) {
     anstream::print!("{out}pipeline {}: no mistakes\n", pipeline.name);
 }
 
-fn to_json(loaded: &Loaded, problems: &[Problem]) -> serde_json::Value {
+fn to_json(loaded: &Loaded) -> serde_json::Value {
     let pipeline = &loaded.pipeline;
     json!({
         "pipeline": pipeline.name,
@@ -270,6 +250,5 @@ fn to_json(loaded: &Loaded, problems: &[Problem]) -> serde_json::Value {
         "sinks": pipeline.sinks.iter().map(|sink| json!({ "topic": *sink.topic, "from": input_names(pipeline, &sink.from) })).collect::<Vec<_>>(),
         "single_task": pipeline.single_task,
         "tests": loaded.cases.len(),
-        "problems": problems.iter().map(|problem| json!({ "message": problem.message, "command": problem.command })).collect::<Vec<_>>(),
     })
 }

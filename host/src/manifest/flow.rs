@@ -27,7 +27,7 @@ pub(crate) struct Flow {
     /// Whether there may be fields that are not listed.
     pub open: bool,
     pub format: FormatKind,
-    /// None: merged from sources whose key formats differ.
+    /// None: not the same for all records.
     pub key: Option<KeyFormat>,
     /// The key is still the source's, so that records of one key are in one partition.
     pub source_key: bool,
@@ -130,6 +130,10 @@ impl Flow {
             },
         };
         flow.source_key &= keeps_key;
+        // Keys that a plugin gives to new records are text; those it gives to the source's records stay in the source's format.
+        if !keeps_key && output.base == Base::Replace && flow.key != Some(KeyFormat::Text) {
+            flow.key = None;
+        }
         for field in &output.removes {
             if let Field::Value(path) = field {
                 flow.fields.retain(|known| !path.is_prefix_of(&known.path));
@@ -179,7 +183,7 @@ impl Flow {
         if self.fields.iter().any(|known| path.is_prefix_of(&known.path)) {
             return match kind {
                 Some(kind) if kind != Type::Json => {
-                    wrong(format!("reads `{path}` as {kind}, but it is an object"), format!("read it as json, or one of its fields"))
+                    wrong(format!("reads `{path}` as {kind}, but it is an object"), "read it as json, or one of its fields".to_owned())
                 }
                 _ => Found::Fine,
             };

@@ -1,7 +1,7 @@
 //! The manifest's language as data: which keys stand where and what they hold. Reading, the JSON schema for editors, and the test that holds the
 //! documentation to it all come from here, so that they cannot drift apart.
 
-use super::diagnostic::{Report, Span, propose};
+use super::diagnostic::{Report, Span, nearest, propose};
 use super::units;
 use super::yaml::{Entry, Node, Value};
 use crate::column::Type;
@@ -441,7 +441,11 @@ fn validate_keys(report: &Report, entries: &[Entry], keys: &Keys, at: Span) {
             ),
         }
     }
-    for key in keys.keys.iter().filter(|key| key.required) {
+    // A key that is written wrong is not missing as well.
+    let known = || keys.keys.iter().map(|key| key.name);
+    let unknown = entries.iter().filter(|entry| !known().any(|name| name == entry.key));
+    let meant: Vec<&str> = unknown.filter_map(|entry| nearest(&entry.key, known())).collect();
+    for key in keys.keys.iter().filter(|key| key.required && !meant.contains(&key.name)) {
         if !entries.iter().any(|entry| entry.key == key.name) {
             report.error(at, format!("{} needs the key `{}`", keys.what, key.name), format!("{}: {}", key.name, describe(key.shape)));
         }

@@ -22,6 +22,7 @@ pub use secret::{Secrets, hide_secrets, resolve_secrets, secret_names};
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;
 use diagnostic::Report;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +35,49 @@ pub struct Loaded {
     pub warnings: Diagnostics,
     /// What the spans of `cases` point into.
     pub source: Arc<Source>,
+    places: Places,
+}
+
+/// Where topics and stages are named first.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    topics: HashMap<String, Span>,
+    stages: HashMap<String, Span>,
+}
+
+impl Places {
+    fn collect(root: &yaml::Node) -> Self {
+        let mut places = Self::default();
+        let owners =
+            ["sources", "tables"].into_iter().filter_map(|key| root.get(key)).flat_map(yaml::Node::entries).map(|entry| &entry.value);
+        let stages = root.get("stages").map(yaml::Node::items).unwrap_or_default();
+        let sinks = root.get("sinks").map(yaml::Node::items).unwrap_or_default();
+        let policies = std::iter::once(root).chain(stages).filter_map(|node| node.get("on_error")?.get("dead_letter"));
+        for topic in owners.chain(sinks).filter_map(|node| node.get("topic")).chain(policies) {
+            places.topics.entry(topic.text().unwrap_or_default().to_owned()).or_insert(topic.span);
+        }
+        for name in stages.iter().filter_map(|stage| stage.get("name")) {
+            places.stages.entry(name.text().unwrap_or_default().to_owned()).or_insert(name.span);
+        }
+        places
+    }
+}
+
+impl Loaded {
+    /// A mistake that shows only outside of the file, at the place where it names this topic.
+    pub fn about_topic(&self, topic: &str, message: String, help: Option<String>) -> Diagnostic {
+        self.about(self.places.topics.get(topic), message, help)
+    }
+
+    /// The same for a stage.
+    pub fn about_stage(&self, stage: &str, message: String, help: Option<String>) -> Diagnostic {
+        self.about(self.places.stages.get(stage), message, help)
+    }
+
+    fn about(&self, span: Option<&Span>, message: String, help: Option<String>) -> Diagnostic {
+        let span = span.copied().unwrap_or_default();
+        Diagnostic { severity: Severity::Error, source: self.source.clone(), span, message, help }
+    }
 }
 
 /// Reads and checks a manifest. Plugins are compiled and asked to describe themselves; nothing else runs.
@@ -56,14 +100,16 @@ pub fn load_text(path: &Path, text: String, loader: &dyn Loader) -> Result<Loade
 fn load_with(path: &Path, text: String, loader: &dyn Loader, standard: &stages::Standard<'_>) -> Result<Loaded, Diagnostics> {
     let source = Arc::new(Source { path: path.to_owned(), text });
     let report = Report::new(source.clone());
+    let mut places = Places::default();
     let result = yaml::parse(&report).and_then(|root| {
         grammar::validate(&report, &root, &grammar::MANIFEST, root.head());
+        places = Places::collect(&root);
         resolve::resolve(&report, &root, loader, standard)
     });
     let failed = report.has_errors();
     let found = report.finish();
     match result {
-        Some((pipeline, cases)) if !failed => Ok(Loaded { pipeline, cases, warnings: found, source }),
+        Some((pipeline, cases)) if !failed => Ok(Loaded { pipeline, cases, warnings: found, source, places }),
         _ => Err(found),
     }
 }

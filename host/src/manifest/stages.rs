@@ -397,41 +397,37 @@ fn check_reads(report: &Report, place: &Place<'_>, description: &Description, in
 }
 
 fn assumed(place: &Place<'_>, read: &Read) -> String {
-    format!("stage `{}` reads `{}` as {}, which no schema declares: it is assumed", place.name, read.path, read.kind)
+    match &read.path {
+        Field::Value(path) => format!("stage `{}` reads `{path}` as {}, which no schema declares: it is assumed", place.name, read.kind),
+        pseudo => format!("stage `{}` reads `{pseudo}` as {}: a record where it is none is rejected", place.name, read.kind),
+    }
 }
 
 fn assumed_help(read: &Read, input: &Flow) -> String {
-    let declare = format!("declare it in the source's schema: `{}: {}`", read.path, read.kind);
-    match &read.path {
-        Field::Value(path) => match input.similar(path) {
-            Some(near) => format!("did you mean `{near}`? Else {declare}"),
-            None => declare,
-        },
-        _ => declare,
+    let Field::Value(path) = &read.path else {
+        return "a source says with `key:` how its keys are written; text is the default".to_owned();
+    };
+    let declare = format!("declare it in the source's schema: `{path}: {}`", read.kind);
+    match input.similar(path) {
+        Some(near) => format!("did you mean `{near}`? Else {declare}"),
+        None => declare,
     }
 }
 
 fn check_pseudo(field: &Field, kind: Type, input: &Flow) -> Found {
     let has = match field {
-        Field::Key => match input.key {
-            Some(format) => key_type(format),
-            None => {
-                return Found::Wrong {
-                    message: "reads `$key`, but the sources that lead here have different key formats".to_owned(),
-                    help: Some("declare the same `key` for all of them".to_owned()),
-                };
-            }
-        },
+        Field::Key => input.key.map_or(Type::Text, key_type),
         Field::Topic | Field::Header(_) => Type::Text,
         _ => Type::Int,
     };
-    // A key's or header's bytes can always be had.
-    let bytes = kind == Type::Bytes && matches!(field, Field::Key | Field::Header(_));
-    if kind == has || bytes {
-        return Found::Fine;
-    }
-    let help = (*field == Field::Key).then(|| "a source says with `key:` how its keys are written (text is the default)".to_owned());
-    Found::Wrong { message: format!("reads `{field}` as {kind}, but it is {has}"), help }
+    let fits = match (kind, field) {
+        (Type::Bytes, _) => matches!(field, Field::Key | Field::Header(_)),
+        // Every key can be had as text or JSON; as a number only if it is one.
+        (Type::Text | Type::Json, Field::Key) => true,
+        (Type::Int | Type::Float, Field::Key) if kind != has => return Found::Assumed,
+        _ => kind == has,
+    };
+    if fits { Found::Fine } else { Found::Wrong { message: format!("reads `{field}` as {kind}, but it is {has}"), help: None } }
 }
 
 /// A field cannot be written below one that is no object.

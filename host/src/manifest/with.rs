@@ -3,7 +3,7 @@
 //! The schema comes first because it finds every mistake of form at once and the same way for every plugin; `describe` then judges the meaning.
 //! `jsonschema` does it: `boon` (a third of its size) gives no typed reasons, of which the proposals here are made.
 
-use super::diagnostic::{Report, Span, propose};
+use super::diagnostic::{Report, Span, nearest, propose};
 use super::yaml::{Node, Value, place_in_text};
 use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
@@ -25,12 +25,32 @@ pub(crate) fn validate(report: &Report, stage: &str, schema: &Json, config: &Jso
             return false;
         }
     };
-    let mut fits = true;
-    for error in validator.iter_errors(config) {
-        fits = false;
-        explain(report, schema, &error, node, at);
+    let errors: Vec<ValidationError<'_>> = validator.iter_errors(config).collect();
+    // A key that is written wrong is not missing as well.
+    let meant: Vec<(&str, String)> = errors
+        .iter()
+        .filter_map(|error| match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected } => Some((error, unexpected)),
+            _ => None,
+        })
+        .flat_map(|(error, unexpected)| {
+            let known = known_keys(schema, error.schema_path().as_str());
+            let near = move |key: &String| nearest(key, known.iter().map(String::as_str)).map(str::to_owned);
+            unexpected.iter().filter_map(near).map(|key| (error.instance_path().as_str(), key)).collect::<Vec<_>>()
+        })
+        .collect();
+    for error in &errors {
+        let is_meant = match error.kind() {
+            ValidationErrorKind::Required { property } => {
+                meant.iter().any(|(at, key)| *at == error.instance_path().as_str() && property.as_str() == Some(key.as_str()))
+            }
+            _ => false,
+        };
+        if !is_meant {
+            explain(report, schema, error, node, at);
+        }
     }
-    fits
+    errors.is_empty()
 }
 
 fn explain(report: &Report, schema: &Json, error: &ValidationError<'_>, node: Option<&Node>, at: Span) {

@@ -7,3 +7,4 @@ mod examples;
 mod hostile;
 mod kafka;
 mod log_contract;
+mod manifest;

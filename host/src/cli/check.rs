@@ -252,3 +252,76 @@ fn to_json(loaded: &Loaded) -> serde_json::Value {
         "tests": loaded.cases.len(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::embedded::{EmbeddedLog, Options};
+    use std::path::Path;
+
+    fn load(text: &str) -> Loaded {
+        manifest::load_text(Path::new("p.yaml"), text.to_owned(), &Engine::new().unwrap()).map_err(|found| found.to_string()).unwrap()
+    }
+
+    fn found(loaded: &Loaded, log: &dyn Log, brokers: Option<&str>) -> Vec<String> {
+        let Err(error) = check_log(loaded, log, brokers) else { return Vec::new() };
+        let found = error.downcast::<Diagnostics>().unwrap();
+        found.0.iter().filter(|one| one.severity == manifest::Severity::Error).map(|one| one.to_plain()).collect()
+    }
+
+    const KEYED: &str = "pipeline: p
+sources:
+  a: { topic: a }
+  b: { topic: b }
+stages:
+  - { name: count, from: [a, b], plugin: aggregate, with: { compute: { n: count() } } }
+sinks: [{ from: count, topic: out }]
+on_error: { dead_letter: dead }
+";
+
+    #[test]
+    fn missing_topics_come_with_their_command() {
+        let log = EmbeddedLog::temporary(Options::default()).unwrap();
+        let loaded = load(
+            "pipeline: p\nsources: { a: { topic: a } }\nsinks:\n  - { from: a, topic: out }\n  - { from: a, topic: made, create: true }\non_error: { dead_letter: dead }\n",
+        );
+        assert_eq!(
+            found(&loaded, &log, Some("k:9092")),
+            [
+                "p.yaml:2:24: error: the topic `a` (a source's) is missing\n  help: millstream topic create a --brokers k:9092\n",
+                "p.yaml:4:23: error: the topic `out` (a sink's) is missing\n  help: millstream topic create out --brokers k:9092\n",
+                "p.yaml:6:26: error: the topic `dead` (for dead letters) is missing\n  help: millstream topic create dead --brokers k:9092\n",
+            ]
+        );
+        for topic in ["a", "out", "dead"] {
+            log.create_topic(topic, 1).unwrap();
+        }
+        assert!(found(&loaded, &log, Some("k:9092")).is_empty());
+    }
+
+    #[test]
+    fn state_on_kafka_is_refused() {
+        let log = EmbeddedLog::temporary(Options::default()).unwrap();
+        for topic in ["a", "b", "out", "dead"] {
+            log.create_topic(topic, 2).unwrap();
+        }
+        let loaded = load(KEYED);
+        assert!(found(&loaded, &log, None).is_empty());
+        let refused = found(&loaded, &log, Some("k:9092"));
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].starts_with("p.yaml:6:13: error: the stage `count` keeps state"), "{}", refused[0]);
+    }
+
+    #[test]
+    fn topics_of_one_store_have_as_many_partitions() {
+        let log = EmbeddedLog::temporary(Options::default()).unwrap();
+        log.create_topic("a", 2).unwrap();
+        log.create_topic("b", 3).unwrap();
+        let uneven = found(&load(KEYED), &log, None);
+        assert_eq!(uneven.len(), 1);
+        assert!(uneven[0].contains("(`a` has 2, `b` has 3)"), "{}", uneven[0]);
+        // One task over all partitions does not care.
+        let single = KEYED.replace("with: { ", "with: { group_by: [g], ");
+        assert!(found(&load(&single), &log, None).is_empty());
+    }
+}

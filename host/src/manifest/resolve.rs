@@ -67,11 +67,13 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
         let done = stages::resolve(&mut draft, at, node, loader, standard);
         draft.stages.push(done);
     }
-    let sinks = draft.sinks(root.get("sinks").map(Node::items).unwrap_or_default());
-    let dead_letters = draft.check_dead_letters(root, stages, &sinks);
+    let sink_nodes = root.get("sinks").map(Node::items).unwrap_or_default();
+    let sinks = draft.sinks(sink_nodes);
+    // As written: a sink whose stage has mistakes has its topic all the same.
+    let mut topics: Vec<&str> = sink_nodes.iter().filter_map(|node| node.get("topic")?.text()).collect();
+    topics.extend(draft.check_dead_letters(root, stages, &topics));
     draft.warn_unread(entries("sources"), entries("tables"), stages);
-    let known_topics: Vec<&str> = sinks.iter().flatten().map(|sink| &*sink.topic).chain(dead_letters.iter().copied()).collect();
-    let cases = root.get("tests").map(Node::items).unwrap_or_default().iter().map(|node| draft.case(node, &known_topics)).collect();
+    let cases = root.get("tests").map(Node::items).unwrap_or_default().iter().map(|node| draft.case(node, &topics)).collect();
 
     let name = root.get("pipeline").and_then(Node::text)?.to_owned();
     let single_task = draft.single_task;
@@ -291,7 +293,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The topics of dead letters.
-    fn check_dead_letters<'n>(&self, root: &'n Node, stages: &'n [Node], sinks: &[Option<Sink>]) -> Vec<&'n str> {
+    fn check_dead_letters<'n>(&self, root: &'n Node, stages: &'n [Node], sinks: &[&str]) -> Vec<&'n str> {
         let policies = root.get("on_error").into_iter().chain(stages.iter().filter_map(|stage| stage.get("on_error")));
         let topics: Vec<&'n Node> = policies.filter_map(|policy| policy.get("dead_letter")).collect();
         for node in &topics {
@@ -302,7 +304,7 @@ impl<'a> Draft<'a> {
                     format!("the topic `{topic}` is the source `{}`: dead letters would be read again", source.name),
                     format!("for example `{topic}.dead`"),
                 );
-            } else if sinks.iter().flatten().any(|sink| &*sink.topic == topic) {
+            } else if sinks.contains(&topic) {
                 self.report.error(
                     node.span,
                     format!("the topic `{topic}` is a sink's: dead letters would stand among results"),
@@ -320,17 +322,18 @@ impl<'a> Draft<'a> {
     }
 
     fn warn_unread(&self, sources: &[Entry], tables: &[Entry], stages: &[Node]) {
+        // Who a mistake keeps from reading would be missed here.
+        if self.report.has_errors() {
+            return;
+        }
         for (entry, read) in sources.iter().zip(&self.read_sources) {
             if !read {
                 self.report.warn(entry.key_span, format!("nobody reads the source `{}`", entry.key), None);
             }
         }
-        // A stage with mistakes does not say which tables it uses.
-        if self.stages.iter().all(|done| done.stage.is_some()) {
-            for (entry, used) in tables.iter().zip(&self.used_tables) {
-                if !used {
-                    self.report.warn(entry.key_span, format!("no stage uses the table `{}`", entry.key), None);
-                }
+        for (entry, used) in tables.iter().zip(&self.used_tables) {
+            if !used {
+                self.report.warn(entry.key_span, format!("no stage uses the table `{}`", entry.key), None);
             }
         }
         for (node, done) in stages.iter().zip(&self.stages) {

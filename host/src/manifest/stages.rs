@@ -109,7 +109,10 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
     check_reads(draft.report, &place, &description, &input);
     check_writes(draft.report, &place, &description, &input);
     for warning in &description.warnings {
-        draft.report.warn(place.plugin, format!("stage `{name}`: {warning}"), None);
+        // What a remark names first is most probably what it is about.
+        let named = warning.split('`').nth(1).filter(|word| !word.is_empty());
+        let at = named.and_then(|word| with::mention(&draft.report.source.text, place.with()?, word)).unwrap_or(place.plugin);
+        draft.report.warn(at, format!("stage `{name}`: {warning}"), None);
     }
     let tables = tables(draft, &place, &description);
     let stores = stores(draft, &place, &description);

@@ -362,8 +362,6 @@ tests:
             "6:24 error the stage `three` stands below, in line 7",
             "7:26 error `t` is a table, no stream",
             "8:13 error the name `a` is taken",
-            "8:13 warning nobody reads the output `a.left`",
-            "8:13 warning nobody reads the output `a.right`",
             "9:7 error the stage `a` has several outputs: say with `from`",
             "10:39 error plugins from a registry are not offered yet",
             "12:13 error the source `a` has no output `x`",
@@ -373,6 +371,27 @@ tests:
             "15:26 error the topic `ta` is the source `a`",
             "17:25 error there is no source or table `bb`",
             "17:45 error no sink writes the topic `ou` | did you mean `out`?",
+        ],
+    );
+}
+
+#[test]
+fn what_nobody_reads_is_a_warning() {
+    expect(
+        "\
+pipeline: p
+sources: { a: { topic: ta }, b: { topic: tb } }
+tables: { t: { topic: tt } }
+stages:
+  - { name: one, from: a, plugin: filter, with: { outputs: [left, right] } }
+  - { name: two, from: one.left, plugin: filter }
+sinks: [{ from: a, topic: out }]
+",
+        &[
+            "2:30 warning nobody reads the source `b`",
+            "3:11 warning no stage uses the table `t`",
+            "5:13 warning nobody reads the output `one.right`",
+            "6:13 warning nobody reads the stage `two`",
         ],
     );
 }

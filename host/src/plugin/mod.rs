@@ -25,7 +25,7 @@ pub struct Input<'a> {
     pub leaves: Option<&'a Leaves>,
 }
 
-/// Every text and number leaf of each row.
+/// Every leaf of each row (texts, numbers, literals, empty objects and arrays).
 #[derive(Clone, Debug, Default)]
 pub struct Leaves {
     /// rows + 1 entries.

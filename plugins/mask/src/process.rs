@@ -34,7 +34,9 @@ impl Mask {
         };
         let leaves = self.change_leaves(batch, &mut rejected)?;
         let rejects = rejected.iter().map(|(row, reason)| Reject { row: *row as u32, reason: (*reason).to_owned() }).collect();
-        let source: Vec<u32> = (0..batch.rows).filter(|row| !rejected.contains_key(row)).map(|row| row as u32).collect();
+        let rows = 0..batch.rows as u32;
+        let source: Vec<u32> =
+            if rejected.is_empty() { rows.collect() } else { rows.filter(|row| !rejected.contains_key(&(*row as usize))).collect() };
         let (fields, fields_changed) = self.change_fields(batch, &source)?;
         if keys.is_empty() && headers.is_empty() && leaves.entries.is_empty() && !fields_changed {
             return Ok(Verdict { outcome: Outcome::All, rejects });
@@ -143,7 +145,12 @@ impl Mask {
                     rejected.insert(row, NAME_OF_MEMBER);
                     break;
                 }
-                if let Some(text) = self.actions.change_text(set, &active, leaves.values.get(entry)) {
+                let value = leaves.values.get(entry);
+                // Nothing stands there; or a text that reads so, which tells no more.
+                if matches!(value, b"null" | b"{}" | b"[]") {
+                    continue;
+                }
+                if let Some(text) = self.actions.change_text(set, &active, value) {
                     entries.push(entry as u32);
                     values.push(&text);
                 }

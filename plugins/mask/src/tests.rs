@@ -45,12 +45,14 @@ fn leaves(records: &[&str]) -> Leaves {
         match value {
             Value::String(text) => leaf(text),
             Value::Number(number) => leaf(&number.to_string()),
+            Value::Array(items) if items.is_empty() => leaf("[]"),
+            Value::Object(members) if members.is_empty() => leaf("{}"),
+            Value::Null | Value::Bool(_) => leaf(&value.to_string()),
             Value::Array(items) => items.iter().enumerate().for_each(|(place, item)| walk(item, format!("{path}[{place}]"), out)),
             Value::Object(members) => members.iter().for_each(|(name, value)| {
                 let name = Path(vec![name.clone()]).to_string();
                 walk(value, if path.is_empty() { name } else { format!("{path}.{name}") }, out);
             }),
-            Value::Null | Value::Bool(_) => {}
         }
     }
     let mut out = Leaves { offsets: vec![0], ..Leaves::default() };
@@ -121,6 +123,10 @@ fn names_of_members_cannot_be_rewritten() {
     assert!(!verdict.rejects[0].reason.contains("1111"));
     assert_eq!(derived(&verdict).source, [0, 2]);
     assert_eq!(replaced(&verdict).iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [0, 3]);
+    for empty in ["true", "null", "{}", "[]", "[{}]"] {
+        let record = format!(r#"{{"a":{{"4444 3333\u00a02222 1111":{empty}}}}}"#);
+        assert_eq!(mask.process(batch(&[&record])).unwrap().rejects.len(), 1, "{record}");
+    }
 }
 
 #[test]
@@ -247,10 +253,11 @@ fn undeclared_paths_are_found_in_the_leaves() {
     let records = [
         r#"{"customer":{"name":"x","ids":[1,"y"]},"customers":"z","a":{"b.c":"w","b":{"c":"v"}}}"#,
         r#"{"customers":"z","customer":"u"}"#,
-        r#"{"customer":"u"}"#,
+        r#"{"customer":"u","a":null}"#,
+        r#"{"customer":[true,null,{}]}"#,
     ];
     let verdict = mask.process(batch(&records)).unwrap();
-    assert_eq!(replaced(&verdict).iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [0, 1, 2, 4, 7, 8]);
+    assert_eq!(replaced(&verdict).iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [0, 1, 2, 4, 7, 8, 10]);
 }
 
 #[test]

@@ -511,20 +511,23 @@ fn leaves() {
         (r#""a.b".card"#, "444 x"),
         ("items[0].name", "n"),
         ("items[1][0]", "1.50"),
+        ("items[2]", "true"),
+        ("items[3]", "null"),
         ("\"$k\"", "v"),
         ("\"\"", "-1"),
         (r#""q\"""#, ""),
         ("", "top"),
+        ("", "{}"),
         ("[0]", "7"),
     ];
     assert_eq!(entries, expected.map(|(path, value)| (path.to_owned(), value.to_owned())));
-    assert_eq!(leaves.offsets, [0, 6, 7, 7, 8]);
+    assert_eq!(leaves.offsets, [0, 8, 9, 10, 11]);
     let (from, to) = leaves.spans[0];
     assert_eq!(&record[from as usize..to as usize], r#""44\u0034 x""#);
 
     let mut new = crate::column::Strings::default();
     [&b"x\"1"[..], b"nine", b"t"].iter().for_each(|text| new.push(text));
-    let replaced = Json.replace_leaves(all(&values), 4, &leaves, &ReplacedLeaves { entries: vec![0, 2, 6], values: new });
+    let replaced = Json.replace_leaves(all(&values), 4, &leaves, &ReplacedLeaves { entries: vec![0, 2, 8], values: new });
     assert_eq!(text(replaced.bytes(0).unwrap()), record.replace(r"44\u0034 x", "x\\\"1").replace("1.50", "\"nine\""));
     assert_eq!([1, 2, 3].map(|row| text(replaced.bytes(row).unwrap())), ["\"t\"", "{}", "[7]"]);
 }

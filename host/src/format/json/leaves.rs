@@ -1,4 +1,4 @@
-//! Every text and number leaf of each row, and new texts in their places.
+//! Every leaf of each row, and new texts in their places. Literals and empty containers are leaves too, so that no member's name is hidden.
 
 use super::encode::all_but;
 use super::scan::Scanner;
@@ -75,7 +75,12 @@ impl Walk<'_> {
                 self.close_leaf(start);
                 Ok(())
             }
-            _ => Ok(self.scan.bare()?),
+            _ => {
+                self.scan.bare()?;
+                self.leaves.values.data.extend_from_slice(self.scan.bytes.get(start..self.scan.at).unwrap_or_default());
+                self.close_leaf(start);
+                Ok(())
+            }
         }
     }
 
@@ -86,9 +91,12 @@ impl Walk<'_> {
     }
 
     fn object(&mut self, depth: u32) -> Result<(), Refusal> {
+        let start = self.scan.at;
         self.scan.open(depth)?;
         if self.scan.peek() == Some(b'}') {
             self.scan.at += 1;
+            self.leaves.values.data.extend_from_slice(b"{}");
+            self.close_leaf(start);
             return Ok(());
         }
         let (parent, first) = (self.scratch.path.len(), self.scratch.keys.len());
@@ -115,9 +123,12 @@ impl Walk<'_> {
     }
 
     fn array(&mut self, depth: u32) -> Result<(), Refusal> {
+        let start = self.scan.at;
         self.scan.open(depth)?;
         if self.scan.peek() == Some(b']') {
             self.scan.at += 1;
+            self.leaves.values.data.extend_from_slice(b"[]");
+            self.close_leaf(start);
             return Ok(());
         }
         let parent = self.scratch.path.len();

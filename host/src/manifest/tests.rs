@@ -49,7 +49,9 @@ impl Plugin for Scripted {
     }
 
     fn describe(&self, request: &Request) -> Result<Description, DescribeError> {
-        let script: Script = serde_json::from_value(request.config.clone()).unwrap();
+        let script: Script = serde_json::from_value(request.config.clone()).map_err(|error| {
+            DescribeError::Mistakes(vec![Mistake { at: String::new(), span: None, message: error.to_string(), proposal: None }])
+        })?;
         if let Some(at) = script.condition.find("wrong") {
             let mistake = Mistake {
                 at: "/where".to_owned(),
@@ -205,10 +207,7 @@ fn on_and_yes_are_texts() {
     );
 }
 
-#[test]
-fn a_whole_pipeline_becomes_what_it_says() {
-    let loaded = check(
-        "\
+const WHOLE: &str = "\
 pipeline: p
 sources:
   a: { topic: ta, key: int64, start: 2026-01-01T00:00:00Z, time: { field: t, unit: s, max_ahead: 10m }, tombstones: drop, schema: { t: int, n: { type: int, from: text, nullable: true } } }
@@ -231,10 +230,11 @@ tests:
     expect:
       o2: []
       o1: [{ key: null, value: { n: 1, gone: !missing, list: [1] }, exact: true, timestamp: 5 }]
-",
-    )
-    .map_err(|found| found.to_string())
-    .unwrap();
+";
+
+#[test]
+fn a_whole_pipeline_becomes_what_it_says() {
+    let loaded = check(WHOLE).map_err(|found| found.to_string()).unwrap();
     let pipeline = &loaded.pipeline;
     let a = &pipeline.sources[0];
     assert_eq!((a.key, a.start), (KeyFormat::Int64, Start::At(1_767_225_600_000)));
@@ -513,6 +513,49 @@ fn diagnostics_for_people_and_scripts() {
     assert!(found.render(false).contains("test.yaml:1:1: error: a pipeline has no key `pipelin`\n  help: did you mean `pipeline`?\n"));
     assert!(found.render(true).contains("pipelin: x"));
     assert_eq!(found.summary(), "3 mistakes");
+}
+
+/// Whatever somebody types, `check` answers: every diagnostic has a place in the file, nothing panics.
+#[test]
+fn any_text_has_an_answer() {
+    let seed = std::env::var("MILLSTREAM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7_u64);
+    println!("MILLSTREAM_SEED={seed}");
+    let mut state = seed;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below.max(1)
+    };
+    let pieces = [
+        "{", "}", "[", "]", ": ", "\n", "  ", "'", "\"", "é", "!missing", "&a ", "*a", "|", "$key", "a.b", "0x1f", "-", "#", "\t", "~", "9",
+    ];
+    for _ in 0..3000 {
+        let mut text: Vec<char> = WHOLE.chars().collect();
+        for _ in 0..=random(4) {
+            let at = random(text.len());
+            match random(3) {
+                0 => drop(text.drain(at..(at + random(20)).min(text.len()))),
+                1 => drop(text.splice(at..at, pieces[random(pieces.len())].chars())),
+                _ => {
+                    let from = random(text.len());
+                    let copy: Vec<char> = text[from..(from + random(60)).min(text.len())].to_vec();
+                    drop(text.splice(at..at, copy));
+                }
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let found = match check(&text) {
+            Ok(loaded) => loaded.warnings,
+            Err(found) => {
+                assert!(found.errors() > 0);
+                found
+            }
+        };
+        for one in &found.0 {
+            assert!(one.span.start <= one.span.end && one.span.end <= text.len(), "{one:?}");
+            one.to_plain();
+        }
+        found.render(true);
+    }
 }
 
 /// MILLSTREAM_BLESS=1 writes it.

@@ -424,6 +424,7 @@ fn a_mistake_inside_of_a_text_has_its_column() {
     for (with, place) in [
         ("with: { where: 'a == ''x'' && wrong' }", "7:35"),
         ("with: { where: \"é\\\"\\u0041 wrong\" }", "7:31"),
+        ("with: { where: '''''==wrong' }", "7:27"),
         ("with: { where: a < wrong }", "7:24"),
         ("with:\n    where: >-\n      a <\n      b &&\n        wrong", "11:11"),
         ("with:\n    where: |\n      a <\n\n      wrong", "11:9"),

@@ -136,22 +136,16 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn next(&mut self) -> Option<(Event<'a>, Span)> {
-        loop {
-            match self.events.next()? {
-                Ok((event, span)) => {
-                    let range = span.byte_range().unwrap_or(self.last..self.last);
-                    self.last = range.end;
-                    return Some((event, Span::new(range.start, range.end)));
-                }
-                Err(error) => {
-                    let at = error.marker().byte_offset().unwrap_or(self.last);
-                    self.report.error(
-                        Span::new(at, at),
-                        format!("this is not YAML: {}", error.info()),
-                        advice(&self.report.source.text, at),
-                    );
-                    return None;
-                }
+        match self.events.next()? {
+            Ok((event, span)) => {
+                let range = span.byte_range().unwrap_or(self.last..self.last);
+                self.last = range.end;
+                Some((event, Span::new(range.start, range.end)))
+            }
+            Err(error) => {
+                let at = error.marker().byte_offset().unwrap_or(self.last);
+                self.report.error(Span::new(at, at), format!("this is not YAML: {}", error.info()), advice(&self.report.source.text, at));
+                None
             }
         }
     }

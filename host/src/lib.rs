@@ -10,6 +10,7 @@ pub mod clock;
 pub mod format;
 pub mod guest_build;
 pub mod io;
+pub mod jsonl;
 pub mod log;
 pub mod manifest;
 pub mod pipeline;

@@ -1,15 +1,309 @@
-//! The embedded log: the contract of logs, and what only it promises.
+//! The embedded log: the contract of logs, in this process and through the socket, and what only it promises.
 
-use crate::log_contract::contract_tests;
-use millstream::io::Log;
-use millstream::log::embedded::{EmbeddedLog, Options};
+mod commands;
+mod crash;
+mod speed;
+
+use crate::log_contract::{contract_tests, fresh, numbers, read_all, texts};
+use millstream::io::{Commit, Event, FetchLimit, Log, Member, Membership, Position, Reader, StateWrites, TopicPartition};
+use millstream::log::embedded::{AttachedLog, EmbeddedLog, Options};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const LIMIT: FetchLimit = FetchLimit { rows: 1000, bytes: 1 << 20 };
 
 mod contract {
     use super::*;
 
-    fn open() -> Option<Box<dyn Log>> {
+    fn open() -> Option<EmbeddedLogBox> {
         Some(Box::new(EmbeddedLog::temporary(Options::default()).unwrap()))
     }
 
+    type EmbeddedLogBox = Box<dyn Log>;
+
     contract_tests!(open);
+}
+
+/// The same through the socket of another holder; members take the folder over from it.
+mod contract_attached {
+    use super::*;
+
+    struct Attached {
+        client: AttachedLog,
+        _holder: AttachedLog,
+        _folder: tempfile::TempDir,
+    }
+
+    impl std::ops::Deref for Attached {
+        type Target = AttachedLog;
+
+        fn deref(&self) -> &AttachedLog {
+            &self.client
+        }
+    }
+
+    fn open() -> Option<Attached> {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = attach(folder.path());
+        Some(Attached { client: attach(folder.path()), _holder: holder, _folder: folder })
+    }
+
+    contract_tests!(open);
+}
+
+fn attach(folder: &Path) -> AttachedLog {
+    AttachedLog::open(folder, Options::default()).unwrap()
+}
+
+fn membership(group: &str, topic: &str) -> Membership {
+    Membership { group: group.to_owned(), member: format!("{group}.0"), topics: vec![topic.into()] }
+}
+
+fn position(topic: &str, offset: i64) -> Vec<(TopicPartition, Position)> {
+    vec![(TopicPartition::new(topic, 0), Position { offset, metadata: offset.to_string() })]
+}
+
+/// The next `rows` values that a reader hands over.
+fn take(reader: &mut dyn Reader, rows: usize) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut read = Vec::new();
+    while read.len() < rows {
+        assert!(Instant::now() < deadline, "only {} of {rows} records came", read.len());
+        if let Event::Records(fetched) = reader.poll(LIMIT, Duration::from_millis(100)).unwrap() {
+            read.extend(texts(&fetched.records));
+        }
+    }
+    read
+}
+
+fn strings(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+#[test]
+fn everything_is_there_after_opening_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let log = EmbeddedLog::open(folder.path()).unwrap();
+        if round == 0 {
+            log.create_topic("t", 3).unwrap();
+        }
+        assert_eq!(log.topics().unwrap().len(), 1);
+        assert_eq!(read_all(&log, "t", 2), strings(0..round * 10));
+        log.produce("t", Some(2), &numbers(round * 10..round * 10 + 10)).unwrap();
+    }
+}
+
+#[test]
+fn state_is_committed_with_output_and_positions() {
+    let log = EmbeddedLog::temporary(Options::default()).unwrap();
+    let mut member = log.member(&membership("g", "in")).unwrap();
+    let writes = |store: &str, task, rows: &[(&[u8], Option<&[u8]>)]| StateWrites {
+        store: store.into(),
+        task,
+        rows: rows.iter().map(|(key, row)| (key.to_vec(), row.map(<[u8]>::to_vec))).collect(),
+    };
+    let state = vec![
+        writes("s", 0, &[(b"a", Some(b"1")), (b"b", Some(b"2")), (b"\xff\xff", Some(b"3"))]),
+        writes("s", 1, &[(b"a", Some(b"other task"))]),
+        writes("st", 0, &[(b"a", Some(b"other store"))]),
+    ];
+    member.begin_commit(Commit { positions: position("in", 0), state }).unwrap();
+    let state = log.state("g").unwrap().unwrap();
+    assert_eq!(state.get("s", 0, b"b").unwrap().as_deref(), Some(&b"2"[..]));
+    assert_eq!((state.get("s", 2, b"b").unwrap(), log.state("h").unwrap().unwrap().get("s", 0, b"b").unwrap()), (None, None));
+    let keys = |low: &[u8], high: Option<&[u8]>, limit| {
+        state.scan("s", 0, low, high, limit).unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(b"", None, 10), [b"a".to_vec(), b"b".to_vec(), b"\xff\xff".to_vec()]);
+    assert_eq!(
+        (keys(b"b", Some(b"c"), 10), keys(b"", None, 1), keys(b"c", Some(b"b"), 10)),
+        (vec![b"b".to_vec()], vec![b"a".to_vec()], vec![])
+    );
+    member.begin_commit(Commit { positions: position("in", 0), state: vec![writes("s", 0, &[(b"a", None)])] }).unwrap();
+    assert_eq!((state.get("s", 0, b"a").unwrap(), state.get("s", 1, b"a").unwrap().is_some()), (None, true));
+
+    // A commit that fails leaves nothing of itself.
+    member.append(&TopicPartition::new("out", 0), &numbers(0..5)).unwrap();
+    let huge = vec![b'k'; 70_000];
+    let failing = Commit { positions: position("in", 0), state: vec![writes("s", 0, &[(b"c", Some(b"4")), (&huge, Some(b"5"))])] };
+    let error = member.begin_commit(failing).unwrap_err().to_string();
+    assert!(error.contains("store `s`") && error.contains("70000"), "{error}");
+    assert_eq!((state.get("s", 0, b"c").unwrap(), read_all(&log, "out", 0).len()), (None, 0));
+}
+
+#[test]
+fn a_group_has_one_member() {
+    let log = EmbeddedLog::temporary(Options { partitions: 2, ..Options::default() }).unwrap();
+    let mut first = log.member(&membership("g", "t")).unwrap();
+    let Event::Assigned(partitions) = first.poll(LIMIT, Duration::ZERO).unwrap() else { panic!("partitions come first") };
+    assert_eq!(partitions.len(), 2, "the topic came to be with the log's default");
+    assert!(log.member(&membership("g", "t")).err().unwrap().to_string().contains("`g` runs already"));
+    log.member(&membership("h", "t")).unwrap();
+    first.leave().unwrap();
+    log.member(&membership("g", "t")).unwrap();
+}
+
+#[test]
+fn a_commit_wants_positions_of_bounded_size() {
+    let log = EmbeddedLog::temporary(Options::default()).unwrap();
+    let mut member = log.member(&membership("g", "t")).unwrap();
+    assert!(member.begin_commit(Commit::default()).is_err());
+    let long = vec![(TopicPartition::new("t", 0), Position { offset: 0, metadata: "m".repeat(513) })];
+    assert!(member.begin_commit(Commit { positions: long, state: Vec::new() }).unwrap_err().to_string().contains("513"));
+}
+
+#[test]
+fn a_place_beyond_the_end_is_an_error() {
+    let log = EmbeddedLog::temporary(Options::default()).unwrap();
+    log.produce("t", None, &numbers(0..3)).unwrap();
+    let mut reader = log.reader().unwrap();
+    let error = reader.assign(&[(TopicPartition::new("t", 0), 4)]).unwrap_err().to_string();
+    assert!(error.contains("offset 4") && error.contains("0 to 3"), "{error}");
+}
+
+#[test]
+fn what_another_process_appends_ends_the_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let holder = EmbeddedLog::open(folder.path()).unwrap();
+    holder.serve().unwrap();
+    holder.create_topic("t", 1).unwrap();
+    let other = attach(folder.path());
+    let mut reader = holder.reader().unwrap();
+    reader.assign(&[(TopicPartition::new("t", 0), 0)]).unwrap();
+    assert!(matches!(reader.poll(LIMIT, Duration::ZERO).unwrap(), Event::End { .. }));
+    let appended = std::thread::spawn(move || other.produce("t", None, &numbers(0..1)).unwrap());
+    let began = Instant::now();
+    assert!(matches!(reader.poll(LIMIT, Duration::from_secs(30)).unwrap(), Event::Records(_)));
+    assert!(began.elapsed() < Duration::from_secs(20), "the append did not end the wait");
+    appended.join().unwrap();
+}
+
+#[test]
+fn pipelines_keep_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = attach(folder.path());
+    let _member = runs.member(&membership("g", "t")).unwrap();
+    let other = attach(folder.path());
+    for error in [other.member(&membership("h", "t")).err(), EmbeddedLog::open(folder.path()).err()] {
+        let error = error.unwrap().to_string();
+        assert!(
+            error.contains(&format!("process {}", std::process::id())) && error.contains("pipelines run in the process that holds"),
+            "{error}"
+        );
+    }
+    other.produce("t", None, &numbers(0..4)).unwrap();
+    assert_eq!(read_all(&runs, "t", 0), strings(0..4));
+    assert_eq!(other.committed("g", &[TopicPartition::new("t", 0)]).unwrap(), [None]);
+}
+
+#[test]
+fn a_reader_goes_on_with_the_next_holder() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = attach(folder.path());
+    first.produce("t", None, &numbers(0..5)).unwrap();
+    let client = attach(folder.path());
+    let mut reader = client.reader().unwrap();
+    reader.assign(&[(TopicPartition::new("t", 0), 0)]).unwrap();
+    assert_eq!(take(&mut *reader, 5), strings(0..5));
+    drop(first);
+    // Nobody holds the folder now: the client does.
+    client.produce("t", None, &numbers(5..8)).unwrap();
+    assert_eq!(take(&mut *reader, 3), strings(5..8));
+    // A pipeline takes it over, and the reader follows.
+    let runs = EmbeddedLog::open(folder.path()).unwrap();
+    runs.serve().unwrap();
+    runs.produce("t", None, &numbers(8..10)).unwrap();
+    assert_eq!(take(&mut *reader, 2), strings(8..10));
+    assert_eq!(client.topics().unwrap().len(), 1);
+    drop(runs);
+    client.produce("t", None, &numbers(10..11)).unwrap();
+    assert_eq!(take(&mut *reader, 1), strings(10..11));
+}
+
+#[test]
+fn an_end_is_told_once_though_the_holder_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = attach(folder.path());
+    first.produce("t", None, &numbers(0..5)).unwrap();
+    let client = attach(folder.path());
+    let mut reader = client.reader().unwrap();
+    reader.assign(&[(TopicPartition::new("t", 0), 5)]).unwrap();
+    assert!(matches!(reader.poll(LIMIT, Duration::from_secs(5)).unwrap(), Event::End { offset: 5, .. }));
+    drop(first);
+    assert!(matches!(reader.poll(LIMIT, Duration::from_millis(600)).unwrap(), Event::Idle));
+}
+
+#[test]
+fn a_folder_with_a_long_path_has_a_socket_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("d".repeat(120));
+    let holder = attach(&deep);
+    let client = attach(&deep);
+    client.produce("t", None, &numbers(0..2)).unwrap();
+    assert_eq!(read_all(&holder, "t", 0), strings(0..2));
+}
+
+#[test]
+fn the_socket_is_for_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let _holder = attach(folder.path());
+    let socket = std::fs::read_to_string(folder.path().join("socket")).unwrap();
+    let around = std::fs::metadata(Path::new(&socket).parent().unwrap()).unwrap();
+    assert_eq!(around.permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_stale_socket_is_no_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(attach(folder.path()));
+    let stale = folder.path().join("run").join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    std::fs::write(folder.path().join("socket"), stale.as_os_str().as_encoded_bytes()).unwrap();
+    let holder = attach(folder.path());
+    let client = attach(folder.path());
+    client.produce("t", None, &numbers(0..2)).unwrap();
+    assert_eq!(read_all(&holder, "t", 0), strings(0..2));
+}
+
+#[test]
+fn a_folder_of_a_newer_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("format"), "7\n").unwrap();
+    let error = AttachedLog::open(folder.path(), Options::default()).unwrap_err().to_string();
+    assert!(error.contains("newer version"), "{error}");
+}
+
+#[test]
+fn many_readers_and_writers_at_once_lose_nothing() {
+    const WRITERS: usize = 4;
+    const BATCHES: usize = 50;
+    let folder = tempfile::tempdir().unwrap();
+    let holder = attach(folder.path());
+    let topic = fresh("t");
+    holder.create_topic(&topic, 1).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (log, topic) = (if writer % 2 == 0 { holder.clone() } else { attach(folder.path()) }, &topic);
+            scope.spawn(move || {
+                for batch in 0..BATCHES {
+                    let from = (writer * BATCHES + batch) * 3;
+                    log.produce(topic, Some(0), &numbers(from..from + 3)).unwrap();
+                }
+            });
+        }
+        let (log, topic) = (attach(folder.path()), &topic);
+        scope.spawn(move || {
+            let mut reader = log.reader().unwrap();
+            reader.assign(&[(TopicPartition::new(topic.as_str(), 0), 0)]).unwrap();
+            let mut read: Vec<usize> = take(&mut *reader, WRITERS * BATCHES * 3).iter().map(|text| text.parse().unwrap()).collect();
+            assert!(
+                read.chunks(3).all(|batch| batch[0] % 3 == 0 && batch[1] == batch[0] + 1 && batch[2] == batch[0] + 2),
+                "a batch stays together"
+            );
+            read.sort_unstable();
+            assert_eq!(read, (0..WRITERS * BATCHES * 3).collect::<Vec<_>>());
+        });
+    });
 }

@@ -140,8 +140,10 @@ fn take(member: &mut dyn Member, rows: usize) -> Vec<String> {
 }
 
 type Part = Option<Vec<u8>>;
+/// Timestamp, key, value, headers.
+type Parts = (i64, Part, Part, Vec<(Vec<u8>, Part)>);
 
-fn parts(records: &Records) -> Vec<(i64, Part, Part, Vec<(Vec<u8>, Part)>)> {
+fn parts(records: &Records) -> Vec<Parts> {
     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
     let record = |row: usize| {
         let headers = records.headers.of(row).map(|(name, value)| (name.to_vec(), owned(value))).collect();

@@ -389,7 +389,6 @@ impl<'a> Batch<'a> {
 }
 
 /// Decodes a whole batch.
-#[cfg(test)]
 pub fn decode(bytes: &[u8]) -> Result<Records, Damaged> {
     let batch = Batch::parse(bytes)?;
     let mut records = Records::default();

@@ -1,4 +1,5 @@
-//! Builds the standard plugins and lays their components beside the program that embeds them (`plugin/standard.rs`).
+//! Builds the standard plugins and lays their components beside the program that embeds them (`plugin/standard.rs`); lists the SDK's sources,
+//! which `millstream new` writes (`cli/new/sdk.rs`).
 
 #[path = "src/guest_build.rs"]
 #[allow(dead_code)]
@@ -19,10 +20,41 @@ fn main() -> Result<()> {
     for name in ["MILLSTREAM_PLUGINS_DIR", "MILLSTREAM_NO_INSTALL", "CARGO_NET_OFFLINE"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
+    std::fs::write(out.join("sdk.rs"), sdk(&root)?)?;
     match std::env::var_os("MILLSTREAM_PLUGINS_DIR").filter(|folder| !folder.is_empty()) {
         Some(folder) => copy_prebuilt(Path::new(&folder), &out),
         None => build(&root, &out),
     }
+}
+
+/// Constants that carry the SDK.
+fn sdk(root: &Path) -> Result<String> {
+    let sdk = root.join("guest-sdk");
+    let mut files = Vec::new();
+    collect(&sdk, &mut files)?;
+    files.sort();
+    let mut out = "const FILES: &[(&str, &str)] = &[\n".to_owned();
+    for file in files {
+        let name = file.strip_prefix(&sdk)?.to_string_lossy().replace('\\', "/");
+        out.push_str(&format!("    ({name:?}, include_str!({file:?})),\n"));
+    }
+    out.push_str("];\n");
+    for (name, file) in [("WORKSPACE", "Cargo.toml"), ("LOCK", "Cargo.lock")] {
+        out.push_str(&format!("pub const {name}: &str = include_str!({:?});\n", root.join(file)));
+    }
+    Ok(out)
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|end| end == "rs" || end == "toml" || end == "wit" || end == "md") {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 fn copy_prebuilt(folder: &Path, out: &Path) -> Result<()> {
@@ -49,13 +81,7 @@ fn build(root: &Path, out: &Path) -> Result<()> {
     for (name, package) in PLUGINS.iter().zip(&packages) {
         let file = folder.join(module_file(package));
         let module = std::fs::read(&file).with_context(|| format!("cargo built no {}", file.display()))?;
-        // While the plugins are being written: a crate that exports nothing yet embeds as nothing.
-        let component = if module.windows(16).any(|bytes| bytes == b"millstream:plugi") {
-            component(&module).with_context(|| format!("plugins/{name}"))?
-        } else {
-            println!("cargo::warning=plugins/{name} exports no plugin yet");
-            Vec::new()
-        };
+        let component = component(&module).with_context(|| format!("plugins/{name}"))?;
         std::fs::write(out.join(format!("{name}.wasm")), component)?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Between the generated types and this crate's: vectors are moved, so the cost does not grow with the rows.
 
-use crate::bindings::millstream::plugin::{state, types as wit};
+use crate::bindings::millstream::plugin::types as wit;
 use crate::column::{Bitmap, Column, Strings, Values};
 use crate::headers::Headers;
 use crate::plugin::{Batch, Leaves};
@@ -60,8 +60,8 @@ pub(crate) fn each<From, To: std::convert::From<From>>(items: Vec<From>) -> Vec<
     items.into_iter().map(To::from).collect()
 }
 
-impl From<state::Found> for Found {
-    fn from(from: state::Found) -> Self {
+impl From<wit::Found> for Found {
+    fn from(from: wit::Found) -> Self {
         Self { present: from.present.into(), fields: each(from.fields) }
     }
 }

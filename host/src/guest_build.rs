@@ -94,8 +94,15 @@ pub fn module_file(library: &str) -> String {
 
 /// Makes a component of a core module.
 pub fn component(module: &[u8]) -> Result<Vec<u8>> {
+    // Of a module without exports the encoder makes a component without exports.
+    let export = b"millstream:plugin/transform@";
+    if !module.windows(export.len()).any(|bytes| bytes == export) {
+        bail!(
+            "the module exports no plugin: its crate needs one of the SDK's attributes on a function, or `millstream_guest::export!(MyPlugin);`"
+        );
+    }
     let encode = || wit_component::ComponentEncoder::default().validate(true).module(module)?.encode();
-    encode().context("the module is no plugin: it must call `millstream_guest::export!` or use one of the SDK's macros")
+    encode().context("the module cannot be made a component: was it built with the SDK of another version?")
 }
 
 /// Looks for a compiler, in this order: the target is installed; rustup can add it; Debian's package is installed.

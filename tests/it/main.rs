@@ -8,3 +8,4 @@ mod hostile;
 mod kafka;
 mod log_contract;
 mod manifest;
+mod new_plugin;

@@ -81,7 +81,7 @@ impl<T: Join> Plugin for Joined<T> {
     fn describe(setup: &Setup<T::Config>) -> Result<Description, Vec<Mistake>> {
         places::<T>(&setup.tables)?;
         let mut reads = T::reads();
-        place_of(&mut reads, T::ON);
+        place_of::<Option<&str>>(&mut reads, T::ON);
         let mut description = description::<T>(&reads)?;
         description.tables = vec![T::TABLE.to_owned()];
         Ok(description)
@@ -91,7 +91,7 @@ impl<T: Join> Plugin for Joined<T> {
         let places = places::<T>(&setup.tables)
             .map_err(|mistakes| mistakes.into_iter().map(|mistake| mistake.message).collect::<Vec<_>>().join("; "))?;
         let mut reads = T::reads();
-        let on = place_of(&mut reads, T::ON);
+        let on = place_of::<Option<&str>>(&mut reads, T::ON);
         Ok(Self { config: setup.config, reads, on, outputs: T::outputs(), wanted: T::columns(), places })
     }
 

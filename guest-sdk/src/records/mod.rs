@@ -109,10 +109,10 @@ fn description<T: Transform>(reads: &[Declared]) -> Result<Description, Vec<Mist
     })
 }
 
-/// The place of a field in `reads`, appended as text if the record type does not read it.
-fn place_of(reads: &mut Vec<Declared>, field: &str) -> usize {
+/// The place of a field in `reads`, appended as a `T` if the record type does not read it.
+fn place_of<'a, T: Member<'a>>(reads: &mut Vec<Declared>, field: &str) -> usize {
     let mut wanted = Vec::new();
-    <&str as Member>::declare(&At::RECORD.member(field), &mut wanted);
+    T::declare(&At::RECORD.member(field), &mut wanted);
     match reads.iter().position(|column| wanted.iter().any(|wanted| wanted.path == column.path)) {
         Some(place) => place,
         None => {

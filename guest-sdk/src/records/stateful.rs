@@ -50,7 +50,7 @@ pub struct Stateful<T: Transform> {
 
 fn reads<T: Stored>() -> (Vec<Declared>, Vec<usize>) {
     let mut reads = T::reads();
-    let by: Vec<_> = T::BY.iter().map(|field| place_of(&mut reads, field)).collect();
+    let by: Vec<_> = T::BY.iter().map(|field| place_of::<&str>(&mut reads, field)).collect();
     (reads, by)
 }
 

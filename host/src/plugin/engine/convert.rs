@@ -109,8 +109,8 @@ fn give_column(column: Column) -> types::ColumnResult {
     types::ColumnResult { values, validity: column.validity.0 }
 }
 
-pub fn give_found(found: Found) -> state::Found {
-    state::Found { present: found.present.0, fields: found.fields.into_iter().map(give_column).collect() }
+pub fn give_found(found: Found) -> types::Found {
+    types::Found { present: found.present.0, fields: found.fields.into_iter().map(give_column).collect() }
 }
 
 pub fn give_page(page: Page) -> state::Page {

@@ -145,7 +145,7 @@ impl Data {
 impl types::Host for Data {}
 
 impl state::Host for Data {
-    fn get_many(&mut self, store: u32, keys: types::ColumnResult) -> wasmtime::Result<state::Found> {
+    fn get_many(&mut self, store: u32, keys: types::ColumnResult) -> wasmtime::Result<types::Found> {
         let found = self.get(store, &convert::column(keys));
         self.misuse(found).map(convert::give_found)
     }
@@ -167,7 +167,7 @@ impl state::Host for Data {
 }
 
 impl tables::Host for Data {
-    fn lookup(&mut self, table: u32, rows: Vec<u32>, keys: types::ColumnResult) -> wasmtime::Result<state::Found> {
+    fn lookup(&mut self, table: u32, rows: Vec<u32>, keys: types::ColumnResult) -> wasmtime::Result<types::Found> {
         let found = self.look_up(table, &rows, &convert::column(keys));
         self.misuse(found).map(convert::give_found)
     }

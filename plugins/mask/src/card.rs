@@ -13,7 +13,7 @@ use std::cmp::Ordering;
 /// Longest stretch between two digits of a card number, in characters.
 const MAX_GAP: usize = 8;
 /// Fewest and most digits of a card number.
-const MIN_DIGITS: usize = 13;
+pub const MIN_DIGITS: usize = 13;
 const MAX_DIGITS: usize = 19;
 /// A window is left as other windows made it if no more of its digits can be read: fewer than the ten that PCI DSS allows to show.
 const MAX_READABLE: usize = 8;

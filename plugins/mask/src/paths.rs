@@ -22,8 +22,10 @@ pub struct LeafRules {
     columns: Vec<Vec<u8>>,
     /// Whether the path decides anything.
     by_path: bool,
-    at_place: Vec<(Vec<u8>, Set)>,
+    at_place: Vec<Option<(Vec<u8>, Set)>>,
     known: HashMap<Vec<u8>, Set>,
+    /// What was found last beyond the places that are remembered.
+    beyond: Set,
 }
 
 impl LeafRules {
@@ -35,6 +37,7 @@ impl LeafRules {
         Self {
             everywhere: (0..named.len()).filter(|rule| named[*rule].is_none()).collect(),
             none: Rc::from([]),
+            beyond: Rc::from([]),
             by_path: !columns.is_empty() || named.iter().any(|paths| paths.as_ref().is_some_and(|paths| !paths.is_empty())),
             named,
             columns,
@@ -49,16 +52,22 @@ impl LeafRules {
     }
 
     /// The rules of the leaf at `path`, the record's leaf number `place`.
-    pub fn of(&mut self, place: usize, path: &[u8]) -> Set {
-        if let Some((last, set)) = self.at_place.get(place)
-            && last == path
-        {
-            return set.clone();
+    pub fn of(&mut self, place: usize, path: &[u8]) -> &[usize] {
+        if !matches!(self.at_place.get(place), Some(Some((last, _))) if last == path) {
+            self.find(place, path);
         }
+        match self.at_place.get(place) {
+            Some(Some((_, set))) => set,
+            _ => &self.beyond,
+        }
+    }
+
+    /// Finds the rules of `path` and remembers them at `place`, or as what is beyond the places.
+    fn find(&mut self, place: usize, path: &[u8]) {
         let set = match self.known.get(path) {
             Some(set) => set.clone(),
             None => {
-                let set = self.find(path);
+                let set = self.rules(path);
                 if self.known.len() >= REMEMBERED {
                     self.known.clear();
                 }
@@ -66,15 +75,17 @@ impl LeafRules {
                 set
             }
         };
-        if let Some(slot) = self.at_place.get_mut(place) {
-            *slot = (path.to_vec(), set.clone());
-        } else if place == self.at_place.len() && place < REMEMBERED {
-            self.at_place.push((path.to_vec(), set.clone()));
+        if place >= REMEMBERED {
+            self.beyond = set;
+            return;
         }
-        set
+        if self.at_place.len() <= place {
+            self.at_place.resize(place + 1, None);
+        }
+        self.at_place[place] = Some((path.to_vec(), set));
     }
 
-    fn find(&self, path: &[u8]) -> Set {
+    fn rules(&self, path: &[u8]) -> Set {
         if self.columns.iter().any(|column| column == path) {
             return self.none.clone();
         }

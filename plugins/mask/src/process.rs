@@ -128,24 +128,32 @@ impl Mask {
         if names_are_safe && !active.contains(&true) {
             return Ok(nothing);
         }
+        // Most leaves are told by their length alone; only if names are suspect must each be looked at.
+        let shortest = if names_are_safe { self.actions.shortest(&active) } else { 0 };
         let for_all = self.leaf_rules.for_all();
         for row in 0..batch.rows {
-            if rejected.contains_key(&row) {
+            if !rejected.is_empty() && rejected.contains_key(&row) {
                 continue;
             }
             let before = (entries.len(), values.data.len());
             let first = leaves.offsets[row] as usize;
-            for entry in first..leaves.offsets[row + 1] as usize {
+            let end = leaves.offsets[row + 1] as usize;
+            for (place, ends) in leaves.values.offsets[first..=end].windows(2).enumerate() {
+                let (from, to) = (ends[0] as usize, ends[1] as usize);
+                if to - from < shortest {
+                    continue;
+                }
+                let entry = first + place;
                 let path = leaves.paths.get(entry);
                 let set = match &for_all {
                     Some(set) => set,
-                    None => &self.leaf_rules.of(entry - first, path),
+                    None => self.leaf_rules.of(place, path),
                 };
                 if !names_are_safe && self.actions.finds_card(set, path) {
                     rejected.insert(row, NAME_OF_MEMBER);
                     break;
                 }
-                let value = leaves.values.get(entry);
+                let value = &leaves.values.data[from..to];
                 // Nothing stands there; or a text that reads so, which tells no more.
                 if matches!(value, b"null" | b"{}" | b"[]") {
                     continue;

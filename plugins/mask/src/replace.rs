@@ -16,6 +16,11 @@ impl Replacements {
         Self { pairs }
     }
 
+    /// Length of the shortest text to find, in bytes.
+    pub fn shortest(&self) -> usize {
+        self.pairs.last().map_or(0, |(finder, _)| finder.needle().len())
+    }
+
     pub fn may_apply(&self, text: &[u8]) -> bool {
         self.pairs.iter().any(|(finder, _)| finder.find(text).is_some())
     }

@@ -54,6 +54,16 @@ impl Action {
         }
     }
 
+    /// The fewest bytes of a text that it may change.
+    fn shortest(&self) -> usize {
+        match self {
+            Self::Card(_) => card::MIN_DIGITS,
+            Self::Email(_) => "a@b".len(),
+            Self::Replace(replacements) => replacements.shortest(),
+            Self::Whole(_) | Self::Hash(_) => 0,
+        }
+    }
+
     /// The changed text; None if it stays.
     fn change(&self, text: &[u8]) -> Option<Vec<u8>> {
         match self {
@@ -101,6 +111,11 @@ impl Actions {
             may
         };
         self.0.iter().map(&mut active).collect()
+    }
+
+    /// The fewest bytes of a text that any active action may change.
+    pub fn shortest(&self, active: &Active) -> usize {
+        self.0.iter().zip(active).filter(|(_, active)| **active).map(|(action, _)| action.shortest()).min().unwrap_or(usize::MAX)
     }
 
     /// As `active`, for bytes that may hold JSON with escapes.

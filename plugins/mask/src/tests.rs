@@ -260,6 +260,26 @@ fn undeclared_paths_are_found_in_the_leaves() {
     assert_eq!(replaced(&verdict).iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [0, 1, 2, 4, 7, 8, 10]);
 }
 
+/// What is remembered of one record's paths must not hold for another's, wherever its leaves stand.
+#[test]
+fn records_of_different_shapes_follow_one_another() {
+    let rules = json!([{ "fields": "**", "card": {} }, { "fields": ["a"], "replace": { "a text to find": "-" } }]);
+    let mut mask = start(rules, schema(&[], true));
+    let card = "4444333322221111";
+    let many: Vec<_> = (0..5000).map(|place| format!("\"f{place}\":1")).collect();
+    let many = format!("{{{},\"a\":\"a text to find\",\"b\":\"a text to find\",\"c\":\"{card}\"}}", many.join(","));
+    let records = [
+        r#"{"x":1,"y":"some long text here","b":"a text to find"}"#,
+        "4444333322221111",
+        &many,
+        r#"{"a":"a text to find"}"#,
+        "\"4444333322221111\"",
+    ];
+    let verdict = mask.process(batch(&records)).unwrap();
+    let texts: Vec<_> = replaced(&verdict).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["xxxxxxxxxxxx1111", "-", "xxxxxxxxxxxx1111", "-", "xxxxxxxxxxxx1111"]);
+}
+
 #[test]
 fn addresses_hashes_and_their_order() {
     let rules = json!([

@@ -34,6 +34,10 @@ struct Group<'c> {
 impl<'c> Group<'c> {
     fn new(changes: &'c [Change<'c>], rows: usize) -> Self {
         let mut trie = Trie::default();
+        // A new parent stands where the first field that is written into it is declared: what is only removed must not make its place.
+        for change in changes.iter().filter(|change| (0..rows).any(|row| !change.removed.get(row))) {
+            trie.add(change.path);
+        }
         let nodes = changes.iter().map(|change| trie.add(change.path)).collect();
         let uniform = changes.iter().all(|change| !change.kept.any(rows) && !change.removed.any(rows));
         let (actions, seen) = (vec![Action::default(); trie.len()], vec![false; trie.len()]);

@@ -10,6 +10,8 @@ mod value;
 
 #[cfg(test)]
 mod cases;
+#[cfg(test)]
+mod model;
 
 use super::{Change, Decoder, Encoded, FieldError, Format, Wanted};
 use crate::column::{Column, Indexed};

@@ -24,7 +24,8 @@ struct Rating<'a> {
 }
 
 fn records() -> Column {
-    let messages = ["worst. flight. ever. #neveragain", "why is it so difficult to keep the bathrooms clean?", "your team here rocks!", "meh"];
+    let messages =
+        ["worst. flight. ever. #neveragain", "why is it so difficult to keep the bathrooms clean?", "your team here rocks!", "meh"];
     let mut column = ColumnBuilder::new(Type::Bytes, ROWS);
     for row in 0..ROWS {
         let (id, user, stars, route) = (5313 + row, row * 7 % 20, row % 5 + 1, 6975 + row % 900);
@@ -96,7 +97,12 @@ fn main() {
     let fresh: Vec<_> = four
         .iter()
         .zip(&decoded.fields)
-        .map(|(wanted, field)| Change { path: &wanted.path, column: Indexed { column: &field.column, index: None }, kept: &none, removed: &none })
+        .map(|(wanted, field)| Change {
+            path: &wanted.path,
+            column: Indexed { column: &field.column, index: None },
+            kept: &none,
+            removed: &none,
+        })
         .collect();
     measure("encode 4 fields into a new object", || {
         assert!(black_box(Json.encode(None, ROWS, &fresh)).failed.is_empty());

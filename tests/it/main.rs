@@ -9,3 +9,4 @@ mod kafka;
 mod log_contract;
 mod manifest;
 mod new_plugin;
+mod schema;

@@ -1,6 +1,7 @@
 //! Formats behind one trait: a record is decoded once, and what changed is spliced into its bytes. The rules are the table "JSON, each row a test"
 //! of the documentation (`host/docs/formats.md`).
 
+pub mod infer;
 pub mod json;
 pub mod raw;
 

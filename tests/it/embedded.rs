@@ -166,7 +166,6 @@ fn a_place_beyond_the_end_is_an_error() {
 fn what_another_process_appends_ends_the_wait() {
     let folder = tempfile::tempdir().unwrap();
     let holder = EmbeddedLog::open(folder.path()).unwrap();
-    holder.serve().unwrap();
     holder.create_topic("t", 1).unwrap();
     let other = attach(folder.path());
     let mut reader = holder.reader().unwrap();
@@ -212,7 +211,6 @@ fn a_reader_goes_on_with_the_next_holder() {
     assert_eq!(take(&mut *reader, 3), strings(5..8));
     // A pipeline takes it over, and the reader follows.
     let runs = EmbeddedLog::open(folder.path()).unwrap();
-    runs.serve().unwrap();
     runs.produce("t", None, &numbers(8..10)).unwrap();
     assert_eq!(take(&mut *reader, 2), strings(8..10));
     assert_eq!(client.topics().unwrap().len(), 1);

@@ -19,6 +19,9 @@ pub struct Connection {
     /// Settings of this machine, raw client keys under [kafka] among them [default: millstream.toml, if there is one]
     #[arg(long, env = "MILLSTREAM_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
+    /// Force every commit of the embedded log to the disk: it survives a loss of power, and each commit takes some milliseconds
+    #[arg(long, env = "MILLSTREAM_SYNC", global = true)]
+    pub sync: bool,
 }
 
 impl Connection {
@@ -26,11 +29,17 @@ impl Connection {
         self.data.clone().unwrap_or_else(|| PathBuf::from(".millstream"))
     }
 
+    /// How the embedded log is to be opened.
+    pub fn embedded_options(&self) -> embedded::Options {
+        let durability = if self.sync { embedded::Durability::Power } else { embedded::Durability::Process };
+        embedded::Options { durability, ..embedded::Options::default() }
+    }
+
     /// Opens the log. On a data folder that another process holds, that process is asked through its socket: all works but `member`.
     pub fn open(&self) -> anyhow::Result<Arc<dyn Log>> {
         match &self.brokers {
             Some(brokers) => kafka::open(brokers, self),
-            None => embedded::open(&self.data_folder()),
+            None => embedded::open(&self.data_folder(), self.embedded_options()),
         }
     }
 }

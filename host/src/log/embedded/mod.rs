@@ -9,7 +9,7 @@ mod attached_reader;
 mod catalog;
 mod client;
 mod cursor;
-mod folder;
+pub mod folder;
 mod framing;
 mod keys;
 mod member;
@@ -59,19 +59,21 @@ pub struct EmbeddedLog {
 }
 
 /// Opens the log of a folder, in this process or through the one that holds it. See `AttachedLog`.
-pub fn open(folder: &Path) -> anyhow::Result<Arc<dyn Log>> {
-    Ok(Arc::new(AttachedLog::open(folder, Options::default())?))
+pub fn open(folder: &Path, options: Options) -> anyhow::Result<Arc<dyn Log>> {
+    Ok(Arc::new(AttachedLog::open(folder, options)?))
 }
 
 impl EmbeddedLog {
-    /// Takes the folder for this process and opens its log; creates both if they are missing. A command that holds the folder only to read or
-    /// append gives it up; where a pipeline runs, this is an error.
+    /// Takes the folder for this process, opens its log and answers other processes through the folder's socket, until the last clone is gone.
+    /// Creates what is missing. A command that holds the folder only to read or append gives it up; where a pipeline runs, this is an error.
     pub fn open(folder: &Path) -> Result<Self, LogError> {
         Self::open_with(folder, Options::default())
     }
 
     pub fn open_with(folder: &Path, options: Options) -> Result<Self, LogError> {
-        Self::open_held(attached::take_over(folder)?, options, None)
+        let log = Self::open_held(attached::take_over(folder)?, options, None)?;
+        log.serve_until(None)?;
+        Ok(log)
     }
 
     /// A log in a folder of its own, deleted with the last clone.
@@ -86,11 +88,7 @@ impl EmbeddedLog {
         Ok(Self { shared: Arc::new(Shared::open(folder, options, temporary)?) })
     }
 
-    /// Answers other processes through the folder's socket, until the last clone is gone.
-    pub fn serve(&self) -> Result<(), LogError> {
-        self.serve_until(None)
-    }
-
+    /// Answers other processes through the folder's socket.
     fn serve_until(&self, give_up: Option<server::GiveUp>) -> Result<(), LogError> {
         let server = server::Server::start(&self.shared, give_up)?;
         *self.shared.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);

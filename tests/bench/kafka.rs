@@ -7,7 +7,7 @@
 mod cluster;
 
 use cluster::{cluster, unique};
-use millstream::io::{Commit, CommitState, Event, FetchLimit, Log, Member, Membership, Position, TopicPartition};
+use millstream::io::{Commit, CommitState, Event, FetchLimit, Log, Membership, Position, TopicPartition};
 use millstream::log::kafka::KafkaLog;
 use millstream::record::RecordsBuilder;
 use millstream::settings::KafkaSettings;

@@ -141,6 +141,7 @@ fn start() -> Cluster {
     Cluster { brokers, _server: Some((child, input)) }
 }
 
+/// Records are kept for ever: by default those with times of long ago, as tests have them, are deleted half a minute after the start.
 fn server_properties(port: u16, controller: u16, data: &Path) -> String {
     let data = data.display();
     format!(
@@ -151,7 +152,8 @@ fn server_properties(port: u16, controller: u16, data: &Path) -> String {
          offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
          transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
          share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
-         transaction.abort.timed.out.transaction.cleanup.interval.ms=500\ngroup.initial.rebalance.delay.ms=0\nlog.cleaner.enable=false\n"
+         transaction.abort.timed.out.transaction.cleanup.interval.ms=500\ngroup.initial.rebalance.delay.ms=0\n\
+         log.retention.ms=-1\n"
     )
 }
 

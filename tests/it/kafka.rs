@@ -332,7 +332,7 @@ fn a_record_of_five_megabytes_passes_where_the_topic_takes_it() {
     let record = builder.finish();
     log.produce(&large, None, &record).expect("the topic takes it");
     let found = read(&log, &large);
-    assert_eq!(found[&0].1, [record.clone()]);
+    assert_eq!(found[&0].1, std::slice::from_ref(&record));
     let error = log.produce(&small, None, &record).expect_err("too large");
     assert!(error.remedy == Remedy::Stop && error.message.contains("max.message.bytes") && error.message.contains(&*small), "{error}");
     // The refused record does not come later, and others go on.

@@ -83,7 +83,8 @@ pub trait Format: Send + Sync {
     /// Splices changes, in their order, into each row's bytes; `base` None = into a new, empty object.
     /// Changes never hold a path and its prefix both for one row, unless both stand in an earlier stage's changes; the later one wins.
     fn encode(&self, base: Option<Indexed<'_>>, rows: usize, changes: &[Change<'_>]) -> Encoded;
-    /// Every leaf of each row: texts, numbers, literals, empty objects and arrays. Rows that are no objects, arrays or leaves of this format have none and are named in the errors.
+    /// Every leaf of each row: texts, numbers, literals, empty objects and arrays. Rows that are no objects, arrays or leaves of this format have
+    /// none and are named in the errors.
     fn leaves(&self, values: Indexed<'_>, rows: usize) -> (Leaves, Vec<FieldError>);
     /// Writes new texts for some entries of `leaves` (as `leaves` gave them for the same rows): entries strictly increasing.
     fn replace_leaves(&self, values: Indexed<'_>, rows: usize, leaves: &Leaves, replaced: &crate::plugin::ReplacedLeaves) -> Column;

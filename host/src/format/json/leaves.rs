@@ -69,12 +69,6 @@ impl Walk<'_> {
             }
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
-            Some(b'-' | b'0'..=b'9') => {
-                self.scan.number()?;
-                self.leaves.values.data.extend_from_slice(self.scan.bytes.get(start..self.scan.at).unwrap_or_default());
-                self.close_leaf(start);
-                Ok(())
-            }
             _ => {
                 self.scan.bare()?;
                 self.leaves.values.data.extend_from_slice(self.scan.bytes.get(start..self.scan.at).unwrap_or_default());

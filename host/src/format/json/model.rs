@@ -263,17 +263,15 @@ impl Tree {
         }
     }
 
-    /// Text and number leaves, in order. Err: some object has a member twice.
+    /// Leaves, in order. Err: some object has a member twice.
     fn leaves(&self, path: &str, all: &mut Vec<(String, Tree)>) -> Result<(), ()> {
         match self {
-            Self::Null | Self::Bool(_) => {}
-            Self::Number(_) | Self::Text(_) => all.push((path.to_owned(), self.clone())),
-            Self::Array(items) => {
+            Self::Array(items) if !items.is_empty() => {
                 for (place, item) in items.iter().enumerate() {
                     item.leaves(&format!("{path}[{place}]"), all)?;
                 }
             }
-            Self::Object(members) => {
+            Self::Object(members) if !members.is_empty() => {
                 for (place, (name, member)) in members.iter().enumerate() {
                     if members[..place].iter().any(|(other, _)| other == name) {
                         return Err(());
@@ -282,6 +280,7 @@ impl Tree {
                     member.leaves(&format!("{path}{dot}{}", Path(vec![name.clone()])), all)?;
                 }
             }
+            _ => all.push((path.to_owned(), self.clone())),
         }
         Ok(())
     }
@@ -482,7 +481,11 @@ fn leaves_agree() {
             return;
         }
         assert!(failed.is_empty(), "{shown}: {failed:?}");
-        assert_eq!((leaves.paths.len(), leaves.values.len(), leaves.spans.len()), (expected.len(), expected.len(), expected.len()));
+        assert_eq!(
+            (leaves.paths.len(), leaves.values.len(), leaves.spans.len()),
+            (expected.len(), expected.len(), expected.len()),
+            "{shown}"
+        );
         for (place, (path, leaf)) in expected.iter().enumerate() {
             assert_eq!(leaves.paths.get(place), path.as_bytes(), "{shown}");
             match leaf {

@@ -1,13 +1,25 @@
-//! `topic`, `produce` and `consume` through the program, on the embedded log.
+//! `topic`, `produce` and `consume` through the program: on the embedded log, and what does not depend on the log also on Kafka.
 
+use crate::cluster::{cluster, unique};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-fn command(folder: &Path, args: &[&str]) -> Command {
+/// Where the topics are.
+#[derive(Clone, Copy, Debug)]
+enum Place<'a> {
+    Folder(&'a Path),
+    Brokers(&'a str),
+}
+
+fn command(place: Place<'_>, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-    command.args(args).arg("--data").arg(folder);
+    command.args(args);
+    match place {
+        Place::Folder(folder) => command.arg("--data").arg(folder),
+        Place::Brokers(brokers) => command.args(["--brokers", brokers]),
+    };
     for name in ["MILLSTREAM_BROKERS", "MILLSTREAM_DATA", "MILLSTREAM_OUTPUT", "MILLSTREAM_CONFIG"] {
         command.env_remove(name);
     }
@@ -15,8 +27,8 @@ fn command(folder: &Path, args: &[&str]) -> Command {
 }
 
 /// Runs a command with this input to its end.
-fn run(folder: &Path, args: &[&str], input: &[u8]) -> Output {
-    let mut child = command(folder, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+fn run(place: Place<'_>, args: &[&str], input: &[u8]) -> Output {
+    let mut child = command(place, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
         // A command that ends before its input does closes it: no failure of the test.
@@ -25,14 +37,14 @@ fn run(folder: &Path, args: &[&str], input: &[u8]) -> Output {
     })
 }
 
-fn ok(folder: &Path, args: &[&str], input: &[u8]) -> String {
-    let output = run(folder, args, input);
+fn ok(place: Place<'_>, args: &[&str], input: &[u8]) -> String {
+    let output = run(place, args, input);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn fails(folder: &Path, args: &[&str], input: &[u8], code: i32) -> String {
-    let output = run(folder, args, input);
+fn fails(place: Place<'_>, args: &[&str], input: &[u8], code: i32) -> String {
+    let output = run(place, args, input);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
     error
@@ -45,7 +57,7 @@ fn json(text: &str) -> Value {
 #[test]
 fn topics_are_created_listed_and_described() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let at = Place::Folder(folder.path());
     assert!(ok(at, &["topic", "list"], b"").contains("no topics yet"));
     assert_eq!(ok(at, &["topic", "create", "ratings", "--partitions", "2"], b""), "created topic ratings with 2 partitions\n");
     assert!(fails(at, &["topic", "create", "ratings"], b"", 6).contains("exists already"));
@@ -66,7 +78,21 @@ fn topics_are_created_listed_and_described() {
 #[test]
 fn what_is_consumed_can_be_produced_again() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    round_trip(Place::Folder(folder.path()), "one", "two");
+}
+
+#[test]
+fn what_is_consumed_from_kafka_can_be_produced_again() {
+    let Some(cluster) = cluster() else { return };
+    let at = Place::Brokers(&cluster.brokers);
+    let (one, two) = (unique("one"), unique("two"));
+    round_trip(at, &one, &two);
+    let error = fails(at, &["produce", &one[..one.len() - 1]], b"{\"value\":1}\n", 6);
+    assert!(error.contains("did you mean"), "{error}");
+    assert!(ok(at, &["topic", "list"], b"").contains(&two));
+}
+
+fn round_trip(at: Place<'_>, one: &str, two: &str) {
     let lines = [
         &b"{\"key\":\"k\",\"value\":{\"a\" : 1.50},\"timestamp\":1700000000000,\"headers\":{\"h\":\"v\",\"n\":null}}\n"[..],
         b"plain\tnot json \xff\n",
@@ -76,30 +102,30 @@ fn what_is_consumed_can_be_produced_again() {
         b"{\"key\":{\"id\":7},\"value\":\"text\"}",
     ]
     .concat();
-    ok(at, &["topic", "create", "one", "--partitions", "3"], b"");
-    ok(at, &["topic", "create", "two", "--partitions", "3"], b"");
-    assert!(ok(at, &["produce", "one"], &lines).starts_with("appended 6 records to one"));
-    let consumed = ok(at, &["consume", "one", "--until-end"], b"");
+    ok(at, &["topic", "create", one, "--partitions", "3"], b"");
+    ok(at, &["topic", "create", two, "--partitions", "3"], b"");
+    assert!(ok(at, &["produce", one], &lines).starts_with(&format!("appended 6 records to {one}")));
+    let consumed = ok(at, &["consume", one, "--until-end"], b"");
     assert_eq!(consumed.lines().count(), 6);
     assert!(
         consumed.contains("\"timestamp\":1700000000000,\"key\":\"k\",\"value\":{\"a\" : 1.50},\"headers\":{\"h\":\"v\",\"n\":null}}"),
         "{consumed}"
     );
-    ok(at, &["produce", "two"], consumed.as_bytes());
-    let mut again: Vec<String> = ok(at, &["consume", "two", "--until-end"], b"").lines().map(str::to_owned).collect();
+    ok(at, &["produce", two], consumed.as_bytes());
+    let mut again: Vec<String> = ok(at, &["consume", two, "--until-end"], b"").lines().map(str::to_owned).collect();
     let mut consumed: Vec<String> = consumed.lines().map(str::to_owned).collect();
     consumed.sort();
     again.sort();
     assert_eq!(again, consumed);
-    let values = ok(at, &["consume", "one", "--until-end", "--values", "--partition", "2"], b"");
-    let described = json(&ok(at, &["topic", "describe", "one", "--output", "json"], b""));
+    let values = ok(at, &["consume", one, "--until-end", "--values", "--partition", "2"], b"");
+    let described = json(&ok(at, &["topic", "describe", one, "--output", "json"], b""));
     assert_eq!(values.lines().count() as i64, described["partitions"][2]["records"].as_i64().unwrap());
 }
 
 #[test]
 fn a_line_that_is_no_record_is_named_and_nothing_is_lost_before_it() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let at = Place::Folder(folder.path());
     let error = fails(at, &["produce", "t"], b"{\"value\":1}\n\n{\"value\":2}\n4111111111111111\n{\"value\":3}\n", 1);
     assert!(error.contains("standard input, line 4") && error.contains("2 records before were appended, nothing after"), "{error}");
     assert!(!error.contains("4111"), "{error}");
@@ -118,7 +144,7 @@ fn a_line_that_is_no_record_is_named_and_nothing_is_lost_before_it() {
 #[test]
 fn consume_begins_and_stops_where_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let at = Place::Folder(folder.path());
     let lines: String =
         (0..3000).map(|number| format!("{{\"value\":{number},\"timestamp\":{}}}\n", 1_700_000_000_000_i64 + number * 1000)).collect();
     ok(at, &["produce", "t"], lines.as_bytes());
@@ -144,8 +170,8 @@ struct Follower {
 }
 
 impl Follower {
-    fn start(folder: &Path) -> Self {
-        let mut child = command(folder, &["consume", "t", "--values"]).stdout(Stdio::piped()).spawn().unwrap();
+    fn start(place: Place<'_>) -> Self {
+        let mut child = command(place, &["consume", "t", "--values"]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -164,7 +190,7 @@ impl Follower {
 #[test]
 fn consume_follows_what_others_append_and_ends_well_when_interrupted() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let at = Place::Folder(folder.path());
     ok(at, &["produce", "t"], b"{\"value\":1}\n");
     // The first holds the folder, the second asks it, as `produce` does.
     let (mut first, mut second) = (Follower::start(at), Follower::start(at));
@@ -180,7 +206,7 @@ fn consume_follows_what_others_append_and_ends_well_when_interrupted() {
 #[test]
 fn consume_ends_quietly_when_nobody_reads_on() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    let at = Place::Folder(folder.path());
     let lines: String = (0..50_000).map(|number| format!("{{\"value\":{number}}}\n")).collect();
     ok(at, &["produce", "t"], lines.as_bytes());
     let mut child = command(at, &["consume", "t"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

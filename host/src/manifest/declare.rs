@@ -148,6 +148,13 @@ fn read_block(report: &Report, node: &Node, file: &str, fields: &mut Vec<Known>,
             && let Some(found) = node.text().and_then(|word| kind_of(word.trim_end_matches('?')))
             && found != kind
         {
+            if !crate::format::json::converts(found, kind) {
+                report.error(
+                    node.span,
+                    format!("there is no conversion from {found} to {kind}"),
+                    "text can become any type; int, float, boolean and json can become text, int and float each other".to_owned(),
+                );
+            }
             from.push((path.clone(), found));
         }
         let line = report.source.place(entry.key_span.start).0;

@@ -183,6 +183,14 @@ sinks:
 }
 
 #[test]
+fn a_declared_conversion_must_exist() {
+    expect(
+        "pipeline: p\nsources: { a: { topic: a, schema: { n: { type: int, from: text }, b: { type: int, from: boolean } } } }\nsinks: [{ from: a, topic: b }]\n",
+        &["2:89 error there is no conversion from boolean to int"],
+    );
+}
+
+#[test]
 fn yaml_mistakes_have_a_place() {
     expect("a: [1\nb: 2\n", &["2:2 error this is not YAML"]);
     expect("a: 1\n\tb: 2\n", &["1:4 error this is not YAML"]);

@@ -29,6 +29,11 @@ impl<P: Plugin> Columns<P> {
     }
 }
 
+/// Opens empty stores and tables on this thread, as a plugin described them; [`Columns::start`] does so itself. What was there is gone.
+pub fn open(description: &Description, tables: &BTreeMap<String, Schema>) {
+    crate::fake::open(description, tables);
+}
+
 /// Puts a row into a table that the plugin reads. Values in the order of the table's fields.
 pub fn put_table_row(table: &str, key: &str, values: Vec<Value>) {
     let put = crate::fake::table(table, |rows| {

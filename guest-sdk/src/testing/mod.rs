@@ -27,7 +27,7 @@ mod columns;
 mod project;
 
 pub use crate::fake::{Line, Rows, Value};
-pub use columns::{Columns, log_lines, put_table_row, store_rows};
+pub use columns::{Columns, log_lines, open, put_table_row, store_rows};
 
 use crate::column::Type;
 use crate::describe::{Description, FieldType, Mistake, Request, Schema};

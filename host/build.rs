@@ -11,7 +11,15 @@ use std::path::{Path, PathBuf};
 
 const PLUGINS: [&str; 5] = ["filter", "map", "mask", "enrich", "aggregate"];
 
-fn main() -> Result<()> {
+fn main() {
+    // Not by `?`: a missing target is no bug to trace back.
+    if let Err(error) = run() {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<()> {
     let root = Path::new(&variable("CARGO_MANIFEST_DIR")?).parent().context("the package has no folder above it")?.to_owned();
     let out = PathBuf::from(variable("OUT_DIR")?);
     for path in ["plugins", "guest-sdk", "wit", "Cargo.lock", "Cargo.toml", "host/build.rs", "host/src/guest_build.rs"] {
@@ -77,7 +85,9 @@ fn build(root: &Path, out: &Path) -> Result<()> {
     let packages = PLUGINS.map(|name| format!("millstream-{name}"));
     let manifest = root.join("Cargo.toml");
     let build = Build { manifest: &manifest, packages: &packages, target_dir: &target_dir, profile: Some("plugin"), locked: true };
-    let folder = build.run(&find_toolchain(|message| println!("cargo::warning={message}"))?)?;
+    let toolchain = find_toolchain(|message| println!("cargo::warning={message}"))
+        .context("the standard plugins cannot be built (MILLSTREAM_PLUGINS_DIR may name a folder of built ones)")?;
+    let folder = build.run(&toolchain)?;
     for (name, package) in PLUGINS.iter().zip(&packages) {
         let file = folder.join(module_file(package));
         let module = std::fs::read(&file).with_context(|| format!("cargo built no {}", file.display()))?;

@@ -2,7 +2,7 @@
 
 use crate::column::{Column, ColumnBuilder, Strings, Type};
 
-/// Headers of every record: record i owns the entries offsets[i] .. offsets[i+1]. Names and values are bytes as they came
+/// Headers of every record: record i owns the entries `offsets[i] .. offsets[i+1]`. Names and values are bytes as they came
 /// (Kafka's headers need not be UTF-8); values may be null.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Headers {

@@ -1,4 +1,4 @@
-//! Write Millstream plugins: records in, records out, typed state.
+#![doc = include_str!("../README.md")]
 
 pub mod column;
 pub mod describe;

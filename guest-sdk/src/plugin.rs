@@ -24,7 +24,7 @@ pub struct Batch {
     pub leaves: Option<Leaves>,
 }
 
-/// Every leaf of each row (texts, numbers, literals, empty objects and arrays): row i owns the entries offsets[i] .. offsets[i+1].
+/// Every leaf of each row (texts, numbers, literals, empty objects and arrays): row i owns the entries `offsets[i] .. offsets[i+1]`.
 #[derive(Clone, Debug, Default)]
 pub struct Leaves {
     pub offsets: Vec<u32>,

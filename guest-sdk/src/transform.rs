@@ -67,3 +67,81 @@ fn parse(request: &str) -> Result<Request, Vec<Mistake>> {
         vec![Mistake { at: String::new(), span: None, message, proposal: None }]
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::describe::Description;
+    use serde_json::json;
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        /// What is done.
+        rules: Vec<Rule>,
+    }
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Rule {
+        #[serde(rename = "a/b")]
+        count: Option<u8>,
+    }
+
+    struct Strict;
+
+    impl Plugin for Strict {
+        const NAME: &'static str = "strict";
+        const VERSION: &'static str = "1";
+        const SUMMARY: &'static str = "";
+        type Config = Config;
+
+        fn describe(_: &Setup<Config>) -> Result<Description, Vec<Mistake>> {
+            Ok(Description::default())
+        }
+
+        fn init(setup: Setup<Config>) -> Result<Self, String> {
+            if setup.config.rules.is_empty() { Err("no rules".to_owned()) } else { Ok(Self) }
+        }
+
+        fn process(&mut self, _: crate::Batch) -> Result<crate::verdict::Verdict, String> {
+            Err("not asked".to_owned())
+        }
+    }
+
+    fn request(config: serde_json::Value) -> String {
+        json!({ "config": config, "input": { "fields": [], "open": true } }).to_string()
+    }
+
+    #[test]
+    fn a_mistake_points_to_its_place() {
+        for (config, at) in [
+            (json!({}), ""),
+            (json!(null), ""),
+            (json!({ "rules": 1 }), "/rules"),
+            (json!({ "rules": [{}, { "a/b": 256 }] }), "/rules/1/a~1b"),
+            (json!({ "rules": [{ "c~d": 1 }] }), "/rules/0/c~0d"),
+            (json!({ "rule": [] }), "/rule"),
+        ] {
+            let mistakes: Vec<Mistake> = serde_json::from_str(&describe_json::<Strict>(&request(config.clone())).unwrap_err()).unwrap();
+            assert_eq!(mistakes[0].at, at, "{config}: {}", mistakes[0].message);
+        }
+        assert!(describe_json::<Strict>(&request(json!({ "rules": [] }))).is_ok());
+    }
+
+    #[test]
+    fn init_says_why_it_does_not_start() {
+        assert_eq!(init_json::<Strict>(&request(json!({ "rules": [] }))).err().unwrap(), "no rules");
+        assert!(init_json::<Strict>(&request(json!({ "rules": 1 }))).err().unwrap().starts_with("with/rules: "));
+        assert!(init_json::<Strict>("{").err().unwrap().contains("does not parse"));
+        assert!(init_json::<Strict>(&request(json!({ "rules": [{}] }))).is_ok());
+    }
+
+    #[test]
+    fn the_schema_of_the_configuration_is_draft_7() {
+        let about: serde_json::Value = serde_json::from_str(&about_json::<Strict>()).unwrap();
+        assert_eq!(about["config"]["$schema"], "http://json-schema.org/draft-07/schema#");
+        assert_eq!(about["config"]["properties"]["rules"]["description"], "What is done.");
+    }
+}

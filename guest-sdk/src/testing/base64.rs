@@ -16,7 +16,7 @@ pub fn encode(bytes: &[u8]) -> String {
 
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let letters = text.trim_end_matches('=').as_bytes();
-    if text.len() % 4 != 0 || text.len() - letters.len() > 2 || letters.len() % 4 == 1 {
+    if !text.len().is_multiple_of(4) || text.len() - letters.len() > 2 || letters.len() % 4 == 1 {
         return None;
     }
     let mut out = Vec::new();

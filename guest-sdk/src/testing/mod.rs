@@ -163,7 +163,7 @@ impl<P: Plugin> Case<P> {
         }
         answers.rejects.sort();
         answers.log = fake::lines().into_iter().map(|line| line.message).collect();
-        answers.stores = (0..description.stores.len() as u32).filter_map(|store| fake::store(store, |rows| project::show(rows))).collect();
+        answers.stores = (0..description.stores.len() as u32).filter_map(|store| fake::store(store, project::show)).collect();
         answers
     }
 }

@@ -243,13 +243,18 @@ fn a_folder_with_a_long_path_has_a_socket_elsewhere() {
 }
 
 #[test]
-fn the_socket_is_for_this_user_alone() {
+fn folder_and_socket_are_for_this_user_alone() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().unwrap();
-    let _holder = attach(folder.path());
-    let socket = std::fs::read_to_string(folder.path().join("socket")).unwrap();
-    let around = std::fs::metadata(Path::new(&socket).parent().unwrap()).unwrap();
-    assert_eq!(around.permissions().mode() & 0o777, 0o700);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    for _ in 0..2 {
+        let _holder = attach(&folder);
+        let socket = std::fs::read_to_string(folder.join("socket")).unwrap();
+        let around = Path::new(&socket).parent().unwrap();
+        assert_eq!((mode(&folder), mode(around)), (0o700, 0o700));
+        std::fs::set_permissions(around, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
 }
 
 #[test]

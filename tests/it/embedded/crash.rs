@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const FOLDER: &str = "MILLSTREAM_TEST_CRASH_FOLDER";
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 8;
 
 /// Bytes of output of a transaction besides the records that are counted: enough for the journal to be written in many pieces.
 const BALLAST: usize = 300_000;
@@ -84,7 +84,7 @@ fn a_journal_cut_at_any_byte_holds_whole_transactions() {
     let bytes = std::fs::read(&journal).unwrap();
     let end = used(&journal);
     let mut counts = std::collections::BTreeSet::new();
-    for round in 0..60 {
+    for round in 0..40 {
         let cut = before + (random(seed, round) % (end - before + 1) as u64) as usize;
         let cut_folder = tempfile::tempdir().unwrap();
         copy_folder(folder.path(), cut_folder.path(), &journal);

@@ -12,6 +12,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 const FORMAT: u32 = 1;
@@ -107,7 +108,9 @@ fn read_host_id(path: &Path) -> Result<Option<String>, FolderError> {
 
 /// Creates the folder if it is missing and checks its format.
 fn prepare(folder: &Path) -> Result<(), FolderError> {
-    std::fs::create_dir_all(folder).map_err(file_error("cannot create the data folder", folder))?;
+    // Records are nobody else's business; a folder that exists keeps the permissions that it has.
+    let create = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    create.map_err(file_error("cannot create the data folder", folder))?;
     let path = folder.join("format");
     match std::fs::read_to_string(&path) {
         // Written whole or not at all, but for a crash between the two steps of a write.

@@ -5,7 +5,7 @@ use super::wire::{self, Answer, Hello, PROTOCOL, Request};
 use super::{EmbeddedLog, Shared, framing};
 use crate::io::{Event, FetchLimit, Log, LogError, TopicPartition};
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,10 +87,9 @@ fn listen(folder: &Path) -> std::io::Result<(UnixListener, PathBuf, Option<tempf
     let run = std::path::absolute(folder)?.join("run");
     let socket = run.join("socket");
     if socket.as_os_str().len() <= MOST_ADDRESS {
-        match std::fs::DirBuilder::new().mode(0o700).create(&run) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&run)?;
+        // Also if it was there before, whoever made it.
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o700))?;
         // Left by a holder that was killed: nobody listens there, for the folder is ours.
         drop(std::fs::remove_file(&socket));
         match UnixListener::bind(&socket) {

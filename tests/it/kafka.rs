@@ -525,6 +525,28 @@ fn pause_keeps_the_place_also_at_the_end() {
 }
 
 #[test]
+fn pause_loses_nothing_of_what_was_fetched_and_not_handed_over() {
+    let log = log!();
+    let topic = topic(&log, "fetched", 1);
+    log.produce(&topic, None, &records(["0", "1", "2", "3", "4", "5"])).expect("produced");
+    let mut member = log.member(&membership(&unique("group"), "host.0", &[&topic])).expect("a member");
+    let partitions = assigned(&mut member);
+    // All are fetched at once, and handed over one at a time.
+    let single = FetchLimit { rows: 1000, bytes: 1 };
+    let mut found = Vec::new();
+    until("all records", || {
+        if let Event::Records(fetched) = member.poll(single, WAIT).expect("a poll") {
+            found.extend(fetched.offsets);
+            member.pause(&partitions).expect("paused");
+            assert!(matches!(member.poll(single, Duration::ZERO).expect("a poll"), Event::Idle), "paused is paused");
+            member.resume(&partitions).expect("resumed");
+        }
+        (found.len() >= 6).then_some(())
+    });
+    assert_eq!(found, [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
 fn rewinding_some_partitions_leaves_the_others_where_they_are() {
     let log = log!();
     let topic = topic(&log, "rewound", 2);

@@ -3,8 +3,8 @@
 //! Rebalancing is eager: `Revoked` names all partitions, the worker commits and releases them, `Assigned` names the new ones. librdkafka waits for
 //! `start` and `release` meanwhile, heartbeats go on.
 //!
-//! The place of each partition is kept here, as the offset behind the last record handed over. librdkafka's own is not used: batch calls move it
-//! one too far at the end of a partition, and `pause` would make that the place to go on from.
+//! The place of each partition is kept here, as the offset behind the last record handed over, and `resume` seeks to it. librdkafka's own place is
+//! not relied on: it runs ahead by what waits in `Fetcher`, and its batch call counts the end of a partition like a record.
 
 use super::config::PATIENCE;
 use super::context::{Context, Rebalance};

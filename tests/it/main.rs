@@ -10,3 +10,4 @@ mod log_contract;
 mod manifest;
 mod new_plugin;
 mod schema;
+mod standard;

@@ -176,7 +176,9 @@ fn writes(stage: &Stage) -> Vec<String> {
     let mut all = Vec::new();
     for output in outputs {
         let prefix = if outputs.len() > 1 { format!("{}: ", output.name) } else { String::new() };
-        let fields = output.fields.iter().map(|field| format!("{prefix}{}: {}", field.path, field.kind));
+        // What is removed in every row stands among the fields too.
+        let written = output.fields.iter().filter(|field| !output.removes.contains(&field.path));
+        let fields = written.map(|field| format!("{prefix}{}: {}", field.path, field.kind));
         let removed = output.removes.iter().map(|path| format!("{prefix}- {path}"));
         let new = (output.base == Base::Replace).then(|| format!("{prefix}a new record"));
         all.extend(new.into_iter().chain(fields).chain(removed));

@@ -300,7 +300,7 @@ fn types_are_followed_from_source_to_sink() {
     // What a stage writes and removes holds for the next.
     expect(
         &with_stages(
-            "- { name: a, plugin: map, with: { writes: { stars: text, new: int }, removes: [name] } }
+            "- { name: a, plugin: map, with: { writes: { stars: text, new: int, name: json }, removes: [name] } }
 - { name: b, plugin: filter, with: { reads: { stars: int } } }
 - { name: c, plugin: filter, with: { reads: { name: text } } }
 - { name: d, plugin: map, with: { base: replace, writes: { n: int } } }

@@ -39,6 +39,9 @@ use scope::{Origin, Slot};
 use source::{Source, Span};
 use vector::{Data, Vector};
 
+/// Of an expression in a reason, characters: a batch may be full of them.
+const LONGEST_QUOTE: usize = 80;
+
 /// A checked expression.
 pub struct Expression {
     node: Node,
@@ -188,7 +191,11 @@ impl Expression {
             let (start, end) = self.spans.get(code.node()).copied().unwrap_or_default();
             let part = self.text.get(start..end).unwrap_or_default();
             let why = code.fault().map_or("no value", fault::Fault::message);
-            RowError { row, reason: format!("`{part}`: {why}") }
+            let reason = match part.char_indices().nth(LONGEST_QUOTE) {
+                Some((end, _)) => format!("`{}...`: {why}", &part[..end]),
+                None => format!("`{part}`: {why}"),
+            };
+            RowError { row, reason }
         };
         faults.into_iter().map(error).collect()
     }

@@ -27,7 +27,11 @@ impl Source {
         }
         match Parser::new().enable_ident_escape_syntax(true).parse_with_source_info(&without_dollars(text)) {
             Ok((expression, info)) => Ok((Self { text: text.to_owned(), info }, expression)),
-            Err(errors) => Err(errors.errors.iter().map(|error| (position(text, error.pos), readable(&error.msg))).collect()),
+            // What the parser says after its first mistake follows from that one.
+            Err(errors) => {
+                let first = errors.errors.first().map(|error| (position(text, error.pos), readable(&error.msg)));
+                Err(vec![first.unwrap_or_else(|| ((0, text.len()), readable("")))])
+            }
         }
     }
 

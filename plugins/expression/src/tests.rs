@@ -185,6 +185,14 @@ fn json_is_looked_into() {
     }
 }
 
+/// A batch may be full of reasons.
+#[test]
+fn a_reason_quotes_the_beginning_of_a_long_expression() {
+    let reason = one(&format!("n + {}", vec!["'äöü'"; 100].join(" + ")), "{\"n\": 1}").unwrap_err();
+    assert!(reason.starts_with("`n + 'ä"), "{reason}");
+    assert!(reason.len() < 200, "{reason}");
+}
+
 /// Infinities cannot be written into a record.
 #[test]
 fn what_is_no_finite_number_is_an_error() {

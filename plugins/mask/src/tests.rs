@@ -158,6 +158,15 @@ fn keys_and_headers() {
     assert!(derived.leaves.is_none());
 }
 
+/// In a key that holds JSON an escape can hide what is looked for.
+#[test]
+fn escapes_in_keys() {
+    let mut mask = start(json!([{ "fields": ["$key"], "email": {} }]), schema(&[], true));
+    let input = Batch { keys: Some(column(Type::Bytes, &[Cell::Blob(br#"{"mail":"jane\u0040b.de"}"#)])), ..batch(&["{}"]) };
+    let verdict = mask.process(input).unwrap();
+    assert_eq!(derived(&verdict).keys.as_ref().unwrap().bytes(0), Some(&br#"{"mail":"***@b.de"}"#[..]));
+}
+
 #[test]
 fn names_in_keys_and_headers_are_rejected() {
     let mut mask = everything();

@@ -131,6 +131,8 @@ fn start() -> Cluster {
     server.arg("kafka.Kafka").arg(&properties);
     let mut watchdog = Command::new("sh");
     watchdog.args(["-c", WATCHDOG, "watchdog"]).arg(&folder).arg(server.get_program()).args(server.get_args());
+    // A group of its own: an interrupt from the terminal must not end the watchdog before its server.
+    std::os::unix::process::CommandExt::process_group(&mut watchdog, 0);
     let mut child = watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
     let input = child.stdin.take().expect("the watchdog's input");
     let brokers = format!("127.0.0.1:{port}");

@@ -7,6 +7,8 @@ pub use millstream_guest::{column, field};
 
 pub mod cli;
 pub mod clock;
+pub mod dry_run;
+pub mod flow;
 pub mod format;
 pub mod guest_build;
 pub mod io;
@@ -16,5 +18,8 @@ pub mod manifest;
 pub mod pipeline;
 pub mod plugin;
 pub mod record;
+pub mod runtime;
 pub mod settings;
 pub mod store;
+pub mod task;
+pub mod worker;

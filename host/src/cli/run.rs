@@ -1,10 +1,241 @@
 //! `millstream run`.
 
-use super::{Context, Outcome};
+use super::{Context, Exit, Failure, Outcome, Output};
+use crate::dry_run::DryRun;
+use crate::io::{Log, Member, TopicPartition};
+use crate::log::embedded::{EmbeddedLog, folder};
+use crate::manifest::{self, Secrets};
+use crate::pipeline::Pipeline;
+use crate::plugin::engine::Engine;
+use crate::record::Records;
+use crate::runtime::{self, Creates, RunError, Summary};
+use crate::task::BatchLimit;
+use crate::worker::{Options, partitions_of};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The pipeline's file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Stop at the ends of the topics as they are now
+    #[arg(long)]
+    until_end: bool,
+    /// Show what would be written, as JSON lines, and commit nothing; implies --until-end
+    #[arg(long)]
+    dry_run: bool,
+    /// Stop after so many records of the sources
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Commit this often
+    #[arg(long, default_value = "100", value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    commit_interval: u64,
+    /// Rows of a batch at most; results do not depend on it
+    #[arg(long, default_value = "1000", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batch_rows: u32,
+}
 
-pub fn run(_args: &Args, _context: &Context) -> Outcome {
-    Err(anyhow::anyhow!("`run` is not here yet").into())
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let loaded = manifest::load(&args.file, &Engine::new()?)?;
+    if !loaded.warnings.0.is_empty() && context.global.output == Output::Text {
+        super::check::print_diagnostics(&loaded.warnings);
+    }
+    let pipeline = loaded.pipeline;
+    let (log, _identity, member) = open(context, &pipeline)?;
+    let creates = match (args.dry_run, &context.connection.brokers) {
+        (true, Some(_)) => Creates::Nothing,
+        (false, Some(_)) => Creates::Declared,
+        (_, None) => Creates::All,
+    };
+    let limit = BatchLimit { rows: args.batch_rows as usize, ..BatchLimit::default() };
+    let setting = runtime::prepare(pipeline, &log, &Secrets::load()?, limit, creates).map_err(failure)?;
+    let options = Options {
+        until_end: args.until_end || args.dry_run,
+        commit_interval: Duration::from_millis(args.commit_interval),
+        limit: args.limit,
+        member,
+        ..Options::default()
+    };
+
+    let interrupted = stop_on_signals()?;
+    let mut status = Status::new(context);
+    let member = args.dry_run.then(|| dry_member(&log, &setting.pipeline)).transpose()?;
+    let (summary, ended) = runtime::run(&setting, &log, member, options, &interrupted, &mut |summary| status.show(summary));
+    status.clear();
+    report(context, &setting.pipeline, &summary, status.started.elapsed());
+    ended.map_err(failure)
+}
+
+/// The log, the lock on this host's name, and the member's name.
+fn open(context: &Context, pipeline: &Pipeline) -> Result<(Arc<dyn Log>, Option<folder::Identity>, String), Failure> {
+    let folder = context.connection.data_folder();
+    let (log, identity): (Arc<dyn Log>, _) = match &context.connection.brokers {
+        Some(_) => {
+            let identity = folder::identity(&folder, &pipeline.name)?;
+            (context.connection.open()?, Some(identity))
+        }
+        None => (Arc::new(EmbeddedLog::open(&folder)?), None),
+    };
+    let host = identity.as_ref().map_or_else(|| "embedded".to_owned(), |identity| identity.host_id.clone());
+    Ok((log, identity, format!("{host}.0")))
+}
+
+/// Raised by SIGINT and SIGTERM: the run commits what it has done and leaves. A second signal ends the process at once.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let raised = Arc::new(AtomicBool::new(false));
+    let told = raised.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if told.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+                tracing::info!("stopping: what is processed is committed first; a second signal ends at once");
+            }
+        });
+    })?;
+    Ok(raised)
+}
+
+/// A member that prints what would be written.
+fn dry_member(log: &Arc<dyn Log>, pipeline: &Pipeline) -> Result<Box<dyn Member>, Failure> {
+    let mut partitions = Vec::new();
+    for source in &pipeline.sources {
+        partitions.extend(partitions_of(&**log, &source.topic)?);
+    }
+    partitions.sort();
+    partitions.dedup();
+    let show = |to: &TopicPartition, records: &Records| {
+        let mut lines = Vec::new();
+        for row in 0..records.len() {
+            let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            let line =
+                serde_json::json!({ "topic": &*to.topic, "key": text(records.keys.bytes(row)), "value": text(records.values.bytes(row)) });
+            lines.extend(format!("{line}\n").into_bytes());
+        }
+        // Whoever closed the other end has seen enough.
+        let _ = std::io::stdout().write_all(&lines);
+    };
+    Ok(Box::new(DryRun::new(log, &pipeline.name, partitions, Box::new(show))?))
+}
+
+fn failure(error: RunError) -> Failure {
+    let exit = match &error {
+        RunError::Record(_) => Exit::Record,
+        RunError::Plugin(_) => Exit::Plugin,
+        RunError::Log(_) => Exit::Log,
+        RunError::Setup(_) => Exit::Failure,
+    };
+    Failure { exit, error: error.into() }
+}
+
+/// A line on the terminal that tells how far the run is.
+struct Status {
+    line: Option<indicatif::ProgressBar>,
+    started: Instant,
+    shown: Instant,
+}
+
+impl Status {
+    fn new(context: &Context) -> Self {
+        let started = Instant::now();
+        let wanted = context.global.output == Output::Text && std::io::stderr().is_terminal();
+        let line = wanted.then(|| {
+            let line = indicatif::ProgressBar::new_spinner();
+            line.set_style(
+                indicatif::ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner()),
+            );
+            line
+        });
+        Self { line, started, shown: started }
+    }
+
+    fn show(&mut self, summary: &Summary) {
+        let Some(line) = &self.line else { return };
+        if self.shown.elapsed() < Duration::from_millis(200) {
+            return;
+        }
+        self.shown = Instant::now();
+        let rate = summary.records as f64 / self.started.elapsed().as_secs_f64();
+        let written: u64 = summary.sinks.iter().sum();
+        line.set_message(format!("{} records in, {written} out, {rate:.0}/s, {} commits", summary.records, summary.commits));
+        line.tick();
+    }
+
+    fn clear(&self) {
+        if let Some(line) = &self.line {
+            line.finish_and_clear();
+        }
+    }
+}
+
+/// What the run did, on standard error for people (standard output may hold records), as JSON for scripts.
+pub(super) fn report(context: &Context, pipeline: &Pipeline, summary: &Summary, took: Duration) {
+    match context.global.output {
+        Output::Json => println!("{}", to_json(pipeline, summary, took)),
+        Output::Text => anstream::eprintln!("{}", to_text(pipeline, summary, took)),
+    }
+}
+
+fn to_json(pipeline: &Pipeline, summary: &Summary, took: Duration) -> serde_json::Value {
+    let stages = pipeline.stages.iter().zip(&summary.stages).map(|(stage, did)| {
+        serde_json::json!({
+            "stage": stage.name, "in": did.rows_in, "out": did.rows_out, "rejected": did.rejected, "late": did.late,
+            "calls": did.calls, "ns_per_record": nanos(did.time, did.rows_in),
+        })
+    });
+    let sinks = pipeline.sinks.iter().zip(&summary.sinks).map(|(sink, rows)| serde_json::json!({ "topic": &*sink.topic, "records": rows }));
+    serde_json::json!({
+        "pipeline": pipeline.name, "records": summary.records, "commits": summary.commits, "seconds": took.as_secs_f64(),
+        "stages": stages.collect::<Vec<_>>(), "sinks": sinks.collect::<Vec<_>>(), "refused": summary.refused,
+    })
+}
+
+pub(super) fn to_text(pipeline: &Pipeline, summary: &Summary, took: Duration) -> String {
+    use comfy_table::{CellAlignment, Table, presets};
+    if summary.records == 0 {
+        return format!("pipeline `{}`: nothing to do: every record of its sources was processed before", pipeline.name);
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["stage", "in", "out", "rejected", "late", "ns/record"]);
+    for (stage, did) in pipeline.stages.iter().zip(&summary.stages) {
+        let numbers = [did.rows_in, did.rows_out, did.rejected, did.late, nanos(did.time, did.rows_in)].map(|number| number.to_string());
+        table.add_row(std::iter::once(stage.name.clone()).chain(numbers));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut text =
+        format!("pipeline `{}`: {} records in {:.2} s, {} commits\n", pipeline.name, summary.records, took.as_secs_f64(), summary.commits);
+    if !pipeline.stages.is_empty() {
+        text.push_str(&format!("{table}\n"));
+    }
+    for (sink, rows) in pipeline.sinks.iter().zip(&summary.sinks) {
+        text.push_str(&format!("-> {}: {rows} records\n", sink.topic));
+    }
+    let refused: u64 = summary.refused.values().sum();
+    if refused > 0 {
+        let codes: Vec<_> = summary.refused.iter().map(|(code, count)| format!("{code} {count}")).collect();
+        text.push_str(&format!("refused: {refused} records ({})\n", codes.join(", ")));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn nanos(time: Duration, rows: u64) -> u64 {
+    time.as_nanos().checked_div(rows.into()).unwrap_or(0) as u64
 }

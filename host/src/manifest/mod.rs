@@ -17,7 +17,7 @@ mod yaml;
 
 pub use case::{Case, Expect, ExpectRecord, Expected, ExpectedValue, Given, GivenRecord, GivenValue, Target};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
-pub use secret::{Secrets, hide_secrets, resolve_secrets, secret_names};
+pub use secret::{Secrets, hide_secrets, resolve_secrets, secret_names, variable};
 pub(crate) use units::start as parse_start;
 
 use crate::pipeline::Pipeline;

@@ -1,1 +1,358 @@
-//! State stores of a task.
+//! State stores of a task: typed rows by key, in layers: the batch under way, the open transaction, the transaction in flight, committed rows in
+//! memory, the log's committed state. Reads see the newest; what is not committed never reaches the log's store.
+
+mod row;
+mod table;
+
+pub use row::Row;
+pub use table::GlobalTable;
+
+use crate::column::{Cell, Column, ColumnBuilder, Strings, Type, Values};
+use crate::io::{CommittedState, LogError, StateWrites};
+use crate::plugin::describe::{Store, Window};
+use crate::plugin::{Found, Page};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+type Key = Vec<u8>;
+type Layer = BTreeMap<Key, Option<Vec<u8>>>;
+
+/// Committed rows kept in memory, bytes of keys and rows.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// A store of a task.
+pub struct StateStore {
+    name: Arc<str>,
+    task: i32,
+    key: Type,
+    fields: Vec<Type>,
+    window: Option<Window>,
+    committed: Arc<dyn CommittedState>,
+    /// Writes of the batch under way: dropped if it fails.
+    batch: Layer,
+    /// Writes since the last commit.
+    open: Layer,
+    /// Writes of the commit in flight.
+    in_flight: Layer,
+    cache: HashMap<Key, Option<Vec<u8>>, foldhash::fast::RandomState>,
+    cache_bytes: usize,
+    /// Every window that starts below is already dropped.
+    dropped_below: i64,
+}
+
+impl StateStore {
+    /// `window`: of the stage, for a store that is windowed.
+    pub fn new(name: &str, task: i32, described: &Store, window: Option<Window>, committed: Arc<dyn CommittedState>) -> Self {
+        Self {
+            name: name.into(),
+            task,
+            key: described.key,
+            fields: described.fields.iter().map(|field| field.kind).collect(),
+            window: window.filter(|_| described.windowed),
+            committed,
+            batch: Layer::new(),
+            open: Layer::new(),
+            in_flight: Layer::new(),
+            cache: HashMap::default(),
+            cache_bytes: 0,
+            dropped_below: i64::MIN,
+        }
+    }
+
+    fn read(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        for layer in [&self.batch, &self.open, &self.in_flight] {
+            if let Some(row) = layer.get(key) {
+                return Ok(row.clone());
+            }
+        }
+        if let Some(row) = self.cache.get(key) {
+            return Ok(row.clone());
+        }
+        let row = self.committed.get(&self.name, self.task, key)?;
+        self.remember(key.to_vec(), row.clone());
+        Ok(row)
+    }
+
+    fn remember(&mut self, key: Key, row: Option<Vec<u8>>) {
+        self.cache_bytes += key.len() + row.as_ref().map_or(0, Vec::len);
+        if self.cache_bytes > CACHE_BYTES {
+            self.cache.clear();
+            self.cache_bytes = key.len() + row.as_ref().map_or(0, Vec::len);
+        }
+        self.cache.insert(key, row);
+    }
+
+    pub fn get_many(&mut self, keys: &Column) -> Result<Found, String> {
+        let rows = rows_of(keys, self.key, &self.name)?;
+        let mut found = row::FoundBuilder::new(&self.fields, rows);
+        for at in 0..rows {
+            let key = self.encoded(keys, at)?;
+            match self.read(&key).map_err(|error| error.message)? {
+                Some(bytes) => found.push(&Row::decode(&bytes, &self.fields).ok_or_else(|| self.broken())?),
+                None => found.absent(),
+            }
+        }
+        Ok(found.finish())
+    }
+
+    pub fn put_many(&mut self, keys: &Column, fields: &[Column]) -> Result<(), String> {
+        let rows = rows_of(keys, self.key, &self.name)?;
+        if fields.len() != self.fields.len() || fields.iter().zip(&self.fields).any(|(column, kind)| column.kind() != *kind) {
+            return Err(format!("the rows of store `{}` have other columns", self.name));
+        }
+        for at in 0..rows {
+            let key = self.encoded(keys, at)?;
+            self.batch.insert(key, Some(row::encode(fields.iter().map(|column| column.cell(at)))));
+        }
+        Ok(())
+    }
+
+    pub fn delete_many(&mut self, keys: &Column) -> Result<(), String> {
+        for at in 0..rows_of(keys, self.key, &self.name)? {
+            let key = self.encoded(keys, at)?;
+            self.batch.insert(key, None);
+        }
+        Ok(())
+    }
+
+    pub fn scan(&mut self, low: &Column, high: &Column, limit: u32) -> Result<Page, String> {
+        if rows_of(low, self.key, &self.name)? != 1 || rows_of(high, self.key, &self.name)? != 1 {
+            return Err("a range has one low and one high key".to_owned());
+        }
+        let (low, high) = (self.encoded(low, 0)?, self.encoded(high, 0)?);
+        let limit = limit as usize;
+        let rows = self.range(&low, &high, limit.saturating_add(1)).map_err(|error| error.message)?;
+        let more = rows.len() > limit;
+        let mut keys = ColumnBuilder::new(self.key, rows.len());
+        let mut found = row::FoundBuilder::new(&self.fields, rows.len());
+        for (key, bytes) in rows.iter().take(limit) {
+            match self.key {
+                Type::Int => keys.int(decode_int(key).ok_or_else(|| self.broken())?),
+                _ => keys.bytes(key),
+            }
+            found.push(&Row::decode(bytes, &self.fields).ok_or_else(|| self.broken())?);
+        }
+        Ok(Page { keys: keys.finish(), fields: found.finish().fields, more })
+    }
+
+    /// Rows with low <= key < high, newest layer first.
+    fn range(&self, low: &[u8], high: &[u8], limit: usize) -> Result<Vec<(Key, Vec<u8>)>, LogError> {
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        let mut changed = Layer::new();
+        for layer in [&self.in_flight, &self.open, &self.batch] {
+            changed.extend(layer.range(low.to_vec()..high.to_vec()).map(|(key, row)| (key.clone(), row.clone())));
+        }
+        // Each deleted row may hide a committed one: read so many more.
+        let hidden = changed.values().filter(|row| row.is_none()).count();
+        let below = self.committed.scan(&self.name, self.task, low, Some(high), limit.saturating_add(hidden))?;
+        let cut = (below.len() == limit.saturating_add(hidden)).then(|| below.last().map(|(key, _)| key.clone())).flatten();
+        let mut rows: BTreeMap<Key, Vec<u8>> = below.into_iter().collect();
+        for (key, row) in changed {
+            match row {
+                // Beyond what was read of the committed rows the order is not known yet.
+                Some(_) if cut.as_ref().is_some_and(|cut| key > *cut) => {}
+                Some(row) => drop(rows.insert(key, row)),
+                None => drop(rows.remove(&key)),
+            }
+        }
+        Ok(rows.into_iter().take(limit).collect())
+    }
+
+    fn encoded(&self, keys: &Column, at: usize) -> Result<Key, String> {
+        match keys.cell(at) {
+            Cell::Int(value) => Ok(encode_int(value).to_vec()),
+            Cell::Text(text) => Ok(text.as_bytes().to_vec()),
+            Cell::Blob(bytes) => Ok(bytes.to_vec()),
+            _ => Err(format!("a key of store `{}` is null", self.name)),
+        }
+    }
+
+    fn broken(&self) -> String {
+        format!(
+            "a row of store `{}` does not have the columns that the plugin describes: was the pipeline changed? start it under another name",
+            self.name
+        )
+    }
+
+    /// Keeps what the batch wrote.
+    pub fn keep_batch(&mut self) {
+        self.open.append(&mut self.batch);
+    }
+
+    /// Drops what the batch wrote.
+    pub fn drop_batch(&mut self) {
+        self.batch.clear();
+    }
+
+    /// Drops everything that is not committed.
+    pub fn abort(&mut self) {
+        self.batch.clear();
+        self.open.clear();
+        self.in_flight.clear();
+        self.cache.clear();
+        self.cache_bytes = 0;
+        self.dropped_below = i64::MIN;
+    }
+
+    /// Drops the rows of windows that `stream_time` has closed, at most a thousand at a time.
+    pub fn expire(&mut self, stream_time: i64) -> Result<(), LogError> {
+        let Some(window) = self.window else { return Ok(()) };
+        let open_from = crate::flow::window::first_open(stream_time, window);
+        if open_from <= self.dropped_below {
+            return Ok(());
+        }
+        let closed = self.range(&encode_int(i64::MIN), &encode_int(open_from), 1000)?;
+        if closed.len() < 1000 {
+            self.dropped_below = open_from;
+        }
+        for (key, _) in closed {
+            self.open.insert(key, None);
+        }
+        Ok(())
+    }
+
+    /// Hands over what is to be committed.
+    pub fn begin_commit(&mut self) -> Option<StateWrites> {
+        if self.open.is_empty() {
+            return None;
+        }
+        self.in_flight = std::mem::take(&mut self.open);
+        let rows = self.in_flight.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+        Some(StateWrites { store: self.name.clone(), task: self.task, rows })
+    }
+
+    /// The commit is through.
+    pub fn committed(&mut self) {
+        for (key, row) in std::mem::take(&mut self.in_flight) {
+            self.remember(key, row);
+        }
+    }
+}
+
+/// The rows of a column of keys, if it is one.
+fn rows_of(keys: &Column, kind: Type, store: &str) -> Result<usize, String> {
+    match &keys.values {
+        Values::Ints(values) if kind == Type::Int => Ok(values.len()),
+        Values::Texts(strings) if kind == Type::Text => Ok(strings.len()),
+        Values::Blobs(strings) if kind == Type::Bytes => Ok(strings.len()),
+        _ => Err(format!("the keys of store `{store}` are of type {kind}, not {}", keys.kind())),
+    }
+}
+
+/// In the order of numbers: sign flipped, big-endian.
+pub fn encode_int(value: i64) -> [u8; 8] {
+    (value as u64 ^ 1 << 63).to_be_bytes()
+}
+
+fn decode_int(key: &[u8]) -> Option<i64> {
+    Some((u64::from_be_bytes(key.try_into().ok()?) ^ 1 << 63) as i64)
+}
+
+/// State of nothing: for pipelines without stores, and for dry runs on empty state.
+pub struct NoState;
+
+impl CommittedState for NoState {
+    fn get(&self, _: &str, _: i32, _: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(None)
+    }
+
+    fn scan(&self, _: &str, _: i32, _: &[u8], _: Option<&[u8]>, _: usize) -> Result<crate::io::StateRows, LogError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Keys as a column of text, for tests and callers that have them one by one.
+pub fn text_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> Column {
+    let mut strings = Strings::default();
+    for key in keys {
+        strings.push(key.as_bytes());
+    }
+    Column { values: Values::Texts(strings), validity: Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::describe::StoreField;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Memory(Mutex<BTreeMap<Key, Vec<u8>>>);
+
+    impl CommittedState for Memory {
+        fn get(&self, _: &str, _: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+            Ok(self.0.lock().unwrap().get(key).cloned())
+        }
+
+        fn scan(&self, _: &str, _: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<crate::io::StateRows, LogError> {
+            let rows = self.0.lock().unwrap();
+            let inside = rows.range(low.to_vec()..).take_while(|(key, _)| high.is_none_or(|high| key.as_slice() < high));
+            Ok(inside.take(limit).map(|(key, row)| (key.clone(), row.clone())).collect())
+        }
+    }
+
+    fn described() -> Store {
+        let fields = vec![StoreField { name: "n".to_owned(), kind: Type::Int, nullable: false }];
+        Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false }
+    }
+
+    fn ints(values: &[i64]) -> Vec<Column> {
+        vec![Column { values: Values::Ints(values.to_vec()), validity: Default::default() }]
+    }
+
+    fn read(store: &mut StateStore, key: &str) -> Option<i64> {
+        let found = store.get_many(&text_keys([key])).unwrap();
+        match found.fields[0].cell(0) {
+            Cell::Int(value) if found.present.get(0) => Some(value),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn layers_are_read_newest_first_and_dropped_alone() {
+        let memory = Arc::new(Memory::default());
+        memory.0.lock().unwrap().insert(b"a".to_vec(), row::encode([Cell::Int(1)].into_iter()));
+        let mut store = StateStore::new("s", 0, &described(), None, memory);
+        assert_eq!(read(&mut store, "a"), Some(1));
+        store.put_many(&text_keys(["a", "b", "b"]), &ints(&[2, 3, 4])).unwrap();
+        assert_eq!((read(&mut store, "a"), read(&mut store, "b")), (Some(2), Some(4)));
+        store.drop_batch();
+        assert_eq!((read(&mut store, "a"), read(&mut store, "b")), (Some(1), None));
+        store.put_many(&text_keys(["a"]), &ints(&[5])).unwrap();
+        store.keep_batch();
+        assert_eq!(store.begin_commit().unwrap().rows.len(), 1);
+        store.delete_many(&text_keys(["a"])).unwrap();
+        assert_eq!(read(&mut store, "a"), None);
+        store.drop_batch();
+        assert_eq!(read(&mut store, "a"), Some(5), "in flight");
+        store.abort();
+        assert_eq!(read(&mut store, "a"), Some(1), "an abort goes back to what is committed");
+    }
+
+    #[test]
+    fn ranges_see_all_layers() {
+        let memory = Arc::new(Memory::default());
+        for key in ["a", "c", "e", "g"] {
+            memory.0.lock().unwrap().insert(key.as_bytes().to_vec(), row::encode([Cell::Int(0)].into_iter()));
+        }
+        let mut store = StateStore::new("s", 0, &described(), None, memory);
+        store.put_many(&text_keys(["b", "e", "z"]), &ints(&[1, 2, 3])).unwrap();
+        store.keep_batch();
+        store.delete_many(&text_keys(["a", "c"])).unwrap();
+        for limit in 1..5 {
+            let page = store.scan(&text_keys(["a"]), &text_keys(["h"]), limit).unwrap();
+            let keys: Vec<_> = (0..limit.min(3) as usize).map(|row| page.keys.cell(row)).collect();
+            assert_eq!(keys, [Cell::Text("b"), Cell::Text("e"), Cell::Text("g")][..keys.len()], "limit {limit}");
+            assert_eq!(page.more, limit < 3, "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn encoded_ints_sort_as_numbers() {
+        let values = [i64::MIN, -2, -1, 0, 1, i64::MAX];
+        assert!(values.is_sorted_by_key(|value| encode_int(*value)));
+        assert!(values.iter().all(|value| decode_int(&encode_int(*value)) == Some(*value)));
+    }
+}

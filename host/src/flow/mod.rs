@@ -1,0 +1,10 @@
+//! A record's way between log and log: source, stages, sinks. `task` walks it top-down.
+
+pub mod batch;
+pub mod key;
+pub mod plan;
+pub mod reject;
+pub mod sink;
+pub mod source;
+pub mod stage;
+pub mod window;

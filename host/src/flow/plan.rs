@@ -1,0 +1,123 @@
+//! What a pipeline needs decoded: one slot for each field and type that some stage reads, and from which sources it is wanted.
+
+use crate::column::Type;
+use crate::field::{Field, Path};
+use crate::format::{Decoder, Format, Wanted};
+use crate::pipeline::{Input, Pipeline};
+use crate::plugin::describe::Base;
+
+/// Where a stage's field comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReadFrom {
+    /// A slot of the batch.
+    Slot(usize),
+    /// The rest of a record, or its window.
+    Pseudo(Field, Type),
+}
+
+/// The fields of a source.
+pub struct SourcePlan {
+    /// By slot; with the conversions that this source declares.
+    pub wanted: Vec<Wanted>,
+    /// The slots that a stage behind this source reads.
+    pub decoded: Vec<usize>,
+    pub decoder: Box<dyn Decoder>,
+    /// The slot of the time field.
+    pub time: Option<usize>,
+    pub format: &'static dyn Format,
+}
+
+/// Slots and where they are read.
+pub struct Plan {
+    pub sources: Vec<SourcePlan>,
+    /// By stage, in the order of `reads`.
+    pub reads: Vec<Vec<ReadFrom>>,
+}
+
+impl Plan {
+    pub fn new(pipeline: &Pipeline) -> Self {
+        let mut slots: Vec<(Path, Type)> = Vec::new();
+        let mut slot_of = |path: &Path, kind: Type| {
+            slots.iter().position(|slot| slot.0 == *path && slot.1 == kind).unwrap_or_else(|| {
+                slots.push((path.clone(), kind));
+                slots.len() - 1
+            })
+        };
+        let reads: Vec<Vec<ReadFrom>> = pipeline
+            .stages
+            .iter()
+            .map(|stage| {
+                let read = |read: &crate::plugin::describe::Read| match &read.path {
+                    Field::Value(path) => ReadFrom::Slot(slot_of(path, read.kind)),
+                    other => ReadFrom::Pseudo(other.clone(), read.kind),
+                };
+                stage.description.reads.iter().map(read).collect()
+            })
+            .collect();
+        let times: Vec<_> =
+            pipeline.sources.iter().map(|source| source.time.as_ref().map(|time| slot_of(&time.field, Type::Int))).collect();
+        let sources = pipeline
+            .sources
+            .iter()
+            .enumerate()
+            .map(|(index, source)| {
+                let mut decoded: Vec<usize> = reached(pipeline, index)
+                    .into_iter()
+                    .flat_map(|stage| &reads[stage])
+                    .filter_map(|read| match read {
+                        ReadFrom::Slot(slot) => Some(*slot),
+                        ReadFrom::Pseudo(..) => None,
+                    })
+                    .chain(times[index])
+                    .collect();
+                decoded.sort_unstable();
+                decoded.dedup();
+                let wanted: Vec<_> = slots
+                    .iter()
+                    .map(|(path, kind)| Wanted {
+                        path: path.clone(),
+                        kind: *kind,
+                        from: source.schema.from.iter().find(|(declared, _)| declared == path).map(|(_, from)| *from),
+                    })
+                    .collect();
+                let format = crate::format::of(source.format);
+                let decoder = format.decoder(&decoded.iter().map(|slot| wanted[*slot].clone()).collect::<Vec<_>>());
+                SourcePlan { wanted, decoded, decoder, time: times[index], format }
+            })
+            .collect();
+        Self { sources, reads }
+    }
+}
+
+/// The stages that see a source's own fields: those behind it, but not behind an output that starts a new object.
+fn reached(pipeline: &Pipeline, source: usize) -> Vec<usize> {
+    let mut seen = vec![false; pipeline.stages.len()];
+    for (index, stage) in pipeline.stages.iter().enumerate() {
+        seen[index] = stage.from.iter().any(|input| match *input {
+            Input::Source(other) => other == source,
+            Input::Stage(earlier, output) => {
+                seen[earlier] && pipeline.stages[earlier].description.outputs.get(output).is_some_and(|output| output.base == Base::Extend)
+            }
+        });
+    }
+    (0..seen.len()).filter(|stage| seen[*stage]).collect()
+}
+
+/// The stages after which nothing is secret any more: all that protect lie before them.
+pub fn exposed(pipeline: &Pipeline) -> Vec<bool> {
+    let count = pipeline.stages.len();
+    let mut before: Vec<Vec<bool>> = Vec::with_capacity(count);
+    for stage in &pipeline.stages {
+        let mut ancestors = vec![false; count];
+        for input in &stage.from {
+            if let Input::Stage(earlier, _) = *input {
+                ancestors[earlier] = true;
+                for (mark, inherited) in ancestors.iter_mut().zip(&before[earlier]) {
+                    *mark |= inherited;
+                }
+            }
+        }
+        before.push(ancestors);
+    }
+    (0..count).map(|stage| (0..count).all(|other| !pipeline.stages[other].protects || before[stage][other])).collect()
+}

@@ -1,0 +1,658 @@
+//! A stage at work: what the plugin asked for is gathered, rows that cannot be read are refused, the plugin answers, the answer becomes batches.
+
+use crate::column::{Bitmap, Column, ColumnBuilder, Type};
+use crate::field::Field;
+use crate::flow::batch::{Base, Batch, GivenKeys, Held, HeldHeaders, Origin, Slot, WriteError, nulls};
+use crate::flow::key;
+use crate::flow::plan::{Plan, ReadFrom, SourcePlan};
+use crate::flow::reject::{Rejected, Shown};
+use crate::flow::source::with_place;
+use crate::flow::window::{self, Assigned};
+use crate::format::{FieldError, Format};
+use crate::pipeline::{KeyFormat, Pipeline, Source, Tombstones};
+use crate::plugin::describe::{self, Part};
+use crate::plugin::{CallError, Derived, FROM_NONE, Found, Input, Instance, Leaves, Outcome, Page, Plugin, Services, Verdict};
+use crate::store::{GlobalTable, StateStore};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+/// What a stage has done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub rejected: u64,
+    /// Rows whose window was closed.
+    pub late: u64,
+    pub calls: u64,
+    /// In the plugin and around it.
+    pub time: Duration,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.rows_in += other.rows_in;
+        self.rows_out += other.rows_out;
+        self.rejected += other.rejected;
+        self.late += other.late;
+        self.calls += other.calls;
+        self.time += other.time;
+    }
+}
+
+/// A plugin's call failed: the whole batch is void.
+#[derive(Debug)]
+pub struct CallFailure {
+    pub stage: usize,
+    pub error: CallError,
+    pub origin: Arc<Origin>,
+    /// The records of the call, first and last; the guilty one alone if the plugin told it.
+    pub rows: (usize, usize),
+}
+
+/// What the stage's plugin may use during a call.
+struct Shared {
+    stores: Vec<StateStore>,
+    tables: Vec<Arc<RwLock<GlobalTable>>>,
+    /// Where the rows of the call come from.
+    place: Option<(Arc<Origin>, Vec<u32>)>,
+}
+
+struct StageServices {
+    shared: Arc<Mutex<Shared>>,
+    pipeline: String,
+    stage: String,
+    topics: Vec<Arc<str>>,
+    /// Whether the plugin's log may be shown.
+    exposed: bool,
+}
+
+pub struct Stage {
+    index: usize,
+    name: String,
+    plugin: Arc<dyn Plugin>,
+    request: Arc<describe::Request>,
+    limits: crate::plugin::Limits,
+    description: Arc<describe::Description>,
+    instance: Option<Box<dyn Instance>>,
+    services: Box<dyn Services>,
+    shared: Arc<Mutex<Shared>>,
+    /// Whether records and reasons at this stage may be shown.
+    exposed: bool,
+    reasons_shown: bool,
+    pub counters: Counters,
+}
+
+impl Stage {
+    /// `request` holds the secrets.
+    pub fn new(
+        pipeline: &Pipeline,
+        index: usize,
+        request: describe::Request,
+        exposed: bool,
+        stores: Vec<StateStore>,
+        tables: Vec<Arc<RwLock<GlobalTable>>>,
+    ) -> Self {
+        let stage = &pipeline.stages[index];
+        let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None }));
+        let reasons_shown = exposed || stage.log_unsafe;
+        let services = StageServices {
+            shared: shared.clone(),
+            pipeline: pipeline.name.clone(),
+            stage: stage.name.clone(),
+            topics: pipeline.sources.iter().map(|source| source.topic.clone()).collect(),
+            exposed: reasons_shown,
+        };
+        Self {
+            index,
+            name: stage.name.clone(),
+            plugin: stage.plugin.clone(),
+            request: Arc::new(request),
+            limits: stage.limits,
+            description: Arc::new(stage.description.clone()),
+            instance: None,
+            services: Box::new(services),
+            shared,
+            exposed,
+            reasons_shown,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Makes an instance if there is none; at the start, so that a plugin which does not load is found before the first record.
+    pub fn prepare(&mut self) -> Result<(), CallError> {
+        if self.instance.is_none() {
+            self.instance = Some(self.plugin.instantiate(&self.request, &self.description, self.limits)?);
+        }
+        Ok(())
+    }
+
+    /// Drops the instance, and with it all that it remembers.
+    pub fn reset(&mut self) {
+        self.instance = None;
+    }
+
+    /// Works on the stage's stores.
+    pub fn stores<T>(&mut self, work: impl FnOnce(&mut [StateStore]) -> T) -> T {
+        work(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).stores)
+    }
+
+    /// Sends a batch through the plugin; answers with a batch for each output.
+    pub fn run(
+        &mut self,
+        mut batch: Batch,
+        plan: &Plan,
+        source: &Source,
+        rejected: &mut Vec<Rejected>,
+    ) -> Result<Vec<Option<Batch>>, CallFailure> {
+        let description = self.description.clone();
+        let source_plan = &plan.sources[batch.origin.source];
+        let format = source_plan.format;
+        self.counters.rows_in += batch.rows as u64;
+
+        let mut windows = None;
+        if let Some(window) = description.window {
+            let assigned = window::assign(&batch, window);
+            self.counters.late += assigned.late_rows as u64;
+            if assigned.late_rows > 0 {
+                batch = batch.without(&assigned.late);
+                windows = Some(window::assign(&batch, window));
+            } else {
+                windows = Some(assigned);
+            }
+        }
+
+        // Tombstones go around plugins that do not ask for them.
+        let split = source.tombstones != Tombstones::Deliver && !description.tombstones && batch.may_hold_tombstones();
+        let tombstones: Vec<u32> =
+            if split { (0..batch.rows as u32).filter(|row| batch.is_tombstone(*row as usize)).collect() } else { Vec::new() };
+
+        if description.leaves || description.parts.contains(&Part::Value) {
+            let (whole, errors) = batch.materialize(format);
+            self.refuse_writes(errors, &batch.origin, rejected);
+            batch = whole;
+        }
+        self.refresh(&mut batch, plan, source_plan, rejected);
+
+        let mut refused = Bitmap::default();
+        for row in &tombstones {
+            refused.set(*row as usize);
+        }
+        let mut reasons: Vec<(usize, &'static str, String)> = Vec::new();
+        self.check_reads(&batch, plan, &mut refused, &mut reasons);
+        let pseudo = self.pseudo(&batch, source, windows.as_ref(), &mut refused, &mut reasons);
+        self.refuse(&batch, format, reasons, rejected);
+
+        // `live` are the rows that the plugin sees.
+        let selection: Option<Vec<u32>> =
+            refused.any(batch.rows).then(|| (0..batch.rows as u32).filter(|row| !refused.get(*row as usize)).collect());
+        let pseudo: Vec<Option<Column>> = match &selection {
+            None => pseudo,
+            Some(rows) => pseudo.into_iter().map(|column| column.map(|column| column.gather(rows))).collect(),
+        };
+        let mut live = match &selection {
+            None => batch.clone(),
+            Some(rows) => batch.select(rows.clone()),
+        };
+        let passing = |batch: &Batch| (!tombstones.is_empty()).then(|| batch.select(tombstones.clone()));
+        if live.rows == 0 {
+            let passing = passing(&batch);
+            self.counters.rows_out += passing.as_ref().map_or(0, |batch| batch.rows as u64);
+            return Ok(description.outputs.iter().map(|output| passing.clone().filter(|_| extends(output))).collect());
+        }
+
+        let mut leaves = None;
+        if description.leaves {
+            let Base::Value(values) = &live.base else { unreachable!("the batch was materialized") };
+            let (mut found, errors) = format.leaves(values.view(), live.rows);
+            if !errors.is_empty() {
+                let mut failed = Bitmap::default();
+                for error in &errors {
+                    failed.set(error.row as usize);
+                }
+                let reasons = errors.into_iter().map(|error| (error.row as usize, error.code, with_place(&error.message, error.at)));
+                self.refuse(&live, format, reasons.collect(), rejected);
+                live = live.without(&failed);
+                let Base::Value(values) = &live.base else { unreachable!("the batch was materialized") };
+                found = format.leaves(values.view(), live.rows).0;
+                if live.rows == 0 {
+                    let passing = passing(&batch);
+                    return Ok(description.outputs.iter().map(|output| passing.clone().filter(|_| extends(output))).collect());
+                }
+            }
+            leaves = Some(found);
+        }
+
+        let verdict = self.call(&live, plan, &pseudo, leaves.as_ref())?;
+        self.counters.calls += 1;
+
+        let mut gone = Bitmap::default();
+        if !verdict.rejects.is_empty() {
+            let mut reasons = Vec::with_capacity(verdict.rejects.len());
+            for reject in verdict.rejects {
+                gone.set(reject.row as usize);
+                let reason = if self.reasons_shown { reject.reason } else { "withheld: no stage before has masked the record".to_owned() };
+                reasons.push((reject.row as usize, "rejected", reason));
+            }
+            self.refuse(&live, format, reasons, rejected);
+        }
+        let outputs = self.apply(verdict.outcome, &live, &gone, leaves.as_ref(), source_plan);
+        let passing = passing(&batch);
+        let mut whole = Vec::with_capacity(outputs.len());
+        for (output, described) in outputs.into_iter().zip(&description.outputs) {
+            let parts: Vec<_> = output.into_iter().chain(passing.clone().filter(|_| extends(described))).collect();
+            let origin = batch.origin.clone();
+            let (merged, errors) = Batch::merge(parts, format, &source_plan.wanted);
+            self.refuse_writes(errors, &origin, rejected);
+            self.counters.rows_out += merged.as_ref().map_or(0, |batch| batch.rows as u64);
+            whole.push(merged);
+        }
+        Ok(whole)
+    }
+
+    /// Brings stale slots that this stage reads up to date.
+    fn refresh(&mut self, batch: &mut Batch, plan: &Plan, source: &SourcePlan, rejected: &mut Vec<Rejected>) {
+        let stale: Vec<usize> = plan.reads[self.index]
+            .iter()
+            .filter_map(|read| match read {
+                ReadFrom::Slot(slot) if matches!(batch.fields[*slot], Slot::Stale) => Some(*slot),
+                _ => None,
+            })
+            .collect();
+        if stale.is_empty() {
+            return;
+        }
+        let (whole, errors) = batch.materialize(source.format);
+        self.refuse_writes(errors, &batch.origin, rejected);
+        *batch = whole;
+        batch.decode(source.format, &source.wanted, &stale);
+    }
+
+    /// Marks rows with a field that could not be decoded, or is required and missing.
+    fn check_reads(&self, batch: &Batch, plan: &Plan, refused: &mut Bitmap, reasons: &mut Vec<(usize, &'static str, String)>) {
+        for (read, described) in plan.reads[self.index].iter().zip(&self.description.reads) {
+            let ReadFrom::Slot(slot) = read else { continue };
+            match &batch.fields[*slot] {
+                Slot::Held(held) => {
+                    if held.errors.is_none() && !(described.required && !held.column.validity.0.is_empty()) {
+                        continue;
+                    }
+                    for row in 0..batch.rows {
+                        if refused.get(row) {
+                            continue;
+                        }
+                        if let Some(FieldError { code, message, at, .. }) = held.error(row) {
+                            refused.set(row);
+                            reasons.push((row, code, with_place(&format!("field `{}`: {message}", described.path), *at)));
+                        } else if described.required && held.column.is_null(held.view().row(row)) {
+                            refused.set(row);
+                            reasons.push((row, "missing_field", format!("the required field `{}` is missing", described.path)));
+                        }
+                    }
+                }
+                _ if described.required => {
+                    for row in (0..batch.rows).filter(|row| !refused.get(*row)).collect::<Vec<_>>() {
+                        refused.set(row);
+                        reasons.push((row, "missing_field", format!("the required field `{}` is missing", described.path)));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The columns of pseudo-fields, in the batch's rows; None where a slot is read.
+    fn pseudo(
+        &self,
+        batch: &Batch,
+        source: &Source,
+        windows: Option<&Assigned>,
+        refused: &mut Bitmap,
+        reasons: &mut Vec<(usize, &'static str, String)>,
+    ) -> Vec<Option<Column>> {
+        let reads = self.description.reads.iter();
+        reads
+            .map(|read| {
+                let mut builder = ColumnBuilder::new(read.kind, batch.rows);
+                let number = |builder: &mut ColumnBuilder, value: i64| match read.kind {
+                    Type::Int => builder.int(value),
+                    Type::Float => builder.float(value as f64),
+                    Type::Text | Type::Json => builder.bytes(value.to_string().as_bytes()),
+                    _ => builder.null(),
+                };
+                match &read.path {
+                    Field::Value(_) => return None,
+                    Field::Key => {
+                        let format = batch.keys.as_ref().map_or(source.key, |keys| keys.format);
+                        for row in 0..batch.rows {
+                            if let Err(message) = key::read(batch.key(row), format, read.kind, &mut builder) {
+                                builder.null();
+                                if !refused.get(row) {
+                                    refused.set(row);
+                                    reasons.push((row, "wrong_type", message.to_owned()));
+                                }
+                            } else if read.required && batch.key(row).is_none() && !refused.get(row) {
+                                refused.set(row);
+                                reasons.push((row, "missing_field", "the record has no key".to_owned()));
+                            }
+                        }
+                    }
+                    Field::Timestamp => (0..batch.rows).for_each(|row| number(&mut builder, batch.time(row))),
+                    Field::Partition => {
+                        (0..batch.rows).for_each(|row| number(&mut builder, batch.origin.partitions[batch.origin_row(row)].into()));
+                    }
+                    Field::Offset => (0..batch.rows).for_each(|row| number(&mut builder, batch.origin.offsets[batch.origin_row(row)])),
+                    Field::Topic => (0..batch.rows).for_each(|_| match read.kind {
+                        Type::Text => builder.bytes(source.topic.as_bytes()),
+                        _ => builder.null(),
+                    }),
+                    Field::Header(name) => {
+                        let (headers, index) = batch.headers();
+                        for row in 0..batch.rows {
+                            let at = index.as_ref().map_or(row, |index| index[row] as usize);
+                            let value = headers.last(at, name.as_bytes()).flatten();
+                            match (value, read.kind) {
+                                (Some(bytes), Type::Bytes) => builder.bytes(bytes),
+                                (Some(bytes), Type::Text) if std::str::from_utf8(bytes).is_ok() => builder.bytes(bytes),
+                                (Some(_), _) => {
+                                    builder.null();
+                                    if !refused.get(row) {
+                                        refused.set(row);
+                                        reasons.push((row, "wrong_type", format!("`{}` is not UTF-8", read.path)));
+                                    }
+                                }
+                                (None, _) => builder.null(),
+                            }
+                        }
+                    }
+                    Field::WindowStart | Field::WindowEnd => match windows {
+                        Some(windows) => return Some(windows.column(read.path == Field::WindowEnd)),
+                        None => return Some(nulls(read.kind, batch.rows)),
+                    },
+                }
+                Some(builder.finish())
+            })
+            .collect()
+    }
+
+    fn call(&mut self, live: &Batch, plan: &Plan, pseudo: &[Option<Column>], leaves: Option<&Leaves>) -> Result<Verdict, CallFailure> {
+        let fields: Vec<Arc<Column>> = plan.reads[self.index]
+            .iter()
+            .zip(pseudo)
+            .zip(&self.description.reads)
+            .map(|((read, pseudo), described)| match (read, pseudo) {
+                (ReadFrom::Slot(slot), _) => match &live.fields[*slot] {
+                    Slot::Held(held) => held.gathered(),
+                    _ => Arc::new(nulls(described.kind, live.rows)),
+                },
+                (_, Some(column)) => Arc::new(column.clone()),
+                (_, None) => Arc::new(nulls(described.kind, live.rows)),
+            })
+            .collect();
+        let fields: Vec<&Column> = fields.iter().map(|column| &**column).collect();
+        let parts = &self.description.parts;
+        let keys = parts.contains(&Part::Key).then(|| match &live.keys {
+            Some(keys) => keys.held.gathered(),
+            None => Held { column: Arc::new(live.origin.records.keys.clone()), index: live.from.clone(), errors: None }.gathered(),
+        });
+        let values = parts.contains(&Part::Value).then(|| match &live.base {
+            Base::Value(held) => held.gathered(),
+            Base::Empty => Arc::new(nulls(Type::Bytes, live.rows)),
+        });
+        let headers = parts.contains(&Part::Headers).then(|| {
+            let (headers, index) = live.headers();
+            let mut headers = match index {
+                None => headers.clone(),
+                Some(index) => headers.gather(index),
+            };
+            if headers.offsets.is_empty() {
+                headers.offsets = vec![0; live.rows + 1];
+            }
+            headers
+        });
+        let timestamps: Vec<i64> = (0..live.rows).map(|row| live.time(row)).collect();
+        let input = Input {
+            rows: live.rows,
+            stream_time: live.origin.stream_times[live.origin_row(0)],
+            timestamps: &timestamps,
+            fields: &fields,
+            keys: keys.as_deref(),
+            values: values.as_deref(),
+            headers: headers.as_ref(),
+            leaves,
+        };
+        let from: Vec<u32> = (0..live.rows).map(|row| live.origin_row(row) as u32).collect();
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).place = Some((live.origin.clone(), from));
+        let mut result = self.prepare().and_then(|()| match &mut self.instance {
+            Some(instance) => instance.call(&input, &mut self.services),
+            None => Err(CallError::Trapped("there is no instance".to_owned())),
+        });
+        if matches!(result, Err(CallError::OutOfTime(_))) {
+            // A call that ran out of time is run once more before anyone is blamed.
+            tracing::warn!(stage = self.name, "a call ran out of CPU time and is run once more");
+            self.reset();
+            self.stores(|stores| stores.iter_mut().for_each(StateStore::drop_batch));
+            result = self.prepare().and_then(|()| match &mut self.instance {
+                Some(instance) => instance.call(&input, &mut self.services),
+                None => Err(CallError::Trapped("there is no instance".to_owned())),
+            });
+        }
+        result.map_err(|error| {
+            self.reset();
+            let rows = match &error {
+                CallError::Panicked { row: Some(row), .. } if (*row as usize) < live.rows => {
+                    let row = live.origin_row(*row as usize);
+                    (row, row)
+                }
+                _ => (live.origin_row(0), live.origin_row(live.rows - 1)),
+            };
+            let error = match error {
+                CallError::Panicked { message, row } if !self.reasons_shown => {
+                    // The place is the plugin's; the message may quote the record.
+                    let place = message.rsplit_once(", at ").map_or("an unknown place", |(_, place)| place);
+                    CallError::Panicked { message: format!("message withheld (`log: unsafe` shows it), at {place}"), row }
+                }
+                CallError::Failed(_) if !self.reasons_shown => CallError::Failed("message withheld (`log: unsafe` shows it)".to_owned()),
+                other => other,
+            };
+            CallFailure { stage: self.index, error, origin: live.origin.clone(), rows }
+        })
+    }
+
+    /// Turns the plugin's outcome into a batch for each output.
+    fn apply(&self, outcome: Outcome, live: &Batch, gone: &Bitmap, leaves: Option<&Leaves>, source: &SourcePlan) -> Vec<Option<Batch>> {
+        let mut outputs: Vec<Option<Batch>> = vec![None; self.description.outputs.len()];
+        match outcome {
+            Outcome::All if gone.0.is_empty() => outputs[0] = Some(live.clone()),
+            Outcome::All => outputs[0] = Some(live.without(gone)),
+            Outcome::Select(rows) => outputs[0] = Some(live.select(rows)),
+            Outcome::Derive(derived) => {
+                for derived in derived {
+                    let output = derived.output;
+                    outputs[output] = Some(self.derive(derived, live, leaves, source));
+                }
+            }
+        }
+        outputs.into_iter().map(|output| output.filter(|batch| batch.rows > 0)).collect()
+    }
+
+    fn derive(&self, derived: Derived, live: &Batch, leaves: Option<&Leaves>, source: &SourcePlan) -> Batch {
+        let output = &self.description.outputs[derived.output];
+        let mut edited;
+        let mut from = live;
+        if let (Some(replaced), Some(leaves)) = (&derived.leaves, leaves)
+            && let Base::Value(held) = &live.base
+            && !replaced.entries.is_empty()
+        {
+            let values = source.format.replace_leaves(held.view(), live.rows, leaves, replaced);
+            let mut changed: Vec<u32> =
+                replaced.entries.iter().map(|entry| leaves.offsets.partition_point(|offset| offset <= entry) as u32 - 1).collect();
+            changed.dedup();
+            edited = live.clone();
+            edited.replace_values(values, &changed, source.format, &source.wanted);
+            from = &edited;
+        }
+        // A row from none stands with the row before it, for order and provenance.
+        let mut last = 0;
+        let rows: Vec<u32> = derived
+            .source
+            .iter()
+            .map(|row| {
+                if *row != FROM_NONE {
+                    last = *row;
+                }
+                last
+            })
+            .collect();
+        let same = rows.len() == from.rows && rows.iter().enumerate().all(|(at, row)| at as u32 == *row);
+        let mut batch = if same { from.clone() } else { from.select(rows) };
+        if output.base == describe::Base::Replace {
+            batch.base = Base::Empty;
+            batch.changes.clear();
+            batch.tombstones = None;
+            batch.fields.iter_mut().for_each(|slot| *slot = Slot::Missing);
+        }
+        if let Some(values) = derived.values {
+            batch.base = Base::Value(Held::new(values));
+            batch.changes.clear();
+            batch.tombstones = None;
+            batch.fields.iter_mut().for_each(|slot| *slot = Slot::Stale);
+        }
+        for (written, field) in derived.fields.into_iter().zip(&output.fields) {
+            if let Field::Value(path) = &field.path {
+                let path = Arc::new(path.clone());
+                batch.write(&path, self.index, written.column, written.kept, written.removed, &source.wanted);
+            }
+        }
+        if !derived.tombstones.0.is_empty() && derived.tombstones.any(batch.rows) {
+            let mut marks = derived.tombstones;
+            for row in (0..batch.rows).filter(|row| batch.is_tombstone(*row)).collect::<Vec<_>>() {
+                marks.set(row);
+            }
+            batch.tombstones = Some((Arc::new(marks), None));
+        }
+        if let Some(keys) = derived.keys {
+            // What a plugin writes stands for itself: text, or bytes of its own making.
+            let format = if output.base == describe::Base::Extend { live.keys.as_ref().map(|keys| keys.format) } else { None };
+            batch.keys = Some(GivenKeys { held: Held::new(keys), format: format.unwrap_or(KeyFormat::Text) });
+        }
+        if let Some(headers) = derived.headers {
+            batch.headers = Some(HeldHeaders { headers: Arc::new(headers), index: None });
+        }
+        if let Some(times) = derived.timestamps {
+            batch.times = Some((Arc::new(times), None));
+        }
+        batch
+    }
+
+    /// Records rows that are refused before or by the plugin, as they stand.
+    fn refuse(
+        &mut self,
+        batch: &Batch,
+        format: &dyn Format,
+        mut reasons: Vec<(usize, &'static str, String)>,
+        rejected: &mut Vec<Rejected>,
+    ) {
+        if reasons.is_empty() {
+            return;
+        }
+        self.counters.rejected += reasons.len() as u64;
+        reasons.sort_by_key(|(row, ..)| *row);
+        let rows = batch.select(reasons.iter().map(|(row, ..)| *row as u32).collect());
+        let encoded = self.exposed.then(|| rows.encode(format));
+        for (at, (_, code, reason)) in reasons.into_iter().enumerate() {
+            let shown = encoded
+                .as_ref()
+                .filter(|(_, errors)| !errors.iter().any(|failure| failure.error.row as usize == at))
+                .map(|(values, _)| Shown::of(&rows, values, at));
+            rejected.push(Rejected {
+                origin: batch.origin.clone(),
+                origin_row: rows.origin_row(at),
+                stage: Some(self.index),
+                code,
+                reason,
+                shown,
+            });
+        }
+    }
+
+    /// Records rows whose changes, made by this or an earlier stage, cannot be written.
+    fn refuse_writes(&mut self, errors: Vec<WriteError>, origin: &Arc<Origin>, rejected: &mut Vec<Rejected>) {
+        self.counters.rejected += errors.len() as u64;
+        rejected.extend(write_errors(errors, origin));
+    }
+}
+
+/// Rows whose changes cannot be written, each put to the stage that made them.
+pub fn write_errors(errors: Vec<WriteError>, origin: &Arc<Origin>) -> impl Iterator<Item = Rejected> {
+    errors.into_iter().map(|failure| Rejected {
+        origin: origin.clone(),
+        origin_row: failure.origin_row,
+        stage: failure.stage,
+        code: failure.error.code,
+        reason: with_place(&failure.error.message, failure.error.at),
+        shown: None,
+    })
+}
+
+fn extends(output: &describe::Output) -> bool {
+    output.base == describe::Base::Extend
+}
+
+impl StageServices {
+    fn with<T>(&self, work: impl FnOnce(&mut Shared) -> T) -> T {
+        work(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn store<T>(&self, store: u32, work: impl FnOnce(&mut StateStore) -> Result<T, String>) -> Result<T, String> {
+        self.with(|shared| match shared.stores.get_mut(store as usize) {
+            Some(store) => work(store),
+            None => Err(format!("there is no store {store}: `describe` names {}", shared.stores.len())),
+        })
+    }
+}
+
+impl Services for StageServices {
+    fn get_many(&mut self, store: u32, keys: &Column) -> Result<Found, String> {
+        self.store(store, |store| store.get_many(keys))
+    }
+
+    fn put_many(&mut self, store: u32, keys: Column, fields: Vec<Column>) -> Result<(), String> {
+        self.store(store, |store| store.put_many(&keys, &fields))
+    }
+
+    fn delete_many(&mut self, store: u32, keys: Column) -> Result<(), String> {
+        self.store(store, |store| store.delete_many(&keys))
+    }
+
+    fn scan(&mut self, store: u32, low: &Column, high: &Column, limit: u32) -> Result<Page, String> {
+        self.store(store, |store| store.scan(low, high, limit))
+    }
+
+    fn lookup(&mut self, table: u32, _rows: &[u32], keys: &Column) -> Result<Found, String> {
+        self.with(|shared| match shared.tables.get(table as usize) {
+            Some(table) => table.read().unwrap_or_else(PoisonError::into_inner).lookup(keys),
+            None => Err(format!("there is no table {table}: `describe` names {}", shared.tables.len())),
+        })
+    }
+
+    fn log(&mut self, level: u8, row: Option<u32>, message: &str) {
+        let place = row.and_then(|row| {
+            self.with(|shared| {
+                let (origin, from) = shared.place.as_ref()?;
+                let row = *from.get(row as usize)? as usize;
+                Some((self.topics.get(origin.source)?.clone(), origin.partitions[row], origin.offsets[row]))
+            })
+        });
+        let place = place.map(|(topic, partition, offset)| format!("{topic}/{partition}@{offset}")).unwrap_or_default();
+        let message = if self.exposed { message } else { "message withheld (`log: unsafe` shows it)" };
+        let (pipeline, stage) = (&self.pipeline, &self.stage);
+        match level {
+            0 => tracing::trace!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
+            1 => tracing::debug!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
+            2 => tracing::info!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
+            3 => tracing::warn!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
+            _ => tracing::error!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
+        }
+    }
+}

@@ -1,0 +1,608 @@
+//! A task: one partition number of a pipeline's sources (or all of them), with its stages and stores. It takes records in order, sends them
+//! through the stages, and hands over what is to be appended. Everything it does is a function of its records: the clock
+//! is asked only for the figures of `Counters`.
+
+use crate::flow::batch::Batch;
+use crate::flow::plan::{self, Plan, SourcePlan};
+use crate::flow::reject::{self, Place, Rejected};
+use crate::flow::sink::Sink;
+use crate::flow::source::{self, Taken};
+use crate::flow::stage::{CallFailure, Counters, Stage, write_errors};
+use crate::io::{CommittedState, Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
+use crate::pipeline::{self, Pipeline, Policy};
+use crate::plugin::describe;
+use crate::record::{Records, RecordsBuilder};
+use crate::store::{GlobalTable, StateStore};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, RwLock};
+
+/// How much one batch holds.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimit {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+impl Default for BatchLimit {
+    fn default() -> Self {
+        Self { rows: 1000, bytes: 1 << 20 }
+    }
+}
+
+/// What every task of a pipeline shares.
+pub struct Setting {
+    pub pipeline: Pipeline,
+    pub plan: Plan,
+    /// By stage, with secrets.
+    pub requests: Vec<describe::Request>,
+    pub tables: Vec<Arc<RwLock<GlobalTable>>>,
+    /// None for a pipeline without stores.
+    pub state: Option<Arc<dyn CommittedState>>,
+    /// Partitions and largest message of every topic that is written.
+    pub topics: HashMap<Arc<str>, (i32, Option<usize>)>,
+    pub limit: BatchLimit,
+}
+
+/// A partition that a task reads.
+struct Queue {
+    source: usize,
+    from: TopicPartition,
+    /// Fetched and not yet taken; the first one from row `taken` on.
+    waiting: VecDeque<Fetched>,
+    taken: usize,
+    rows: usize,
+    /// The offset behind the last record taken, or the end that was told.
+    position: Option<i64>,
+    /// The end of the partition, when it was told and nothing came since.
+    end: Option<i64>,
+    /// Records from this offset on are not for this run (`--until-end`).
+    until: Option<i64>,
+    /// The position moved since the last commit.
+    moved: bool,
+}
+
+/// What came of a batch.
+#[derive(Default)]
+pub struct Produced {
+    pub appends: Vec<(TopicPartition, Records)>,
+    pub rows: usize,
+    pub rejected: u64,
+}
+
+/// Why a task cannot go on. What it did before stands, and can be committed.
+#[derive(Debug)]
+pub enum Stop {
+    /// A plugin failed on a batch.
+    Call(Box<CallFailure>),
+    /// A record was refused and the policy is `fail`.
+    Record(Box<Rejected>),
+    Log(LogError),
+}
+
+pub struct Task {
+    pub number: i32,
+    setting: Arc<Setting>,
+    queues: Vec<Queue>,
+    stages: Vec<Stage>,
+    sinks: Vec<Sink>,
+    stream_time: i64,
+    /// Refused records by code, since the start.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// A record that stops the task: what lies before it is processed first.
+    failed: Option<Stop>,
+    /// The task met a failure: nothing behind it counts as passed.
+    halted: bool,
+}
+
+impl Task {
+    pub fn new(number: i32, setting: Arc<Setting>) -> Self {
+        let pipeline = &setting.pipeline;
+        let exposed = plan::exposed(pipeline);
+        let stages = pipeline
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(index, stage)| {
+                let description = &stage.description;
+                let stores = setting.state.iter().flat_map(|state| {
+                    stage
+                        .stores
+                        .iter()
+                        .zip(&description.stores)
+                        .map(|(name, described)| StateStore::new(name, number, described, description.window, state.clone()))
+                });
+                let tables = stage.tables.iter().map(|table| setting.tables[*table].clone()).collect();
+                Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores.collect(), tables)
+            })
+            .collect();
+        let sinks = pipeline
+            .sinks
+            .iter()
+            .map(|sink| {
+                let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
+                Sink::new(sink.clone(), partitions, max)
+            })
+            .collect();
+        Self {
+            number,
+            setting,
+            queues: Vec::new(),
+            stages,
+            sinks,
+            stream_time: i64::MIN,
+            refused: BTreeMap::new(),
+            failed: None,
+            halted: false,
+        }
+    }
+
+    /// Loads every plugin, before the first record.
+    pub fn prepare(&mut self) -> Result<(), (usize, crate::plugin::CallError)> {
+        for (index, stage) in self.stages.iter_mut().enumerate() {
+            stage.prepare().map_err(|error| (index, error))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a partition, read from `position` on.
+    pub fn add(&mut self, source: usize, from: TopicPartition, position: &Position, until: Option<i64>) {
+        self.stream_time = self.stream_time.max(stream_time_of(&position.metadata));
+        self.queues.push(Queue {
+            source,
+            from,
+            waiting: VecDeque::new(),
+            taken: 0,
+            rows: 0,
+            position: Some(position.offset),
+            end: None,
+            until,
+            moved: false,
+        });
+        self.queues.sort_by(|a, b| (a.source, &a.from).cmp(&(b.source, &b.from)));
+    }
+
+    pub fn partitions(&self) -> Vec<TopicPartition> {
+        self.queues.iter().map(|queue| queue.from.clone()).collect()
+    }
+
+    pub fn reads(&self, from: &TopicPartition) -> bool {
+        self.queues.iter().any(|queue| queue.from == *from)
+    }
+
+    /// Rows that wait in the queue of a partition.
+    pub fn waiting(&self, from: &TopicPartition) -> usize {
+        self.queues.iter().find(|queue| queue.from == *from).map_or(0, |queue| queue.rows)
+    }
+
+    pub fn offer(&mut self, fetched: Fetched) {
+        let Some(queue) = self.queues.iter_mut().find(|queue| queue.from == fetched.from) else { return };
+        let wanted = match queue.until {
+            Some(until) => fetched.offsets.partition_point(|offset| *offset < until),
+            None => fetched.offsets.len(),
+        };
+        queue.end = None;
+        if wanted < fetched.offsets.len() {
+            // The captured end is reached: what follows is for the next run.
+            queue.end = queue.until;
+        }
+        if wanted > 0 {
+            queue.rows += wanted;
+            let fetched = if wanted == fetched.offsets.len() { fetched } else { cut(&fetched, wanted) };
+            queue.waiting.push_back(fetched);
+        }
+    }
+
+    /// The end of a partition was reached.
+    pub fn end(&mut self, at: &TopicPartition, offset: i64) {
+        if let Some(queue) = self.queues.iter_mut().find(|queue| queue.from == *at) {
+            queue.end = Some(queue.until.map_or(offset, |until| offset.min(until)));
+        }
+    }
+
+    /// Whether every partition is processed to its captured end.
+    pub fn done(&self) -> bool {
+        self.queues.iter().all(|queue| {
+            queue.rows == 0 && queue.until.is_some_and(|until| queue.position.unwrap_or(0).max(queue.end.unwrap_or(0)) >= until)
+        })
+    }
+
+    /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source, partition, offset. With
+    /// `patient`, waits until every partition has a record or is at its end.
+    fn take(&mut self, patient: bool) -> Option<(usize, Taken)> {
+        if let [queue] = self.queues.as_mut_slice() {
+            return queue.take_front(self.setting.limit).map(|taken| (queue.source, taken));
+        }
+        if patient && self.queues.iter().any(|queue| queue.rows == 0 && !queue.ended()) {
+            return None;
+        }
+        let limit = self.setting.limit;
+        // Queue, piece, row in the piece.
+        let mut picked: Vec<(usize, usize, usize)> = Vec::new();
+        let mut cursors: Vec<Cursor> = self.queues.iter().map(Cursor::new).collect();
+        let mut bytes = 0;
+        let mut source = None;
+        while picked.len() < limit.rows {
+            let next = cursors.iter().enumerate().filter_map(|(at, cursor)| Some((cursor.timestamp(&self.queues[at])?, at))).min();
+            let Some((_, at)) = next else { break };
+            if *source.get_or_insert(self.queues[at].source) != self.queues[at].source {
+                break;
+            }
+            let size = cursors[at].bytes(&self.queues[at]);
+            if bytes + size > limit.bytes && !picked.is_empty() {
+                break;
+            }
+            bytes += size;
+            picked.push((at, cursors[at].piece, cursors[at].at));
+            cursors[at].advance(&self.queues[at]);
+            // Behind the last row that is here, the next one of that partition may be older than any other.
+            if patient && cursors[at].timestamp(&self.queues[at]).is_none() && !self.queues[at].ended() {
+                break;
+            }
+        }
+        let source = source?;
+        let taken = gather(&self.queues, &picked);
+        for (at, queue) in self.queues.iter_mut().enumerate() {
+            let count = picked.iter().filter(|(from, ..)| *from == at).count();
+            queue.drop_front(count);
+        }
+        Some((source, taken))
+    }
+
+    /// Processes the next batch, if there is one. On `Err` everything before the guilty record or call is done and may be committed; the
+    /// task takes no more.
+    pub fn step(&mut self, patient: bool) -> Result<Option<Produced>, Stop> {
+        if let Some(stop) = self.failed.take() {
+            return Err(stop);
+        }
+        let Some((source, taken)) = self.take(patient) else { return Ok(None) };
+        let positions = positions_of(&taken);
+        match self.process(source, taken.clone()) {
+            Ok(produced) => {
+                self.advance(source, &positions);
+                Ok(Some(produced))
+            }
+            Err(mut stop) => {
+                self.halted = true;
+                // What lies before the guilty record is processed alone, until nothing in it is guilty.
+                let mut rows = stop.first_row();
+                loop {
+                    self.rewind_batch();
+                    let Some(count) = rows.filter(|count| *count > 0) else {
+                        return Err(stop);
+                    };
+                    let before = taken.first(count);
+                    match self.process(source, before.clone()) {
+                        Ok(produced) => {
+                            self.advance(source, &positions_of(&before));
+                            self.failed = Some(stop);
+                            return Ok(Some(produced));
+                        }
+                        Err(earlier) => {
+                            rows = earlier.first_row().map(|row| row.min(count - 1));
+                            stop = earlier;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A record's way: source, stages, sinks, dead letters.
+    fn process(&mut self, source: usize, taken: Taken) -> Result<Produced, Stop> {
+        let setting = self.setting.clone();
+        let (pipeline, plan) = (&setting.pipeline, &setting.plan);
+        let (described, source_plan) = (&pipeline.sources[source], &plan.sources[source]);
+        let rows = taken.offsets.len();
+        let mut rejected = Vec::new();
+        let mut stream_time = self.stream_time;
+
+        let first = source::read(described, source, source_plan, taken, &mut stream_time, &mut rejected);
+
+        let mut outputs: Vec<Vec<Option<Batch>>> = Vec::with_capacity(pipeline.stages.len());
+        for (index, stage) in pipeline.stages.iter().enumerate() {
+            let input = inputs(&stage.from, source, &first, &outputs, source_plan, &mut rejected);
+            let mut output = vec![None; stage.description.outputs.len()];
+            if let Some(batch) = input {
+                let stage = &mut self.stages[index];
+                let started = std::time::Instant::now();
+                let ran = stage.run(batch, plan, described, &mut rejected);
+                stage.counters.time += started.elapsed();
+                output = ran.map_err(|failure| Stop::Call(Box::new(failure)))?;
+            }
+            outputs.push(output);
+        }
+
+        let mut appends = Vec::new();
+        for (sink, at) in pipeline.sinks.iter().zip(0..) {
+            let input = inputs(&sink.from, source, &first, &outputs, source_plan, &mut rejected);
+            if let Some(batch) = input {
+                let writer: &mut Sink = &mut self.sinks[at];
+                writer.write(&batch, source_plan, described.key, &mut rejected, &mut appends);
+            }
+        }
+
+        let rejected = reject::sorted(rejected);
+        let policy = |rejected: &Rejected| rejected.stage.map_or(&pipeline.on_error, |stage| &pipeline.stages[stage].on_error);
+        if let Some(guilty) = rejected.iter().find(|rejected| *policy(rejected) == Policy::Fail) {
+            return Err(Stop::Record(Box::new(guilty.clone())));
+        }
+        let mut letters: BTreeMap<Arc<str>, Vec<&Rejected>> = BTreeMap::new();
+        for refused in &rejected {
+            *self.refused.entry(refused.code).or_default() += 1;
+            if let Policy::DeadLetter { topic, .. } = policy(refused) {
+                letters.entry(topic.clone()).or_default().push(refused);
+            }
+        }
+        for (topic, refused) in letters {
+            self.bury(&topic, &refused, &mut appends);
+        }
+        let count = rejected.len() as u64;
+
+        self.stream_time = stream_time;
+        for stage in &mut self.stages {
+            stage.stores(|stores| stores.iter_mut().for_each(StateStore::keep_batch));
+        }
+        Ok(Produced { appends, rows, rejected: count })
+    }
+
+    /// Appends dead letters to their topic, each in the partition of its key, or of the number that its record came from.
+    fn bury(&self, topic: &Arc<str>, refused: &[&Rejected], appends: &mut Vec<(TopicPartition, Records)>) {
+        let pipeline = &self.setting.pipeline;
+        let partitions = self.setting.topics.get(topic).map_or(1, |(partitions, _)| *partitions).max(1);
+        let mut builders: BTreeMap<i32, RecordsBuilder> = BTreeMap::new();
+        for rejected in refused {
+            let source = &pipeline.sources[rejected.origin.source];
+            let stage = rejected.stage.map(|stage| &pipeline.stages[stage]);
+            let place = Place {
+                pipeline: &pipeline.name,
+                stage: stage.map_or(&source.name, |stage| &stage.name),
+                plugin: stage.map_or("", |stage| &stage.plugin.about().name),
+                topic: &source.topic,
+            };
+            let policy = stage.map_or(&pipeline.on_error, |stage| &stage.on_error);
+            let include = matches!(policy, Policy::DeadLetter { include_original: true, .. });
+            let key = rejected.shown.as_ref().and_then(|shown| shown.key.as_deref());
+            let partition = match key {
+                Some(key) => partition_for(key, partitions),
+                None => rejected.origin.partitions[rejected.origin_row] % partitions,
+            };
+            reject::dead_letter(builders.entry(partition).or_default(), rejected, &place, include);
+        }
+        appends.extend(builders.into_iter().map(|(partition, records)| (TopicPartition::new(topic.clone(), partition), records.finish())));
+    }
+
+    /// Moves the positions of a source's partitions behind the records that were processed.
+    fn advance(&mut self, source: usize, last: &BTreeMap<i32, i64>) {
+        for queue in self.queues.iter_mut().filter(|queue| queue.source == source) {
+            if let Some(offset) = last.get(&queue.from.partition) {
+                queue.position = Some(offset + 1);
+                queue.moved = true;
+            }
+        }
+    }
+
+    fn rewind_batch(&mut self) {
+        for stage in &mut self.stages {
+            stage.reset();
+            stage.stores(|stores| stores.iter_mut().for_each(StateStore::drop_batch));
+        }
+    }
+
+    /// What is to be committed: positions that moved, and state. None if nothing moved.
+    pub fn begin_commit(&mut self) -> Result<Option<(Vec<(TopicPartition, Position)>, Vec<StateWrites>)>, LogError> {
+        for queue in &mut self.queues {
+            // Control records and the like behind the last record count as passed.
+            if !self.halted
+                && queue.rows == 0
+                && let Some(end) = queue.end
+                && queue.position.is_some_and(|position| position < end)
+            {
+                queue.position = Some(end);
+                queue.moved = true;
+            }
+        }
+        if !self.queues.iter().any(|queue| queue.moved) {
+            return Ok(None);
+        }
+        let metadata = metadata_of(self.stream_time);
+        let mut positions = Vec::new();
+        for queue in self.queues.iter_mut().filter(|queue| queue.moved) {
+            queue.moved = false;
+            let offset = queue.position.unwrap_or(0);
+            positions.push((queue.from.clone(), Position { offset, metadata: metadata.clone() }));
+        }
+        let stream_time = self.stream_time;
+        let mut writes = Vec::new();
+        for stage in &mut self.stages {
+            let part: Result<Vec<_>, LogError> = stage.stores(|stores| {
+                stores
+                    .iter_mut()
+                    .filter_map(|store| match store.expire(stream_time) {
+                        Ok(()) => store.begin_commit().map(Ok),
+                        Err(error) => Some(Err(error)),
+                    })
+                    .collect()
+            });
+            writes.extend(part?);
+        }
+        Ok(Some((positions, writes)))
+    }
+
+    pub fn committed(&mut self) {
+        for stage in &mut self.stages {
+            stage.stores(|stores| stores.iter_mut().for_each(StateStore::committed));
+        }
+    }
+
+    /// By stage, in the order of the pipeline.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.stages.iter().map(|stage| stage.counters).collect()
+    }
+
+    /// Rows written, by sink.
+    pub fn written(&self) -> Vec<u64> {
+        self.sinks.iter().map(|sink| sink.rows).collect()
+    }
+}
+
+impl Queue {
+    /// Whether nothing more is known to come: the end was told, or the captured one is reached.
+    fn ended(&self) -> bool {
+        self.end.is_some() || self.until.is_some_and(|until| self.position.is_some_and(|position| position >= until))
+    }
+
+    /// The next rows, as many as a batch holds and as came in one piece.
+    fn take_front(&mut self, limit: BatchLimit) -> Option<Taken> {
+        let front = self.waiting.front()?;
+        let (first, length) = (self.taken, front.offsets.len());
+        let mut count = (length - first).min(limit.rows);
+        if front.records.bytes() > limit.bytes {
+            let mut bytes = 0;
+            let fits = (first..first + count).take_while(|row| {
+                bytes += size_of(&front.records, *row);
+                bytes <= limit.bytes
+            });
+            count = fits.count().max(1);
+        }
+        let whole = first == 0 && count == length;
+        let taken = if whole {
+            let fetched = self.waiting.pop_front()?;
+            Taken { partitions: vec![fetched.from.partition; count], offsets: fetched.offsets, records: fetched.records }
+        } else {
+            let rows: Vec<u32> = (first as u32..(first + count) as u32).collect();
+            let taken = Taken {
+                partitions: vec![front.from.partition; count],
+                offsets: front.offsets[first..first + count].to_vec(),
+                records: front.records.gather(&rows),
+            };
+            self.taken += count;
+            if self.taken == length {
+                self.waiting.pop_front();
+                self.taken = 0;
+            }
+            taken
+        };
+        self.rows -= count;
+        Some(taken)
+    }
+
+    fn drop_front(&mut self, mut count: usize) {
+        self.rows -= count;
+        while let Some(front) = self.waiting.front() {
+            let left = front.offsets.len() - self.taken;
+            if count < left {
+                self.taken += count;
+                return;
+            }
+            count -= left;
+            self.waiting.pop_front();
+            self.taken = 0;
+        }
+    }
+}
+
+fn size_of(records: &Records, row: usize) -> usize {
+    records.keys.bytes(row).map_or(0, <[u8]>::len) + records.values.bytes(row).map_or(0, <[u8]>::len)
+}
+
+/// A place among the waiting rows of a queue.
+struct Cursor {
+    piece: usize,
+    at: usize,
+}
+
+impl Cursor {
+    fn new(queue: &Queue) -> Self {
+        Self { piece: 0, at: queue.taken }
+    }
+
+    fn timestamp(&self, queue: &Queue) -> Option<i64> {
+        queue.waiting.get(self.piece).map(|piece| piece.records.timestamps[self.at])
+    }
+
+    fn bytes(&self, queue: &Queue) -> usize {
+        queue.waiting.get(self.piece).map_or(0, |piece| size_of(&piece.records, self.at))
+    }
+
+    fn advance(&mut self, queue: &Queue) {
+        self.at += 1;
+        if queue.waiting.get(self.piece).is_some_and(|piece| self.at >= piece.offsets.len()) {
+            self.piece += 1;
+            self.at = 0;
+        }
+    }
+}
+
+/// Copies picked rows of several queues into one piece, in that order.
+fn gather(queues: &[Queue], picked: &[(usize, usize, usize)]) -> Taken {
+    let mut taken = Taken::default();
+    let mut records = RecordsBuilder::default();
+    for (queue, piece, at) in picked {
+        let queue = &queues[*queue];
+        let fetched = &queue.waiting[*piece];
+        taken.partitions.push(queue.from.partition);
+        taken.offsets.push(fetched.offsets[*at]);
+        let own = &fetched.records;
+        records.push(own.timestamps[*at], own.keys.bytes(*at), own.values.bytes(*at), own.headers.of(*at));
+    }
+    taken.records = records.finish();
+    taken
+}
+
+/// The first rows of what was fetched.
+fn cut(fetched: &Fetched, rows: usize) -> Fetched {
+    let first: Vec<u32> = (0..rows as u32).collect();
+    Fetched { from: fetched.from.clone(), offsets: fetched.offsets[..rows].to_vec(), records: fetched.records.gather(&first) }
+}
+
+/// The last offset of each partition.
+fn positions_of(taken: &Taken) -> BTreeMap<i32, i64> {
+    taken.partitions.iter().copied().zip(taken.offsets.iter().copied()).collect()
+}
+
+/// What a stage or sink gets of this batch: the outputs it reads, interleaved.
+fn inputs(
+    from: &[pipeline::Input],
+    source: usize,
+    first: &Batch,
+    outputs: &[Vec<Option<Batch>>],
+    plan: &SourcePlan,
+    rejected: &mut Vec<Rejected>,
+) -> Option<Batch> {
+    let parts = from.iter().filter_map(|input| match *input {
+        pipeline::Input::Source(index) => (index == source && first.rows > 0).then(|| first.clone()),
+        pipeline::Input::Stage(stage, output) => outputs.get(stage)?.get(output)?.clone(),
+    });
+    let (merged, errors) = Batch::merge(parts.collect(), plan.format, &plan.wanted);
+    rejected.extend(write_errors(errors, &first.origin));
+    merged
+}
+
+/// What is kept with a position.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Metadata {
+    /// Milliseconds; absent before the first record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stream_time: Option<i64>,
+}
+
+fn metadata_of(stream_time: i64) -> String {
+    let metadata = Metadata { stream_time: (stream_time != i64::MIN).then_some(stream_time) };
+    serde_json::to_string(&metadata).unwrap_or_default()
+}
+
+/// Metadata of another's making counts as none.
+fn stream_time_of(metadata: &str) -> i64 {
+    serde_json::from_str::<Metadata>(metadata).ok().and_then(|metadata| metadata.stream_time).unwrap_or(i64::MIN)
+}
+
+impl Stop {
+    /// The record of the batch before which all is well.
+    fn first_row(&self) -> Option<usize> {
+        match self {
+            Self::Call(failure) => Some(failure.rows.0),
+            Self::Record(rejected) => Some(rejected.origin_row),
+            Self::Log(_) => None,
+        }
+    }
+}

@@ -205,3 +205,24 @@ fn imports_are_few() {
         assert_eq!(plugin.about().config["additionalProperties"], json!(false), "{name}");
     }
 }
+
+/// The deepest expression that is accepted is within a guest's stack; a deeper one is a mistake, not a trap.
+#[test]
+fn deep_expressions_do_not_trap() {
+    let plugin = plugin("filter");
+    for depth in [10, 60, 90, 150, 190, 250, 1000] {
+        for text in [
+            format!("{}id{} == 1", "(".repeat(depth), ")".repeat(depth)),
+            format!("id == {}", vec!["id"; depth].join("+")),
+            format!("size({}[1]{}) == id", "[".repeat(depth), "]".repeat(depth)),
+            format!("x{} == 1", ".y".repeat(depth)),
+            vec!["tags.exists(t, t == 'a')"; depth].join(" || "),
+        ] {
+            match plugin.describe(&request(json!({ "where": text }))) {
+                Ok(_) => {}
+                Err(millstream::plugin::DescribeError::Mistakes(mistakes)) => assert!(depth > 60 && !mistakes.is_empty(), "{depth}: {mistakes:?}"),
+                Err(error) => panic!("{depth}, {:.30}: {error}", text),
+            }
+        }
+    }
+}

@@ -202,3 +202,39 @@ fn columns_and_interpreter_agree() {
         "{compared} values, {errors} errors: the expressions are too one-sided"
     );
 }
+
+/// Damaged expressions end in mistakes whose spans lie in the text, never in a panic.
+#[test]
+fn damaged_texts_are_mistakes() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_0002);
+    println!("SEED={seed}");
+    let mut random = Random(seed);
+    let schema = schema();
+    let pieces = [
+        "$", "`", "\"", "'''", "r'", "\\", "ä", "🎉", "(", ")", "[", "]", "{", "}", "?", ":", ".", "..", "0x", "1e", "u", "//", "\n", "\0",
+        "&&", "has(", "in", "-", "!",
+    ];
+    let mut refused = 0;
+    for _ in 0..4000 {
+        let depth = random.below(3);
+        let mut text: Vec<char> = boolean(&mut random, depth).chars().collect();
+        for _ in 0..=random.below(3) {
+            let at = random.below(text.len() + 1);
+            match random.below(3) {
+                0 => text.truncate(at),
+                1 => drop(text.splice(at..at, random.one(&pieces).chars()).collect::<Vec<_>>()),
+                _ if at < text.len() => drop(text.remove(at)),
+                _ => {}
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(problems) = Expression::compile(&text, &mut Scope::new(&schema)) {
+            refused += 1;
+            assert!(!problems.is_empty(), "{text:?}");
+            for problem in problems {
+                assert!(text.get(problem.span.0..problem.span.1).is_some(), "{text:?}: {problem:?}");
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused} of 4000 were damaged enough");
+}

@@ -220,7 +220,9 @@ fn deep_expressions_do_not_trap() {
         ] {
             match plugin.describe(&request(json!({ "where": text }))) {
                 Ok(_) => {}
-                Err(millstream::plugin::DescribeError::Mistakes(mistakes)) => assert!(depth > 60 && !mistakes.is_empty(), "{depth}: {mistakes:?}"),
+                Err(millstream::plugin::DescribeError::Mistakes(mistakes)) => {
+                    assert!(depth > 60 && !mistakes.is_empty(), "{depth}: {mistakes:?}")
+                }
                 Err(error) => panic!("{depth}, {:.30}: {error}", text),
             }
         }

@@ -57,6 +57,8 @@ pub struct Fetched {
 
 /// What a reader or a member has to tell.
 #[derive(Debug)]
+// Moved once a batch, not once a record.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     Records(Fetched),
     /// The end of a partition was reached: every record below `offset` that can be read was handed over. Told each time the end is reached anew.

@@ -274,7 +274,7 @@ impl Stage {
             let ReadFrom::Slot(slot) = read else { continue };
             match &batch.fields[*slot] {
                 Slot::Held(held) => {
-                    if held.errors.is_none() && !(described.required && !held.column.validity.0.is_empty()) {
+                    if held.errors.is_none() && (!described.required || held.column.validity.0.is_empty()) {
                         continue;
                     }
                     for row in 0..batch.rows {

@@ -275,7 +275,8 @@ fn read_headers<'a>(member: &Member<'a>) -> Result<Vec<Header<'a>>, LineError> {
 pub struct Standing<'a> {
     pub topic: Option<&'a str>,
     pub partition: i32,
-    pub offset: i64,
+    /// None = it is not written yet.
+    pub offset: Option<i64>,
 }
 
 /// Writes a record as a line with its end.
@@ -294,7 +295,10 @@ pub fn write<'a>(
             string(out, topic);
             out.push(b',');
         }
-        put(out, format_args!("\"partition\":{},\"offset\":{},", standing.partition, standing.offset));
+        put(out, format_args!("\"partition\":{},", standing.partition));
+        if let Some(offset) = standing.offset {
+            put(out, format_args!("\"offset\":{offset},"));
+        }
     }
     put(out, format_args!("\"timestamp\":{timestamp},"));
     match key.map(|key| std::str::from_utf8(key).map_err(|_| key)) {
@@ -480,7 +484,7 @@ mod tests {
         ) {
             let headers: Vec<(Vec<u8>, Option<Vec<u8>>)> = headers.into_iter().map(|(name, value)| (name.unwrap_or_default(), value)).collect();
             let mut out = Vec::new();
-            let standing = Standing { topic: Some("t"), partition: 3, offset: 9 };
+            let standing = Standing { topic: Some("t"), partition: 3, offset: Some(9) };
             let borrowed = headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref()));
             write(&mut out, Some(standing), timestamp, key.as_deref(), value.as_deref(), borrowed);
             prop_assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);

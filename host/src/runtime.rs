@@ -45,7 +45,7 @@ pub fn prepare(
     secrets: &Secrets,
     limit: BatchLimit,
     creates: Creates,
-) -> Result<Arc<Setting>, RunError> {
+) -> Result<Setting, RunError> {
     let tables: BTreeMap<_, _> = pipeline.tables.iter().map(|table| (table.name.clone(), table.schema.schema.clone())).collect();
     let mut requests = Vec::with_capacity(pipeline.stages.len());
     for stage in &pipeline.stages {
@@ -77,7 +77,7 @@ pub fn prepare(
     }
     let plan = Plan::new(&pipeline);
     let tables = pipeline.tables.iter().map(|table| Arc::new(RwLock::new(GlobalTable::new(table)))).collect();
-    Ok(Arc::new(Setting { plan, requests, tables, state, topics, limit, pipeline }))
+    Ok(Setting { plan, requests, tables, state, topics, limit, fresh_instances: false, pipeline })
 }
 
 /// Partitions and limits of the topics that the pipeline writes; creates what may be created. All missing topics are told at once.
@@ -140,6 +140,25 @@ pub struct Summary {
     pub sinks: Vec<u64>,
     /// Refused records, by what was wrong with them.
     pub refused: BTreeMap<&'static str, u64>,
+}
+
+impl Summary {
+    /// Adds what a further run of the same pipeline did.
+    pub fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        self.commits += other.commits;
+        self.stages.resize(other.stages.len(), Counters::default());
+        self.sinks.resize(other.sinks.len(), 0);
+        for (total, part) in self.stages.iter_mut().zip(&other.stages) {
+            *total += *part;
+        }
+        for (total, part) in self.sinks.iter_mut().zip(&other.sinks) {
+            *total += part;
+        }
+        for (code, count) in &other.refused {
+            *self.refused.entry(code).or_default() += count;
+        }
+    }
 }
 
 /// Keeps the newest summary, and passes it on.

@@ -41,6 +41,8 @@ pub struct Setting {
     /// Partitions and largest message of every topic that is written.
     pub topics: HashMap<Arc<str>, (i32, Option<usize>)>,
     pub limit: BatchLimit,
+    /// A new instance of every plugin for each batch: shows who keeps state in memory (tests).
+    pub fresh_instances: bool,
 }
 
 /// A partition that a task reads.
@@ -259,6 +261,9 @@ impl Task {
         match self.process(source, taken.clone()) {
             Ok(produced) => {
                 self.advance(source, &positions);
+                if self.setting.fresh_instances {
+                    self.stages.iter_mut().for_each(Stage::reset);
+                }
                 Ok(Some(produced))
             }
             Err(mut stop) => {

@@ -168,7 +168,7 @@ impl Printer<'_> {
                 self.line.extend_from_slice(records.values.bytes(row).unwrap_or(b"null"));
                 self.line.push(b'\n');
             } else {
-                let standing = Standing { topic: None, partition: fetched.from.partition, offset: *offset };
+                let standing = Standing { topic: None, partition: fetched.from.partition, offset: Some(*offset) };
                 let (key, value) = (records.keys.bytes(row), records.values.bytes(row));
                 jsonl::write(&mut self.line, Some(standing), *timestamp, key, value, records.headers.of(row));
             }

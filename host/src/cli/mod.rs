@@ -5,6 +5,7 @@ mod check;
 mod completion;
 mod consume;
 mod demo;
+mod files;
 mod new;
 mod produce;
 mod run;

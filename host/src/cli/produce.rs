@@ -44,7 +44,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let separator = args.key_separator.replace("\\t", "\t");
     let form = if args.raw { Form::Values } else { Form::Records { separator: separator.as_bytes() } };
-    let (input, length, name) = open(args)?;
+    let (input, length, name) = open(&args.file)?;
     let log = context.connection.open()?;
     let (topic, created) = match log.topic(&args.topic)? {
         Some(topic) => (topic, false),
@@ -85,14 +85,22 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 type Input = BufReader<Box<dyn Read>>;
 
 /// The input, its length if it is known, and its name for messages.
-fn open(args: &Args) -> anyhow::Result<(Input, Option<u64>, String)> {
-    if args.file.as_os_str() == "-" {
+fn open(file: &std::path::Path) -> anyhow::Result<(Input, Option<u64>, String)> {
+    if file.as_os_str() == "-" {
         return Ok((BufReader::with_capacity(1 << 16, Box::new(std::io::stdin())), None, "standard input".to_owned()));
     }
-    let name = args.file.display().to_string();
-    let file = File::open(&args.file).map_err(|error| anyhow::anyhow!("cannot read {name}: {error}"))?;
+    let name = file.display().to_string();
+    let file = File::open(file).map_err(|error| anyhow::anyhow!("cannot read {name}: {error}"))?;
     let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|about| about.len());
     Ok((BufReader::with_capacity(1 << 20, Box::new(file)), length, name))
+}
+
+/// Appends the lines of a file (`-` is standard input) to a topic that is there; answers with how many records.
+pub(super) fn feed(log: &dyn Log, topic: Topic, file: &std::path::Path) -> anyhow::Result<u64> {
+    let (input, _, name) = open(file)?;
+    let mut writer = Writer { log, topic, only: None, open: BTreeMap::new(), rows: 0, bytes: 0, spread: 0, counts: BTreeMap::new() };
+    append(input, &name, Form::default(), &mut writer, &ProgressBar::hidden())?;
+    Ok(writer.counts.values().sum())
 }
 
 /// Shown only where standard error is a terminal.

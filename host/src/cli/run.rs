@@ -1,8 +1,10 @@
 //! `millstream run`.
 
+use super::files::Files;
 use super::{Context, Exit, Failure, Outcome, Output};
 use crate::dry_run::DryRun;
 use crate::io::{Log, Member, TopicPartition};
+use crate::jsonl::{self, Standing};
 use crate::log::embedded::{EmbeddedLog, folder};
 use crate::manifest::{self, Secrets};
 use crate::pipeline::Pipeline;
@@ -18,6 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Sources and tables may come from files or standard input, and sinks go to files or standard output, as the JSON lines of `produce` and `consume`:
+  millstream run pipeline.yaml --source ratings=ratings.jsonl --source users=users.jsonl --sink poor_ratings=-
+Without --data, topics and state then live in a folder that is gone afterwards.")]
 pub struct Args {
     /// The pipeline's file
     #[arg(value_name = "FILE")]
@@ -27,10 +33,16 @@ pub struct Args {
     until_end: bool,
     /// Show what would be written, as JSON lines, and commit nothing; implies --until-end
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Stop after so many records of the sources
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Read a source or table from a file (`-` is standard input) to its end; not with --brokers
+    #[arg(long = "source", value_name = "NAME=FILE", value_parser = assignment)]
+    pub(super) sources: Vec<(String, PathBuf)>,
+    /// Write what comes to a sink's topic to a file too (`-` is standard output); not with --brokers
+    #[arg(long = "sink", value_name = "TOPIC=FILE", value_parser = assignment)]
+    pub(super) sinks: Vec<(String, PathBuf)>,
     /// Commit this often
     #[arg(long, default_value = "100", value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     commit_interval: u64,
@@ -39,46 +51,77 @@ pub struct Args {
     batch_rows: u32,
 }
 
+fn assignment(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("expected NAME=FILE, as in ratings=ratings.jsonl or ratings=-".to_owned()),
+    }
+}
+
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let loaded = manifest::load(&args.file, &Engine::new()?)?;
     if !loaded.warnings.0.is_empty() && context.global.output == Output::Text {
         super::check::print_diagnostics(&loaded.warnings);
     }
-    let pipeline = loaded.pipeline;
-    let (log, _identity, member) = open(context, &pipeline)?;
+    let files = Files::new(args, &loaded.pipeline, context)?;
+    let (log, _identity, member) = open(context, &loaded.pipeline, files.temporary(context))?;
+    super::check::check_log(&loaded, &*log, context.connection.brokers.as_deref())?;
     let creates = match (args.dry_run, &context.connection.brokers) {
         (true, Some(_)) => Creates::Nothing,
         (false, Some(_)) => Creates::Declared,
         (_, None) => Creates::All,
     };
     let limit = BatchLimit { rows: args.batch_rows as usize, ..BatchLimit::default() };
-    let setting = runtime::prepare(pipeline, &log, &Secrets::load()?, limit, creates).map_err(failure)?;
-    let options = Options {
-        until_end: args.until_end || args.dry_run,
+    let setting = Arc::new(runtime::prepare(loaded.pipeline, &log, &Secrets::load()?, limit, creates).map_err(failure)?);
+    let mut options = Options {
+        until_end: args.until_end || args.dry_run || files.read_whole(&log)?,
         commit_interval: Duration::from_millis(args.commit_interval),
         limit: args.limit,
         member,
         ..Options::default()
     };
-
     let interrupted = stop_on_signals()?;
+    let mut printers = files.print(&log)?;
     let mut status = Status::new(context);
-    let member = args.dry_run.then(|| dry_member(&log, &setting.pipeline)).transpose()?;
-    let (summary, ended) = runtime::run(&setting, &log, member, options, &interrupted, &mut |summary| status.show(summary));
+    let mut summary = Summary::default();
+    let mut go = |options: &Options, stop: &AtomicBool| -> Result<(), Failure> {
+        let member = args.dry_run.then(|| dry_member(&log, &setting.pipeline)).transpose()?;
+        let (done, ended) = runtime::run(&setting, &log, member, options.clone(), stop, &mut |done| {
+            status.show(done);
+            printers.follow();
+        });
+        summary.add(&done);
+        ended.map_err(failure)
+    };
+    // While standard input lasts, its records are processed as they come; then everything to the end.
+    let mut ended = Ok(());
+    if let Some(stream) = files.stream(&log, &interrupted)? {
+        ended = go(&options, &stream.over);
+        if ended.is_ok() && !interrupted.load(Ordering::Relaxed) {
+            ended = stream.outcome();
+        }
+        options.until_end = true;
+    }
+    if ended.is_ok() && !interrupted.load(Ordering::Relaxed) {
+        ended = go(&options, &interrupted);
+    }
+    printers.follow();
     status.clear();
     report(context, &setting.pipeline, &summary, status.started.elapsed());
-    ended.map_err(failure)
+    printers.outcome()?;
+    ended
 }
 
 /// The log, the lock on this host's name, and the member's name.
-fn open(context: &Context, pipeline: &Pipeline) -> Result<(Arc<dyn Log>, Option<folder::Identity>, String), Failure> {
+fn open(context: &Context, pipeline: &Pipeline, temporary: bool) -> Result<(Arc<dyn Log>, Option<folder::Identity>, String), Failure> {
     let folder = context.connection.data_folder();
     let (log, identity): (Arc<dyn Log>, _) = match &context.connection.brokers {
         Some(_) => {
             let identity = folder::identity(&folder, &pipeline.name)?;
             (context.connection.open()?, Some(identity))
         }
-        None => (Arc::new(EmbeddedLog::open(&folder)?), None),
+        None if temporary => (Arc::new(EmbeddedLog::temporary(context.connection.embedded_options())?), None),
+        None => (Arc::new(EmbeddedLog::open_with(&folder, context.connection.embedded_options())?), None),
     };
     let host = identity.as_ref().map_or_else(|| "embedded".to_owned(), |identity| identity.host_id.clone());
     Ok((log, identity, format!("{host}.0")))
@@ -122,10 +165,9 @@ fn dry_member(log: &Arc<dyn Log>, pipeline: &Pipeline) -> Result<Box<dyn Member>
     let show = |to: &TopicPartition, records: &Records| {
         let mut lines = Vec::new();
         for row in 0..records.len() {
-            let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-            let line =
-                serde_json::json!({ "topic": &*to.topic, "key": text(records.keys.bytes(row)), "value": text(records.values.bytes(row)) });
-            lines.extend(format!("{line}\n").into_bytes());
+            let (key, value) = (records.keys.bytes(row), records.values.bytes(row));
+            let standing = Standing { topic: Some(&to.topic), partition: to.partition, offset: None };
+            jsonl::write(&mut lines, Some(standing), records.timestamps[row], key, value, records.headers.of(row));
         }
         // Whoever closed the other end has seen enough.
         let _ = std::io::stdout().write_all(&lines);
@@ -133,7 +175,7 @@ fn dry_member(log: &Arc<dyn Log>, pipeline: &Pipeline) -> Result<Box<dyn Member>
     Ok(Box::new(DryRun::new(log, &pipeline.name, partitions, Box::new(show))?))
 }
 
-fn failure(error: RunError) -> Failure {
+pub(super) fn failure(error: RunError) -> Failure {
     let exit = match &error {
         RunError::Record(_) => Exit::Record,
         RunError::Plugin(_) => Exit::Plugin,
@@ -184,14 +226,14 @@ impl Status {
 }
 
 /// What the run did, on standard error for people (standard output may hold records), as JSON for scripts.
-pub(super) fn report(context: &Context, pipeline: &Pipeline, summary: &Summary, took: Duration) {
+fn report(context: &Context, pipeline: &Pipeline, summary: &Summary, took: Duration) {
     match context.global.output {
         Output::Json => println!("{}", to_json(pipeline, summary, took)),
         Output::Text => anstream::eprintln!("{}", to_text(pipeline, summary, took)),
     }
 }
 
-fn to_json(pipeline: &Pipeline, summary: &Summary, took: Duration) -> serde_json::Value {
+pub(super) fn to_json(pipeline: &Pipeline, summary: &Summary, took: Duration) -> serde_json::Value {
     let stages = pipeline.stages.iter().zip(&summary.stages).map(|(stage, did)| {
         serde_json::json!({
             "stage": stage.name, "in": did.rows_in, "out": did.rows_out, "rejected": did.rejected, "late": did.late,

@@ -1,1 +1,123 @@
-//! cli
+//! The command as a user meets it: the demo, files in place of topics, dry runs, exit codes.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn millstream(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    command.current_dir(folder).env_remove("MILLSTREAM_BROKERS").env_remove("MILLSTREAM_CONFIG").env_remove("MILLSTREAM_DATA");
+    command
+}
+
+fn ran(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+const PIPELINE: &str = "\
+pipeline: unhappy
+sources: { ratings: { topic: ratings, schema: { stars: int } } }
+stages:
+  - { name: low, plugin: filter, with: { where: 'stars < 3' } }
+sinks:
+  - { from: low, topic: low }
+";
+
+const RATINGS: &str =
+    "{\"key\":\"a\",\"value\":{\"stars\":1}}\n{\"key\":\"b\",\"value\":{\"stars\":5}}\n{\"key\":\"c\",\"value\":{\"stars\":2}}\n";
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pipeline.yaml"), PIPELINE).unwrap();
+    std::fs::write(folder.path().join("ratings.jsonl"), RATINGS).unwrap();
+    folder
+}
+
+/// Keys of printed records.
+fn keys(stdout: &[u8]) -> Vec<String> {
+    let parsed = text(stdout).lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect::<Vec<_>>();
+    parsed.iter().map(|record| record["key"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_demo_tells_what_came_of_it_and_can_be_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = || {
+        let mut command = millstream(folder.path());
+        command.args(["demo", "--output", "json"]);
+        serde_json::from_slice::<serde_json::Value>(&ran(command).stdout).unwrap()
+    };
+    let first = demo();
+    assert_eq!(first["run"]["records"], 3000);
+    assert!(first["outputs"].as_array().unwrap().iter().all(|output| output["records"].as_i64().unwrap() > 0), "{first}");
+    let second = demo();
+    assert_eq!(second["run"]["records"], 0);
+    assert_eq!(first["outputs"], second["outputs"]);
+}
+
+#[test]
+fn files_and_standard_streams_stand_in_for_topics() {
+    let folder = folder();
+    let mut command = millstream(folder.path());
+    command.args(["run", "pipeline.yaml", "--source", "ratings=ratings.jsonl", "--sink", "low=-"]);
+    assert_eq!(keys(&ran(command).stdout), ["a", "c"]);
+    assert!(!folder.path().join(".millstream").exists(), "topics of files are gone with the run");
+
+    let mut command = millstream(folder.path());
+    command.args(["run", "pipeline.yaml", "--source", "ratings=-", "--sink", "low=low.jsonl"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(RATINGS.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(keys(&std::fs::read(folder.path().join("low.jsonl")).unwrap()), ["a", "c"]);
+}
+
+#[test]
+fn a_dry_run_shows_and_leaves_everything_as_it_was() {
+    let folder = folder();
+    let mut command = millstream(folder.path());
+    command.args(["produce", "ratings", "-f", "ratings.jsonl"]);
+    ran(command);
+    for _ in 0..2 {
+        let mut command = millstream(folder.path());
+        command.args(["run", "pipeline.yaml", "--dry-run"]);
+        assert_eq!(keys(&ran(command).stdout), ["a", "c"]);
+    }
+    let mut command = millstream(folder.path());
+    command.args(["run", "pipeline.yaml", "--until-end", "--limit", "1", "--batch-rows", "1", "--output", "json"]);
+    let summary: serde_json::Value = serde_json::from_slice(&ran(command).stdout).unwrap();
+    assert_eq!(summary["records"], 1);
+    let mut command = millstream(folder.path());
+    command.args(["run", "pipeline.yaml", "--until-end", "--output", "json"]);
+    let summary: serde_json::Value = serde_json::from_slice(&ran(command).stdout).unwrap();
+    assert_eq!(summary["records"], 2, "the limited run stands");
+    let mut command = millstream(folder.path());
+    command.args(["consume", "low", "--until-end"]);
+    assert_eq!(keys(&ran(command).stdout), ["a", "c"]);
+}
+
+#[test]
+fn a_failing_manifest_test_says_where() {
+    let folder = folder();
+    let case = "tests:\n  - name: one is low\n    given: { ratings: [{ key: a, value: { stars: 1 } }] }\n    expect:\n      low:\n        - { value: { stars: 2 } }\n";
+    std::fs::write(folder.path().join("pipeline.yaml"), format!("{PIPELINE}{case}")).unwrap();
+    let output = millstream(folder.path()).args(["test", "pipeline.yaml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    let said = text(&output.stdout);
+    assert!(said.contains("FAILED") && said.contains("stars is 1, not 2") && said.contains("pipeline.yaml:12:"), "{said}");
+}
+
+#[test]
+fn a_wrong_source_is_told_by_name() {
+    let folder = folder();
+    let output = millstream(folder.path()).args(["run", "pipeline.yaml", "--source", "rating=ratings.jsonl"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no source or table of that name"), "{}", text(&output.stderr));
+}

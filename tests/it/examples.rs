@@ -87,7 +87,7 @@ impl Place {
         let pipeline = manifest::load(&file, &Engine::new().unwrap()).unwrap().pipeline;
         let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(self.data.path()).unwrap());
         let limit = BatchLimit { rows, ..BatchLimit::default() };
-        let setting = runtime::prepare(pipeline, &log, &Secrets::load().unwrap(), limit, Creates::All).unwrap();
+        let setting = Arc::new(runtime::prepare(pipeline, &log, &Secrets::load().unwrap(), limit, Creates::All).unwrap());
         let options = Options { until_end: true, member: "embedded.0".to_owned(), ..Options::default() };
         let (summary, ended) = runtime::run(&setting, &log, None, options, &Arc::new(AtomicBool::new(false)), &mut |_| {});
         ended.unwrap();
@@ -242,4 +242,18 @@ fn ratings() {
     }
     assert_eq!(last.keys().map(|(club, _)| club.as_str()).collect::<std::collections::BTreeSet<_>>().len(), 4);
     assert!(last.len() >= 4 * 12);
+}
+/// The cases that stand in the manifests.
+#[test]
+fn manifest_tests() {
+    let mut examples: Vec<_> = std::fs::read_dir(folder("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    examples.sort();
+    assert!(examples.len() >= 6);
+    for example in examples {
+        let example = example.to_str().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_millstream")).current_dir(folder(example)).args(["test", "pipeline.yaml"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{example}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
 }

@@ -28,7 +28,10 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
     if context.connection.brokers.is_some() {
-        return Err(anyhow::anyhow!("the demo counts by club status, and state on Kafka comes with a later version: run it without --brokers").into());
+        return Err(anyhow::anyhow!(
+            "the demo counts by club status, and state on Kafka comes with a later version: run it without --brokers"
+        )
+        .into());
     }
     let say = |text: String| {
         if context.global.output == Output::Text {
@@ -49,7 +52,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     for (topic, file) in [("ratings", "data/ratings.jsonl"), ("users", "data/users.jsonl")] {
         if log.topic(topic)?.is_none() {
             log.create_topic(topic, 1)?;
-            let described = log.topic(topic)?.ok_or_else(|| anyhow::anyhow!("topic `{topic}` is not there although it was just created"))?;
+            let described =
+                log.topic(topic)?.ok_or_else(|| anyhow::anyhow!("topic `{topic}` is not there although it was just created"))?;
             super::produce::feed(&*log, described, &folder.join(file))?;
         }
         let (count, sample) = look(&log, topic, 1)?;

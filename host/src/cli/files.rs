@@ -162,7 +162,9 @@ impl Printers {
     pub fn outcome(self) -> anyhow::Result<()> {
         // Whoever closed the pipe has seen enough.
         match self.error {
-            Some(error) if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) => Ok(()),
+            Some(error) if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) => {
+                Ok(())
+            }
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -177,8 +179,11 @@ impl Printer {
                     let mut lines = Vec::new();
                     let records = &fetched.records;
                     for row in 0..records.len() {
-                        let standing =
-                            Standing { topic: Some(&fetched.from.topic), partition: fetched.from.partition, offset: Some(fetched.offsets[row]) };
+                        let standing = Standing {
+                            topic: Some(&fetched.from.topic),
+                            partition: fetched.from.partition,
+                            offset: Some(fetched.offsets[row]),
+                        };
                         let (key, value) = (records.keys.bytes(row), records.values.bytes(row));
                         jsonl::write(&mut lines, Some(standing), records.timestamps[row], key, value, records.headers.of(row));
                     }

@@ -5,7 +5,8 @@ use super::{Context, Exit, Failure, Outcome, Output};
 use crate::io::{Event, FetchLimit, Log, LogError, TopicPartition, partition_for};
 use crate::log::embedded::{EmbeddedLog, Options as LogOptions};
 use crate::manifest::{
-    self, Case, Diagnostic, Diagnostics, Expect, ExpectRecord, Expected, ExpectedValue, GivenRecord, GivenValue, Loaded, Secrets, Severity, Span, Target,
+    self, Case, Diagnostic, Diagnostics, Expect, ExpectRecord, Expected, ExpectedValue, GivenRecord, GivenValue, Loaded, Secrets, Severity,
+    Span, Target,
 };
 use crate::pipeline::{KeyFormat, Policy, TimeField};
 use crate::plugin::engine::Engine;
@@ -39,10 +40,16 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         for case in loaded.cases.iter().filter(|case| args.only.as_ref().is_none_or(|only| case.name.contains(only))) {
             let mistakes = check(&loaded, case)?;
             let ok = mistakes.is_empty();
-            if ok { passed += 1 } else { failed += 1 }
+            if ok {
+                passed += 1
+            } else {
+                failed += 1
+            }
             let mistakes = Diagnostics(mistakes);
             match context.global.output {
-                Output::Json => report.push(serde_json::json!({ "file": file, "test": case.name, "passed": ok, "diagnostics": mistakes.to_json() })),
+                Output::Json => {
+                    report.push(serde_json::json!({ "file": file, "test": case.name, "passed": ok, "diagnostics": mistakes.to_json() }))
+                }
                 Output::Text => {
                     anstream::println!("{} {}: {}", if ok { "ok    " } else { "FAILED" }, loaded.pipeline.name, case.name);
                     if !ok {
@@ -102,7 +109,9 @@ fn check(loaded: &Loaded, case: &Case) -> Result<Vec<Diagnostic>, Failure> {
     }
     for expect in &case.expect {
         let none = Vec::new();
-        compare(expect, whole.get(expect.topic.as_str()).unwrap_or(&none), &mut |span, message| mistakes.push(mistake(span, message, None)));
+        compare(expect, whole.get(expect.topic.as_str()).unwrap_or(&none), &mut |span, message| {
+            mistakes.push(mistake(span, message, None))
+        });
     }
     Ok(mistakes)
 }
@@ -258,12 +267,16 @@ fn compare(expect: &Expect, came: &[Came], tell: &mut dyn FnMut(Span, String)) {
     }
     let extra: Vec<_> = came.iter().zip(&used).filter(|(_, used)| !**used).map(|(record, _)| shown(record)).collect();
     if !extra.is_empty() {
-        tell(expect.span, format!("topic `{topic}` holds {} more: {}", extra.len(), extra.iter().take(5).cloned().collect::<Vec<_>>().join(", ")));
+        tell(
+            expect.span,
+            format!("topic `{topic}` holds {} more: {}", extra.len(), extra.iter().take(5).cloned().collect::<Vec<_>>().join(", ")),
+        );
     }
 }
 
 fn shown(record: &Came) -> String {
-    let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or_else(|| "null".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned());
+    let text =
+        |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or_else(|| "null".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned());
     format!("{} -> {}", text(&record.key), text(&record.value))
 }
 
@@ -300,7 +313,8 @@ fn differences(expected: &ExpectRecord, came: &Came) -> Vec<(Span, String)> {
                 _ => found.push((want.span, "the value is a tombstone".to_owned())),
             },
             Some(bytes) => match serde_json::from_slice::<Value>(bytes) {
-                Ok(Value::Null) | Err(_) if matches!(&want.what, ExpectedValue::Is(Value::String(text)) if text.as_bytes() == bytes.as_slice()) => {}
+                Ok(Value::Null) | Err(_) if matches!(&want.what, ExpectedValue::Is(Value::String(text)) if text.as_bytes() == bytes.as_slice()) =>
+                    {}
                 Ok(value) if matches!(want.what, ExpectedValue::Is(Value::Null)) => {
                     found.push((want.span, format!("expected a tombstone, the value is {value}")));
                 }

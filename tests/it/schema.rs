@@ -70,6 +70,12 @@ fn lines_as_produce_takes_them() {
     let output = millstream(folder.path(), &["schema", "infer", "-"], lines);
     assert!(text(&output.stdout).ends_with("schema:\n  a: int  # 2 of 2\n"), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("1 tombstones"));
+
+    // As `consume` prints what is no JSON, or JSON in bytes that it would not keep.
+    let lines = "{\"value\":{\"a\":1}}\n{\"key_base64\":\"/w==\",\"value_text\":\" {\\\"a\\\": 2}\"}\n{\"value_base64\":\"/w==\"}\n{\"value_text\":\"{\"}\n";
+    let output = millstream(folder.path(), &["schema", "infer", "-"], lines);
+    assert!(text(&output.stdout).ends_with("schema:\n  a: int  # 2 of 2\n"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("2 not valid JSON (the first: record 3"), "{}", text(&output.stdout));
 }
 
 #[test]

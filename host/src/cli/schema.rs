@@ -4,6 +4,8 @@ use super::{Context, Failure, Outcome, Output};
 use crate::format::infer::{Inferred, Samples};
 use crate::io::{Event, FetchLimit, LogError, TopicPartition};
 use anyhow::Context as _;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::num::NonZeroUsize;
@@ -140,22 +142,29 @@ fn read_file(name: &str, limit: usize) -> anyhow::Result<Found> {
     Ok(found)
 }
 
-/// Lines as `produce` takes and `consume` prints them hold the record under `value`.
+/// Lines as `produce` takes and `consume` prints them hold the record under `value`, `value_text` or `value_base64`.
 fn unwrap(found: &mut Found) -> bool {
-    const AROUND: [&str; 7] = ["key", "value", "headers", "timestamp", "topic", "partition", "offset"];
+    const VALUES: [&str; 3] = ["value", "value_text", "value_base64"];
+    const AROUND: [&str; 7] = ["key", "key_base64", "headers", "timestamp", "topic", "partition", "offset"];
     let wraps = |line: &Value| {
-        line.as_object().is_some_and(|line| line.contains_key("value") && line.keys().all(|name| AROUND.contains(&name.as_str())))
+        line.as_object().is_some_and(|line| {
+            let values = VALUES.iter().filter(|name| line.contains_key(**name)).count();
+            values == 1 && line.keys().all(|name| VALUES.contains(&name.as_str()) || AROUND.contains(&name.as_str()))
+        })
     };
     if found.values.is_empty() || !found.values.iter().all(wraps) {
         return false;
     }
-    for line in std::mem::take(&mut found.values) {
-        match line {
-            Value::Object(mut line) => match line.remove("value") {
-                None | Some(Value::Null) => found.tombstones += 1,
-                Some(value) => found.values.push(value),
-            },
-            other => found.values.push(other),
+    for (index, line) in std::mem::take(&mut found.values).into_iter().enumerate() {
+        let Value::Object(mut line) = line else { continue };
+        let place = || format!("record {}", index + 1);
+        match (line.remove("value"), line.remove("value_text"), line.remove("value_base64")) {
+            (Some(Value::Null), ..) => found.tombstones += 1,
+            (Some(value), ..) => found.values.push(value),
+            (_, Some(Value::String(text)), _) => found.add(text.as_bytes(), place),
+            (.., Some(Value::String(text))) => found.add(&STANDARD.decode(text).unwrap_or_default(), place),
+            // `produce` would refuse the line.
+            _ => found.add(b"", place),
         }
     }
     true

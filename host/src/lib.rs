@@ -21,5 +21,6 @@ pub mod record;
 pub mod runtime;
 pub mod settings;
 pub mod store;
+pub mod summary;
 pub mod task;
 pub mod worker;

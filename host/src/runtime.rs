@@ -2,13 +2,13 @@
 
 use crate::clock::SystemClock;
 use crate::flow::plan::Plan;
-use crate::flow::stage::Counters;
 use crate::io::{Log, LogError, Member};
 use crate::manifest::{Secrets, resolve_secrets};
 use crate::pipeline::{Pipeline, Policy};
 use crate::plugin::CallError;
 use crate::plugin::describe::Request;
 use crate::store::GlobalTable;
+use crate::summary::Summary;
 use crate::task::{BatchLimit, Setting, Stop};
 use crate::worker::{Ended, Observer, Options, Worker};
 use std::collections::{BTreeMap, HashMap};
@@ -126,39 +126,6 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<HashMa
     }
     let commands: Vec<_> = missing.iter().map(|topic| format!("  millstream topic create {topic}")).collect();
     Err(LogError::stop(format!("these topics are missing; create them, or say `create: true` at a sink:\n{}", commands.join("\n"))).into())
-}
-
-/// What a run did.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// Records taken from the sources.
-    pub records: u64,
-    pub commits: u64,
-    /// By stage.
-    pub stages: Vec<Counters>,
-    /// Rows written, by sink.
-    pub sinks: Vec<u64>,
-    /// Refused records, by what was wrong with them.
-    pub refused: BTreeMap<&'static str, u64>,
-}
-
-impl Summary {
-    /// Adds what a further run of the same pipeline did.
-    pub fn add(&mut self, other: &Self) {
-        self.records += other.records;
-        self.commits += other.commits;
-        self.stages.resize(other.stages.len(), Counters::default());
-        self.sinks.resize(other.sinks.len(), 0);
-        for (total, part) in self.stages.iter_mut().zip(&other.stages) {
-            *total += *part;
-        }
-        for (total, part) in self.sinks.iter_mut().zip(&other.sinks) {
-            *total += part;
-        }
-        for (code, count) in &other.refused {
-            *self.refused.entry(code).or_default() += count;
-        }
-    }
 }
 
 /// Keeps the newest summary, and passes it on.

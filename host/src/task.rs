@@ -7,12 +7,13 @@ use crate::flow::plan::{self, Plan, SourcePlan};
 use crate::flow::reject::{self, Place, Rejected};
 use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
-use crate::flow::stage::{CallFailure, Counters, Stage, write_errors};
+use crate::flow::stage::{CallFailure, Stage, write_errors};
 use crate::io::{CommittedState, Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
 use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::describe;
 use crate::record::{Records, RecordsBuilder};
 use crate::store::{GlobalTable, StateStore};
+use crate::summary::Summary;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, RwLock};
 
@@ -89,7 +90,7 @@ pub struct Task {
     sinks: Vec<Sink>,
     stream_time: i64,
     /// Refused records by code, since the start.
-    pub refused: BTreeMap<&'static str, u64>,
+    refused: BTreeMap<&'static str, u64>,
     /// A record that stops the task: what lies before it is processed first.
     failed: Option<Stop>,
     /// The task met a failure: nothing behind it counts as passed.
@@ -439,14 +440,14 @@ impl Task {
         }
     }
 
-    /// By stage, in the order of the pipeline.
-    pub fn counters(&self) -> Vec<Counters> {
-        self.stages.iter().map(|stage| stage.counters).collect()
-    }
-
-    /// Rows written, by sink.
-    pub fn written(&self) -> Vec<u64> {
-        self.sinks.iter().map(|sink| sink.rows).collect()
+    /// What the task did since it was made. Its records and commits are the worker's to count.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            stages: self.stages.iter().map(|stage| stage.counters).collect(),
+            sinks: self.sinks.iter().map(|sink| sink.rows).collect(),
+            refused: self.refused.clone(),
+            ..Summary::default()
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use crate::io::{
 };
 use crate::pipeline::Start;
 use crate::record::Records;
-use crate::runtime::Summary;
 use crate::store::GlobalTable;
+use crate::summary::Summary;
 use crate::task::{Produced, Setting, Stop, Task};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,6 +104,8 @@ pub struct Worker<'a> {
     paused: Vec<TopicPartition>,
     assigned: bool,
     stopped: Option<Stop>,
+    /// What tasks did that were given up since.
+    retired: Summary,
 }
 
 impl<'a> Worker<'a> {
@@ -158,6 +160,7 @@ impl<'a> Worker<'a> {
             paused: Vec::new(),
             assigned: false,
             stopped: None,
+            retired: Summary::default(),
         })
     }
 
@@ -242,16 +245,9 @@ impl<'a> Worker<'a> {
             sinks: vec![0; pipeline.sinks.len()],
             refused: BTreeMap::new(),
         };
+        summary.add(&self.retired);
         for task in self.tasks.values() {
-            for (total, part) in summary.stages.iter_mut().zip(task.counters()) {
-                *total += part;
-            }
-            for (total, part) in summary.sinks.iter_mut().zip(task.written()) {
-                *total += part;
-            }
-            for (code, count) in &task.refused {
-                *summary.refused.entry(code).or_default() += count;
-            }
+            summary.add(&task.summary());
         }
         summary
     }
@@ -466,6 +462,7 @@ impl<'a> Worker<'a> {
         for partition in partitions {
             let number = task_number(&self.setting, partition);
             if let Some(task) = self.tasks.remove(&number) {
+                self.retired.add(&task.summary());
                 others.extend(task.partitions().into_iter().filter(|other| !partitions.contains(other)));
             }
         }
@@ -520,7 +517,9 @@ impl<'a> Worker<'a> {
     fn rewind(&mut self, remedy: Remedy) -> Result<(), Ended> {
         self.forget_uncommitted();
         let partitions: Vec<TopicPartition> = self.tasks.values().flat_map(Task::partitions).collect();
-        self.tasks.clear();
+        for task in std::mem::take(&mut self.tasks).into_values() {
+            self.retired.add(&task.summary());
+        }
         self.paused.clear();
         if remedy == Remedy::Rewind {
             self.member.abort()?;

@@ -179,6 +179,7 @@ impl Stage {
             refused.set(*row as usize);
         }
         let mut reasons: Vec<(usize, &'static str, String)> = Vec::new();
+        self.check_sizes(&batch, &mut refused, &mut reasons);
         self.check_reads(&batch, plan, &mut refused, &mut reasons);
         let pseudo = self.pseudo(&batch, source, windows.as_ref(), &mut refused, &mut reasons);
         self.refuse(&batch, format, reasons, rejected);
@@ -268,6 +269,25 @@ impl Stage {
         batch.decode(source.format, &source.wanted, &stale);
     }
 
+    /// Marks records that take more than a quarter of the stage's memory: a guest holds a few copies of what it gets.
+    fn check_sizes(&self, batch: &Batch, refused: &mut Bitmap, reasons: &mut Vec<(usize, &'static str, String)>) {
+        let most = self.limits.memory / 4;
+        if batch.origin.records.bytes() <= most {
+            return;
+        }
+        for row in 0..batch.rows {
+            let origin = batch.origin_row(row);
+            let (key, value) = (batch.origin.records.keys.bytes(origin), batch.origin.records.values.bytes(origin));
+            let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+            if size > most && !refused.get(row) {
+                refused.set(row);
+                let reason =
+                    format!("the record has {size} bytes, more than a quarter of the stage's memory; raise `limits: {{ memory: ... }}`");
+                reasons.push((row, "too_large", reason));
+            }
+        }
+    }
+
     /// Marks rows with a field that could not be decoded, or is required and missing.
     fn check_reads(&self, batch: &Batch, plan: &Plan, refused: &mut Bitmap, reasons: &mut Vec<(usize, &'static str, String)>) {
         for (read, described) in plan.reads[self.index].iter().zip(&self.description.reads) {
@@ -284,14 +304,14 @@ impl Stage {
                         if let Some(FieldError { code, message, at, .. }) = held.error(row) {
                             refused.set(row);
                             reasons.push((row, code, with_place(&format!("field `{}`: {message}", described.path), *at)));
-                        } else if described.required && held.column.is_null(held.view().row(row)) {
+                        } else if described.required && held.column.is_null(held.view().row(row)) && !batch.is_tombstone(row) {
                             refused.set(row);
                             reasons.push((row, "missing_field", format!("the required field `{}` is missing", described.path)));
                         }
                     }
                 }
                 _ if described.required => {
-                    for row in (0..batch.rows).filter(|row| !refused.get(*row)).collect::<Vec<_>>() {
+                    for row in (0..batch.rows).filter(|row| !refused.get(*row) && !batch.is_tombstone(*row)).collect::<Vec<_>>() {
                         refused.set(row);
                         reasons.push((row, "missing_field", format!("the required field `{}` is missing", described.path)));
                     }

@@ -1,0 +1,37 @@
+//! What a run did, in numbers.
+
+use crate::flow::stage::Counters;
+use std::collections::BTreeMap;
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Records taken from the sources.
+    pub records: u64,
+    pub commits: u64,
+    /// By stage.
+    pub stages: Vec<Counters>,
+    /// Rows written, by sink.
+    pub sinks: Vec<u64>,
+    /// Refused records, by what was wrong with them.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+impl Summary {
+    /// Adds what a further run of the same pipeline did.
+    pub fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        self.commits += other.commits;
+        self.stages.resize(other.stages.len(), Counters::default());
+        self.sinks.resize(other.sinks.len(), 0);
+        for (total, part) in self.stages.iter_mut().zip(&other.stages) {
+            *total += *part;
+        }
+        for (total, part) in self.sinks.iter_mut().zip(&other.sinks) {
+            *total += part;
+        }
+        for (code, count) in &other.refused {
+            *self.refused.entry(code).or_default() += count;
+        }
+    }
+}

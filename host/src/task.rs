@@ -259,6 +259,7 @@ impl Task {
         }
         let Some((source, taken)) = self.take(patient) else { return Ok(None) };
         let positions = positions_of(&taken);
+        let figures = (self.counters(), self.written());
         match self.process(source, taken.clone()) {
             Ok(produced) => {
                 self.advance(source, &positions);
@@ -272,7 +273,7 @@ impl Task {
                 // What lies before the guilty record is processed alone, until nothing in it is guilty.
                 let mut rows = stop.first_row();
                 loop {
-                    self.rewind_batch();
+                    self.rewind_batch(&figures);
                     let Some(count) = rows.filter(|count| *count > 0) else {
                         return Err(stop);
                     };
@@ -387,10 +388,15 @@ impl Task {
         }
     }
 
-    fn rewind_batch(&mut self) {
-        for stage in &mut self.stages {
+    /// Undoes what a batch left behind; `figures` are those before it.
+    fn rewind_batch(&mut self, figures: &(Vec<Counters>, Vec<u64>)) {
+        for (stage, counters) in self.stages.iter_mut().zip(&figures.0) {
             stage.reset();
+            stage.counters = *counters;
             stage.stores(|stores| stores.iter_mut().for_each(StateStore::drop_batch));
+        }
+        for (sink, rows) in self.sinks.iter_mut().zip(&figures.1) {
+            sink.rows = *rows;
         }
     }
 

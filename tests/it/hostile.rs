@@ -21,7 +21,7 @@ const MEMORY: usize = 16 << 20;
 const CPU: Duration = Duration::from_millis(500);
 
 /// The component of the hostile guest, built once a test run.
-fn component() -> &'static [u8] {
+pub fn component() -> &'static [u8] {
     static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
     COMPONENT.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

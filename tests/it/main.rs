@@ -9,5 +9,6 @@ mod kafka;
 mod log_contract;
 mod manifest;
 mod new_plugin;
+mod pipelines;
 mod schema;
 mod standard;

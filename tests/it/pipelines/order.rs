@@ -1,0 +1,106 @@
+//! What comes out does not depend on how the input is cut into batches: merges, several sources, several partitions.
+
+use super::Place;
+use serde_json::json;
+
+const ROWS: [&str; 3] = ["1", "7", "1000"];
+
+/// Runs a pipeline on the same input with each size of batches; the outputs, which are equal.
+fn alike(manifest: &str, inputs: &[(&str, &str, String)], outputs: &[&str]) -> Vec<Vec<String>> {
+    let mut found: Vec<Vec<Vec<String>>> = Vec::new();
+    for rows in ROWS {
+        let place = Place::embedded();
+        place.write(manifest);
+        for (topic, partitions, lines) in inputs {
+            place.topic(topic, partitions);
+            place.produce(topic, lines);
+        }
+        place.run_well(&["--batch-rows", rows]);
+        found.push(outputs.iter().map(|topic| place.consume(topic)).collect());
+    }
+    for (other, rows) in found[1..].iter().zip(&ROWS[1..]) {
+        for ((one, other), topic) in found[0].iter().zip(other).zip(outputs) {
+            assert_eq!(one, other, "{topic}: batches of 1 and of {rows}");
+        }
+    }
+    found.remove(0)
+}
+
+fn values(records: &[String], field: &str) -> Vec<serde_json::Value> {
+    records.iter().map(|record| serde_json::from_str::<serde_json::Value>(record).unwrap()["value"][field].clone()).collect()
+}
+
+#[test]
+fn merged_branches_keep_the_order_of_the_records() {
+    let manifest = "\
+pipeline: NAME
+sources:
+  in: { topic: in, schema: { n: int } }
+stages:
+  - { name: even, from: in, plugin: filter, with: { where: 'n % 2 == 0' } }
+  - { name: three, from: in, plugin: filter, with: { where: 'n % 3 == 0' } }
+  - { name: tag, from: three, plugin: map, with: { set: { tag: '\"three\"' } } }
+  - { name: both, from: [even, tag], plugin: map, with: { set: { twice: 'n * 2' } } }
+sinks:
+  - { from: both, topic: out }
+  - { from: [even, tag, in], topic: merged }
+";
+    let lines: String = (0..50)
+        .map(|n| match n {
+            6 | 13 => format!("{{\"key\":\"{n}\",\"value\":null,\"timestamp\":{n}}}\n"),
+            _ => format!("{{\"key\":\"{}\",\"value\":{{\"n\":{n}}},\"timestamp\":{n}}}\n", n % 5),
+        })
+        .collect();
+    let outputs = alike(manifest, &[("in", "1", lines)], &["out", "merged"]);
+    let expected: Vec<_> = (0..50)
+        .flat_map(|n| match n {
+            // Tombstones pass every filter, so both branches.
+            6 | 13 => vec![json!(null); 2],
+            _ => vec![json!(n); usize::from(n % 2 == 0) + usize::from(n % 3 == 0)],
+        })
+        .collect();
+    assert_eq!(values(&outputs[0], "n"), expected);
+    assert_eq!(outputs[1].len(), expected.len() + 50);
+}
+
+#[test]
+fn two_sources_meet_in_the_order_of_their_times() {
+    let manifest = "\
+pipeline: NAME
+sources:
+  a: { topic: a, time: { field: t }, schema: { n: int, t: int } }
+  b: { topic: b, schema: { n: int } }
+stages:
+  - { name: total, from: [a, b], plugin: aggregate, with: { group_by: [n], compute: { count: count(), total: sum(n) } } }
+sinks:
+  - { from: total, topic: totals }
+  - { from: a, topic: a2 }
+";
+    let line = |n: usize| format!("{{\"key\":\"{n}\",\"value\":{{\"n\":{},\"t\":{}}},\"timestamp\":{}}}\n", n % 3, n * 7 % 40, n);
+    let a: String = (0..40).filter(|n| n % 3 != 0).map(line).collect();
+    let b: String = (0..40).filter(|n| n % 3 == 0).map(line).collect();
+    let outputs = alike(manifest, &[("a", "1", a), ("b", "1", b)], &["totals", "a2"]);
+    assert_eq!(values(&outputs[0], "n"), (0..40).map(|n| json!(n % 3)).collect::<Vec<_>>());
+    assert_eq!(outputs[1].len(), 26);
+}
+
+#[test]
+fn partitions_of_a_grouping_meet_in_the_order_of_their_times() {
+    let manifest = "\
+pipeline: NAME
+sources:
+  in: { topic: in, schema: { n: int, group: text } }
+stages:
+  - { name: total, plugin: aggregate, with: { group_by: [group], window: { tumbling: 10ms, grace: 3ms }, compute: { count: count(), last: last(n) } } }
+sinks:
+  - { from: total, topic: totals }
+";
+    let lines: String = (0..200)
+        .map(|n| format!("{{\"key\":\"{n}\",\"value\":{{\"n\":{n},\"group\":\"{}\"}},\"timestamp\":{}}}\n", n % 4, 1000 + n))
+        .collect();
+    let outputs = alike(manifest, &[("in", "3", lines)], &["totals"]);
+    let mut last: Vec<u64> = values(&outputs[0], "last").iter().map(|last| last.as_u64().unwrap()).collect();
+    // The output's partitions follow the groups.
+    last.sort_unstable();
+    assert_eq!(last, (0..200).collect::<Vec<_>>());
+}

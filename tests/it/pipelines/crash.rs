@@ -3,8 +3,8 @@
 use super::{Place, Random, success, text};
 use std::time::{Duration, Instant};
 
-const RECORDS: u64 = 10_000;
-const OFTEN: [&str; 4] = ["--commit-interval", "5", "--batch-rows", "10"];
+const RECORDS: u64 = 30_000;
+const OFTEN: [&str; 4] = ["--commit-interval", "5", "--batch-rows", "100"];
 
 const STATEFUL: &str = "\
 pipeline: NAME
@@ -58,11 +58,11 @@ fn undisturbed(place: &Place, topics: &[&str]) -> (Vec<Vec<String>>, Duration, D
 }
 
 /// Kills runs at random moments between their first record and their end, until some were in the midst of it; then lets one end by itself.
-fn disturbed(place: &Place, topic: &str, empty: Duration, whole: Duration) {
+fn disturbed(place: &Place, topic: &str, empty: Duration, whole: Duration) -> bool {
     let mut random = Random::new();
-    let (mut partial, mut before, mut first) = (0, 0, empty);
+    let (mut partial, mut before, mut first) = (0, 0, empty * 7 / 10);
     for _ in 0..12 {
-        let wait = first + Duration::from_micros(random.below((whole.saturating_sub(empty) / 3).as_micros() as u64));
+        let wait = first + Duration::from_micros(random.below((whole.saturating_sub(empty) / 2).as_micros() as u64));
         let mut run = place.start(&[&["--until-end"], OFTEN.as_slice()].concat());
         // A random moment is what the test is about: nothing is waited for.
         std::thread::sleep(wait);
@@ -73,7 +73,7 @@ fn disturbed(place: &Place, topic: &str, empty: Duration, whole: Duration) {
         let written = place.consume(topic).len();
         if written == before {
             // Too early: the machine is busier than before.
-            first += whole / 10;
+            first += whole / 20;
         } else {
             partial += 1;
         }
@@ -84,7 +84,7 @@ fn disturbed(place: &Place, topic: &str, empty: Duration, whole: Duration) {
     }
     let left = place.run_well(&OFTEN);
     eprintln!("killed {partial} runs in their midst; {left} of {RECORDS} records were left for the last one");
-    assert!(partial > 0, "no run was disturbed");
+    partial > 0
 }
 
 fn equal(place: &Place, topics: &[&str], outputs: &[Vec<String>]) {
@@ -100,19 +100,29 @@ fn runs_that_are_killed_count_every_record_once() {
     let topics = ["NAME.kept", "NAME.totals"];
     let (outputs, empty, whole) = undisturbed(&prepared(Place::embedded(), STATEFUL), &topics);
     assert_eq!(outputs[1].len(), outputs[0].len());
-    let place = prepared(Place::embedded(), STATEFUL);
-    disturbed(&place, topics[0], empty, whole);
-    equal(&place, &topics, &outputs);
+    // On a machine that is now quick, now slow, the moments may all be too early or too late.
+    let hit = (0..3).any(|_| {
+        let place = prepared(Place::embedded(), STATEFUL);
+        let hit = disturbed(&place, topics[0], empty, whole);
+        equal(&place, &topics, &outputs);
+        hit
+    });
+    assert!(hit, "no run was disturbed");
 }
 
 #[test]
 fn runs_on_kafka_that_are_killed_count_every_record_once() {
     let topics = ["NAME.kept"];
-    let (Some(one), Some(other)) = (Place::kafka(), Place::kafka()) else { return };
+    let Some(one) = Place::kafka() else { return };
     let (outputs, empty, whole) = undisturbed(&prepared(one, STATELESS), &topics);
-    let place = prepared(other, STATELESS);
-    disturbed(&place, topics[0], empty, whole);
-    equal(&place, &topics, &outputs);
+    let hit = (0..3).filter_map(|_| Place::kafka()).any(|place| {
+        let place = prepared(place, STATELESS);
+        let hit = disturbed(&place, topics[0], empty, whole);
+        // Names of its own stand nowhere in records: outputs are alike.
+        equal(&place, &topics, &outputs);
+        hit
+    });
+    assert!(hit, "no run was disturbed");
 }
 
 /// Before a run holds the folder, another process that reads there would keep it out.

@@ -259,7 +259,7 @@ impl Task {
         }
         let Some((source, taken)) = self.take(patient) else { return Ok(None) };
         let positions = positions_of(&taken);
-        let figures = (self.counters(), self.written());
+        let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
         match self.process(source, taken.clone()) {
             Ok(produced) => {
                 self.advance(source, &positions);
@@ -389,7 +389,7 @@ impl Task {
     }
 
     /// Undoes what a batch left behind; `figures` are those before it.
-    fn rewind_batch(&mut self, figures: &(Vec<Counters>, Vec<u64>)) {
+    fn rewind_batch(&mut self, figures: &(Vec<crate::flow::stage::Counters>, Vec<u64>)) {
         for (stage, counters) in self.stages.iter_mut().zip(&figures.0) {
             stage.reset();
             stage.counters = *counters;

@@ -96,6 +96,7 @@ fn equal(place: &Place, topics: &[&str], outputs: &[Vec<String>]) {
 }
 
 #[test]
+#[ignore = "takes minutes on two cores"]
 fn runs_that_are_killed_count_every_record_once() {
     let topics = ["NAME.kept", "NAME.totals"];
     let (outputs, empty, whole) = undisturbed(&prepared(Place::embedded(), STATEFUL), &topics);
@@ -111,6 +112,7 @@ fn runs_that_are_killed_count_every_record_once() {
 }
 
 #[test]
+#[ignore = "takes minutes on two cores"]
 fn runs_on_kafka_that_are_killed_count_every_record_once() {
     let topics = ["NAME.kept"];
     let Some(one) = Place::kafka() else { return };

@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- plugin, format, pipeline <- manifest, log, store <- source, stage, sink <- task <- worker <- runtime <- cli.
+//! Imports run one way: column, field, record <- io <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- worker <- runtime <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -13,6 +13,7 @@ pub mod format;
 pub mod guest_build;
 pub mod io;
 pub mod jsonl;
+pub mod key;
 pub mod log;
 pub mod manifest;
 pub mod pipeline;

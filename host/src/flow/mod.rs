@@ -1,7 +1,6 @@
 //! A record's way between log and log: source, stages, sinks. `task` walks it top-down.
 
 pub mod batch;
-pub mod key;
 pub mod plan;
 pub mod reject;
 pub mod sink;

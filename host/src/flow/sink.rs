@@ -3,12 +3,12 @@
 use crate::column::{Bitmap, Column, ColumnBuilder, Type};
 use crate::field::Path;
 use crate::flow::batch::{Batch, Held};
-use crate::flow::key;
 use crate::flow::plan::SourcePlan;
 use crate::flow::reject::Rejected;
 use crate::flow::stage::write_errors;
 use crate::format::{Change, Wanted};
 use crate::io::{TopicPartition, partition_for};
+use crate::key;
 use crate::pipeline::{self, KeyFormat};
 use crate::record::Records;
 use std::sync::Arc;

@@ -3,12 +3,12 @@
 use crate::column::{Bitmap, Column, ColumnBuilder, Type};
 use crate::field::Field;
 use crate::flow::batch::{Base, Batch, GivenKeys, Held, HeldHeaders, Origin, Slot, WriteError, nulls};
-use crate::flow::key;
 use crate::flow::plan::{Plan, ReadFrom, SourcePlan};
 use crate::flow::reject::{Rejected, Shown};
 use crate::flow::source::with_place;
 use crate::flow::window::{self, Assigned};
 use crate::format::{FieldError, Format};
+use crate::key;
 use crate::pipeline::{KeyFormat, Pipeline, Source, Tombstones};
 use crate::plugin::describe::{self, Part};
 use crate::plugin::{CallError, Derived, FROM_NONE, Found, Input, Instance, Leaves, Outcome, Page, Plugin, Services, Verdict};

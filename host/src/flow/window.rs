@@ -37,9 +37,3 @@ impl Assigned {
         Column { values: Values::Ints(values), validity: Bitmap::default() }
     }
 }
-
-/// The lowest window start that may still take rows: everything below is closed.
-pub fn first_open(stream_time: i64, window: Window) -> i64 {
-    // Closed: start + size + grace <= stream time.
-    stream_time.saturating_sub(window.size).saturating_sub(window.grace).saturating_add(1)
-}

@@ -199,7 +199,7 @@ impl StateStore {
     /// Drops the rows of windows that `stream_time` has closed, at most a thousand at a time.
     pub fn expire(&mut self, stream_time: i64) -> Result<(), LogError> {
         let Some(window) = self.window else { return Ok(()) };
-        let open_from = crate::flow::window::first_open(stream_time, window);
+        let open_from = first_open(stream_time, window);
         if open_from <= self.dropped_below {
             return Ok(());
         }
@@ -250,17 +250,10 @@ fn decode_int(key: &[u8]) -> Option<i64> {
     Some((u64::from_be_bytes(key.try_into().ok()?) ^ 1 << 63) as i64)
 }
 
-/// State of nothing: for pipelines without stores, and for dry runs on empty state.
-pub struct NoState;
-
-impl CommittedState for NoState {
-    fn get(&self, _: &str, _: i32, _: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
-        Ok(None)
-    }
-
-    fn scan(&self, _: &str, _: i32, _: &[u8], _: Option<&[u8]>, _: usize) -> Result<crate::io::StateRows, LogError> {
-        Ok(Vec::new())
-    }
+/// The lowest window start that may still take rows: everything below is closed.
+fn first_open(stream_time: i64, window: Window) -> i64 {
+    // Closed: start + size + grace <= stream time.
+    stream_time.saturating_sub(window.size).saturating_sub(window.grace).saturating_add(1)
 }
 
 /// Keys as a column of text, for tests and callers that have them one by one.

@@ -3,9 +3,9 @@
 use super::row::{FoundBuilder, Row, Value};
 use crate::column::{Column, Type};
 use crate::field::Field;
-use crate::flow::key;
 use crate::format::{Decoder, Wanted};
 use crate::io::Fetched;
+use crate::key;
 use crate::pipeline::Table;
 use crate::plugin::Found;
 use std::collections::HashMap;

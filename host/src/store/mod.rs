@@ -7,7 +7,7 @@ mod table;
 pub use row::Row;
 pub use table::GlobalTable;
 
-use crate::column::{Cell, Column, ColumnBuilder, Strings, Type, Values};
+use crate::column::{Cell, Column, ColumnBuilder, Type, Values};
 use crate::io::{CommittedState, LogError, StateWrites};
 use crate::plugin::describe::{Store, Window};
 use crate::plugin::{Found, Page};
@@ -256,20 +256,20 @@ fn first_open(stream_time: i64, window: Window) -> i64 {
     stream_time.saturating_sub(window.size).saturating_sub(window.grace).saturating_add(1)
 }
 
-/// Keys as a column of text, for tests and callers that have them one by one.
-pub fn text_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> Column {
-    let mut strings = Strings::default();
-    for key in keys {
-        strings.push(key.as_bytes());
-    }
-    Column { values: Values::Texts(strings), validity: Default::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::column::Strings;
     use crate::plugin::describe::StoreField;
     use std::sync::Mutex;
+
+    fn text_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> Column {
+        let mut strings = Strings::default();
+        for key in keys {
+            strings.push(key.as_bytes());
+        }
+        Column { values: Values::Texts(strings), validity: Default::default() }
+    }
 
     #[derive(Default)]
     struct Memory(Mutex<BTreeMap<Key, Vec<u8>>>);

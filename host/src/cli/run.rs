@@ -60,6 +60,7 @@ fn assignment(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
+    let interrupted = stop_on_signals()?;
     let loaded = manifest::load(&args.file, &Engine::new()?)?;
     if !loaded.warnings.0.is_empty() && context.global.output == Output::Text {
         super::check::print_diagnostics(&loaded.warnings);
@@ -81,7 +82,6 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         member,
         ..Options::default()
     };
-    let interrupted = stop_on_signals()?;
     let mut printers = files.print(&log)?;
     let mut status = Status::new(context);
     let mut summary = Summary::default();

@@ -40,6 +40,26 @@ pub struct Bounds {
     pub end: i64,
 }
 
+/// What a topic of a pipeline's own is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Internal {
+    /// Keeps the last record of each key.
+    Changelog,
+    /// Keeps every record until it is deleted by name.
+    Repartition,
+}
+
+/// How a topic keeps its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Only the last record of each key is kept, and nothing is deleted by age or size.
+    pub compacted: bool,
+    /// Records are kept until they are deleted by name.
+    pub unlimited: bool,
+    /// How long a tombstone can still be read in a compacted topic.
+    pub tombstones: Duration,
+}
+
 /// Where a consumer group stands in a partition: the next offset to read, and what was committed with it (at most 512 bytes).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -142,6 +162,18 @@ pub trait Log: Send + Sync {
     /// None if there is no such topic.
     fn topic(&self, name: &str) -> Result<Option<Topic>, LogError>;
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError>;
+    /// Creates a topic of a pipeline's own.
+    fn create_internal(&self, name: &str, partitions: i32, _what: Internal) -> Result<(), LogError> {
+        self.create_topic(name, partitions)
+    }
+    /// None: this log keeps every record for ever.
+    fn retention(&self, _topic: &str) -> Result<Option<Retention>, LogError> {
+        Ok(None)
+    }
+    /// One past the last record of a partition, committed or not.
+    fn high_watermark(&self, partition: &TopicPartition) -> Result<i64, LogError> {
+        Ok(self.bounds(partition)?.end)
+    }
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError>;
     /// The first offset whose timestamp is at least `time` (milliseconds); the end if there is none.
     fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError>;
@@ -154,7 +186,7 @@ pub trait Log: Send + Sync {
     fn reader(&self) -> Result<Box<dyn Reader>, LogError>;
     /// A member of the group `group`: a worker's end of the log.
     fn member(&self, membership: &Membership) -> Result<Box<dyn Member>, LogError>;
-    /// The committed state of a pipeline's stores; None if this log keeps none yet.
+    /// The committed state of a pipeline's stores; None if this log keeps state as changelogs only.
     fn state(&self, group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError>;
 }
 
@@ -208,6 +240,25 @@ pub trait CommittedState: Send + Sync {
     fn get(&self, store: &str, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError>;
     /// Rows with low <= key < high, at most `limit`, in the order of keys. `high` None = to the end.
     fn scan(&self, store: &str, task: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError>;
+}
+
+/// Up to where a local copy of a store's state has the changelog.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Checkpoint {
+    /// Every record of the changelog's partition below this offset is in.
+    pub offset: i64,
+    /// Wall clock, milliseconds since the epoch.
+    pub written_at: i64,
+}
+
+/// A local copy of committed state that a log keeps as changelogs. May lag behind the log, and is rebuilt from it where it is missing.
+pub trait LocalState: CommittedState {
+    /// None: nothing is known of this store's task; what rows there are do not count.
+    fn checkpoint(&self, store: &str, task: i32) -> Result<Option<Checkpoint>, LogError>;
+    /// Writes committed rows, with the checkpoint that they reach if they reach one, as one.
+    fn write(&self, store: &str, task: i32, rows: &[(Vec<u8>, Option<Vec<u8>>)], checkpoint: Option<&Checkpoint>) -> Result<(), LogError>;
+    /// Drops everything of a store's task.
+    fn wipe(&self, store: &str, task: i32) -> Result<(), LogError>;
 }
 
 /// Time, passed in.

@@ -2,18 +2,21 @@
 
 use crate::clock::SystemClock;
 use crate::flow::plan::Plan;
-use crate::io::{Log, LogError, Member};
+use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member};
 use crate::manifest::{Secrets, resolve_secrets};
 use crate::pipeline::{Pipeline, Policy};
 use crate::plugin::CallError;
 use crate::plugin::describe::Request;
-use crate::store::GlobalTable;
+use crate::store::changelog::{Changelog, Changelogs};
+use crate::store::{GlobalTable, LocalFolder, LocalMemory};
 use crate::summary::Summary;
 use crate::task::{BatchLimit, Setting, Stop};
-use crate::worker::{Ended, Observer, Options, Worker};
+use crate::worker::{Ended, Observer, Options, Worker, partitions_of};
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 /// What may be created on a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +41,14 @@ pub enum RunError {
     Setup(String),
 }
 
-/// Makes ready what the pipeline's tasks share.
+/// Makes ready what the pipeline's tasks share. `data`: the folder for local copies of state, where the log keeps it as changelogs; None = in memory.
 pub fn prepare(
     pipeline: Pipeline,
     log: &Arc<dyn Log>,
     secrets: &Secrets,
     limit: BatchLimit,
     creates: Creates,
+    data: Option<&Path>,
 ) -> Result<Setting, RunError> {
     let tables: BTreeMap<_, _> = pipeline.tables.iter().map(|table| (table.name.clone(), table.schema.schema.clone())).collect();
     let mut requests = Vec::with_capacity(pipeline.stages.len());
@@ -62,22 +66,18 @@ pub fn prepare(
         requests.push(Request { config, input: stage.input.clone(), tables: tables.clone() });
     }
     let topics = topics(&pipeline, &**log, creates)?;
-    let mut state = None;
+    let (mut state, mut logged) = (None, None);
     if pipeline.stages.iter().any(|stage| !stage.stores.is_empty()) {
         state = log.state(&pipeline.name)?;
         if state.is_none() {
-            let stages: Vec<_> =
-                pipeline.stages.iter().filter(|stage| !stage.stores.is_empty()).map(|stage| format!("`{}`", stage.name)).collect();
-            return Err(RunError::Setup(format!(
-                "pipeline `{}`: state on Kafka comes with a later version, but {} keep some; run the pipeline on the embedded log (without --brokers)",
-                pipeline.name,
-                stages.join(", ")
-            )));
+            let changelogs = changelogs(&pipeline, &**log, creates, data)?;
+            state = Some(changelogs.local.clone() as Arc<dyn CommittedState>);
+            logged = Some(Arc::new(changelogs));
         }
     }
     let plan = Plan::new(&pipeline);
     let tables = pipeline.tables.iter().map(|table| Arc::new(RwLock::new(GlobalTable::new(table)))).collect();
-    Ok(Setting { plan, requests, tables, state, topics, limit, fresh_instances: false, pipeline })
+    Ok(Setting { plan, requests, tables, state, changelogs: logged, topics, limit, fresh_instances: false, pipeline })
 }
 
 /// Partitions and limits of the topics that the pipeline writes; creates what may be created. All missing topics are told at once.
@@ -126,6 +126,69 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<HashMa
     }
     let commands: Vec<_> = missing.iter().map(|topic| format!("  millstream topic create {topic}")).collect();
     Err(LogError::stop(format!("these topics are missing; create them, or say `create: true` at a sink:\n{}", commands.join("\n"))).into())
+}
+
+/// The changelogs of a pipeline's stores: created for a group that has not begun, checked for one that has.
+fn changelogs(pipeline: &Pipeline, log: &dyn Log, creates: Creates, data: Option<&Path>) -> Result<Changelogs, RunError> {
+    let mut partitions = Vec::new();
+    for source in &pipeline.sources {
+        if log.topic(&source.topic)?.is_some() {
+            partitions.extend(partitions_of(log, &source.topic)?);
+        }
+    }
+    let tasks = partitions.iter().map(|partition| partition.partition + 1).max().unwrap_or(1);
+    if pipeline.single_task && partitions.len() > 1 {
+        return Err(RunError::Setup(format!(
+            "pipeline `{}`: a stage groups by something else than the record's key, which needs all records in one task; on Kafka that is not offered yet: \
+             read a topic with one partition, or one that is keyed by the group",
+            pipeline.name
+        )));
+    }
+    let stores = pipeline.stages.iter().flat_map(|stage| stage.stores.iter().zip(&stage.description.stores));
+    let stores: Vec<_> = stores.map(|(name, described)| Changelog::new(&pipeline.name, name, described)).collect();
+    let mut tombstones = Duration::MAX;
+    let mut exist = true;
+    for changelog in &stores {
+        let topic = &changelog.topic;
+        match log.topic(topic)? {
+            Some(found) if found.partitions != tasks => {
+                return Err(LogError::stop(format!(
+                    "the changelog {topic} has {} partitions, but the sources have {tasks}: was their number changed? Rows would not be found where their keys \
+                     are now. Nothing was changed; run the pipeline under another name to start anew",
+                    found.partitions
+                ))
+                .into());
+            }
+            Some(_) => {}
+            None if creates == Creates::Nothing => {
+                exist = false;
+                continue;
+            }
+            None if log.committed(&pipeline.name, &partitions)?.iter().any(Option::is_some) => {
+                return Err(LogError::stop(format!(
+                    "the changelog {topic} is missing, but the group `{}` has read records: it was deleted, and the state of store `{}` with it. Bring it back, or run \
+                     the pipeline under another name to start anew; nothing was changed",
+                    pipeline.name, changelog.store
+                ))
+                .into());
+            }
+            None => log.create_internal(topic, tasks, Internal::Changelog)?,
+        }
+        if let Some(retention) = log.retention(topic)? {
+            if !retention.compacted {
+                return Err(LogError::stop(format!(
+                    "the changelog {topic} is not compacted: rows would be deleted by age. Set `cleanup.policy=compact` on it (and nothing beside it)"
+                ))
+                .into());
+            }
+            tombstones = tombstones.min(retention.tombstones);
+        }
+    }
+    let local: Arc<dyn LocalState> = match data {
+        Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &pipeline.name)?),
+        _ => Arc::new(LocalMemory::default()),
+    };
+    Ok(Changelogs { stores, local, tombstones, exist })
 }
 
 /// Keeps the newest summary, and passes it on.

@@ -15,6 +15,8 @@ pub struct Summary {
     pub sinks: Vec<u64>,
     /// Refused records, by what was wrong with them.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Records of changelogs read, and to read at most, while state is being restored.
+    pub restoring: Option<(u64, u64)>,
 }
 
 impl Summary {

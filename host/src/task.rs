@@ -12,6 +12,7 @@ use crate::io::{CommittedState, Fetched, LogError, Position, StateWrites, TopicP
 use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::describe;
 use crate::record::{Records, RecordsBuilder};
+use crate::store::changelog::Changelogs;
 use crate::store::{GlobalTable, StateStore};
 use crate::summary::Summary;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -39,6 +40,8 @@ pub struct Setting {
     pub tables: Vec<Arc<RwLock<GlobalTable>>>,
     /// None for a pipeline without stores.
     pub state: Option<Arc<dyn CommittedState>>,
+    /// Where the log keeps state as changelogs only; `state` is then their local copy.
+    pub changelogs: Option<Arc<Changelogs>>,
     /// Partitions and largest message of every topic that is written.
     pub topics: HashMap<Arc<str>, (i32, Option<usize>)>,
     pub limit: BatchLimit,
@@ -89,6 +92,8 @@ pub struct Task {
     stages: Vec<Stage>,
     sinks: Vec<Sink>,
     stream_time: i64,
+    /// Rows of a store were committed once.
+    keeps_state: bool,
     /// Refused records by code, since the start.
     refused: BTreeMap<&'static str, u64>,
     /// A record that stops the task: what lies before it is processed first.
@@ -113,6 +118,7 @@ impl Task {
                         .iter()
                         .zip(&description.stores)
                         .map(|(name, described)| StateStore::new(name, number, described, description.window, state.clone()))
+                        .map(|store| if setting.changelogs.is_some() { store.write_back() } else { store })
                 });
                 let tables = stage.tables.iter().map(|table| setting.tables[*table].clone()).collect();
                 Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores.collect(), tables)
@@ -133,6 +139,7 @@ impl Task {
             stages,
             sinks,
             stream_time: i64::MIN,
+            keeps_state: false,
             refused: BTreeMap::new(),
             failed: None,
             halted: false,
@@ -149,7 +156,9 @@ impl Task {
 
     /// Adds a partition, read from `position` on.
     pub fn add(&mut self, source: usize, from: TopicPartition, position: &Position, until: Option<i64>) {
-        self.stream_time = self.stream_time.max(stream_time_of(&position.metadata));
+        let metadata = Metadata::of(&position.metadata).unwrap_or_default();
+        self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
+        self.keeps_state |= metadata.state;
         self.queues.push(Queue {
             source,
             from,
@@ -400,8 +409,8 @@ impl Task {
         }
     }
 
-    /// What is to be committed: positions that moved, and state. None if nothing moved.
-    pub fn begin_commit(&mut self) -> Result<Option<(Vec<(TopicPartition, Position)>, Vec<StateWrites>)>, LogError> {
+    /// What is to be committed: positions that moved, and state. None if nothing moved; `all`: every position, moved or not.
+    pub fn begin_commit(&mut self, all: bool) -> Result<Option<(Vec<(TopicPartition, Position)>, Vec<StateWrites>)>, LogError> {
         for queue in &mut self.queues {
             // Control records and the like behind the last record count as passed.
             if !self.halted
@@ -413,15 +422,8 @@ impl Task {
                 queue.moved = true;
             }
         }
-        if !self.queues.iter().any(|queue| queue.moved) {
+        if !all && !self.queues.iter().any(|queue| queue.moved) {
             return Ok(None);
-        }
-        let metadata = metadata_of(self.stream_time);
-        let mut positions = Vec::new();
-        for queue in self.queues.iter_mut().filter(|queue| queue.moved) {
-            queue.moved = false;
-            let offset = queue.position.unwrap_or(0);
-            positions.push((queue.from.clone(), Position { offset, metadata: metadata.clone() }));
         }
         let stream_time = self.stream_time;
         let mut writes = Vec::new();
@@ -437,12 +439,25 @@ impl Task {
             });
             writes.extend(part?);
         }
+        self.keeps_state |= !writes.is_empty();
+        let metadata = Metadata { stream_time: (stream_time != i64::MIN).then_some(stream_time), state: self.keeps_state }.text();
+        let mut positions = Vec::new();
+        for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
+            queue.moved = false;
+            let offset = queue.position.unwrap_or(0);
+            positions.push((queue.from.clone(), Position { offset, metadata: metadata.clone() }));
+        }
         Ok(Some((positions, writes)))
     }
 
     pub fn committed(&mut self) {
+        self.each_store(StateStore::committed);
+    }
+
+    /// Works on each store of the task.
+    pub fn each_store(&mut self, mut work: impl FnMut(&mut StateStore)) {
         for stage in &mut self.stages {
-            stage.stores(|stores| stores.iter_mut().for_each(StateStore::committed));
+            stage.stores(|stores| stores.iter_mut().for_each(&mut work));
         }
     }
 
@@ -591,21 +606,25 @@ fn inputs(
 }
 
 /// What is kept with a position.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Metadata {
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Metadata {
     /// Milliseconds; absent before the first record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    stream_time: Option<i64>,
+    pub stream_time: Option<i64>,
+    /// The task has committed rows of stores.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub state: bool,
 }
 
-fn metadata_of(stream_time: i64) -> String {
-    let metadata = Metadata { stream_time: (stream_time != i64::MIN).then_some(stream_time) };
-    serde_json::to_string(&metadata).unwrap_or_default()
-}
+impl Metadata {
+    /// None: the position is of another program's making.
+    pub fn of(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
 
-/// Metadata of another's making counts as none.
-fn stream_time_of(metadata: &str) -> i64 {
-    serde_json::from_str::<Metadata>(metadata).ok().and_then(|metadata| metadata.stream_time).unwrap_or(i64::MIN)
+    fn text(self) -> String {
+        serde_json::to_string(&self).unwrap_or_default()
+    }
 }
 
 impl Stop {

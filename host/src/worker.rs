@@ -2,14 +2,15 @@
 //! flight it goes on polling and processing in memory.
 
 use crate::io::{
-    Clock, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Reader, Remedy, TopicPartition,
+    Checkpoint, Clock, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Reader, Remedy, TopicPartition,
 };
 use crate::pipeline::Start;
 use crate::record::Records;
+use crate::restore::Restore;
 use crate::store::GlobalTable;
 use crate::summary::Summary;
-use crate::task::{Produced, Setting, Stop, Task};
-use std::collections::{BTreeMap, HashMap};
+use crate::task::{Metadata, Produced, Setting, Stop, Task};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Options {
     pub commit_interval: Duration,
     /// Commit after so many records, however little time has passed.
     pub commit_rows: usize,
+    /// Write committed rows to the local copies of the stores this often, where the log keeps state as changelogs.
+    pub checkpoint_interval: Duration,
     /// Stop after so many records of the sources.
     pub limit: Option<u64>,
     pub member: String,
@@ -34,6 +37,7 @@ impl Default for Options {
             until_end: false,
             commit_interval: Duration::from_millis(100),
             commit_rows: 50_000,
+            checkpoint_interval: Duration::from_secs(10),
             limit: None,
             member: "host.0".to_owned(),
         }
@@ -69,6 +73,8 @@ pub trait Observer {
 const QUEUE_ROWS: usize = 10_000;
 /// Rows that wait to be appended behind a commit in flight.
 const PENDING_ROWS: usize = 100_000;
+/// Committed rows of a worker's stores that wait for a checkpoint, in bytes, before one is made early.
+const DIRTY_BYTES: usize = 32 << 20;
 /// How long a poll waits when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(50);
 /// Pauses between attempts while the log is out of reach.
@@ -79,6 +85,10 @@ const BACK_OFF: [Duration; 5] =
 struct InFlight {
     tasks: Vec<i32>,
 }
+
+/// The ends of changelogs when everything committed before was applied, by task and store. They hold for a checkpoint once a further commit has come
+/// through: that proves that nobody else has written in between.
+type Captured = BTreeMap<(i32, Arc<str>), i64>;
 
 pub struct Worker<'a> {
     setting: Arc<Setting>,
@@ -95,6 +105,11 @@ pub struct Worker<'a> {
     pending: Vec<(TopicPartition, Records)>,
     pending_rows: usize,
     in_flight: Option<InFlight>,
+    captured: Option<Captured>,
+    /// When the last checkpoint was made.
+    checkpointed: Duration,
+    /// Tasks that take no records yet.
+    restore: Option<Restore>,
     /// Rows since the last commit, and when the first of them was processed.
     since_commit: usize,
     first_since: Option<Duration>,
@@ -153,6 +168,9 @@ impl<'a> Worker<'a> {
             pending: Vec::new(),
             pending_rows: 0,
             in_flight: None,
+            captured: None,
+            checkpointed: clock.elapsed(),
+            restore: None,
             since_commit: 0,
             first_since: None,
             processed: 0,
@@ -195,8 +213,10 @@ impl<'a> Worker<'a> {
             self.stop.load(Ordering::Relaxed) || self.stopped.is_some() || self.options.limit.is_some_and(|limit| self.processed >= limit);
         if stopping || self.finished() {
             self.commit_all()?;
+            self.checkpoint_all()?;
             return Ok(false);
         }
+        self.restore_on()?;
         let wait = self.patience();
         let setting = self.setting.clone();
         let limit = FetchLimit { rows: setting.limit.rows, bytes: setting.limit.bytes };
@@ -235,6 +255,11 @@ impl<'a> Worker<'a> {
         Ok(true)
     }
 
+    /// Records of changelogs read, and to read at most, while state is being restored.
+    pub fn restoring(&self) -> Option<(u64, u64)> {
+        self.restore.as_ref().map(|restore| (restore.read, restore.total))
+    }
+
     /// What was done so far, over all tasks.
     pub fn summary(&self) -> Summary {
         let pipeline = &self.setting.pipeline;
@@ -244,6 +269,7 @@ impl<'a> Worker<'a> {
             stages: vec![Default::default(); pipeline.stages.len()],
             sinks: vec![0; pipeline.sinks.len()],
             refused: BTreeMap::new(),
+            restoring: self.restoring(),
         };
         summary.add(&self.retired);
         for task in self.tasks.values() {
@@ -254,6 +280,9 @@ impl<'a> Worker<'a> {
 
     /// How long a poll may wait: not past the next commit.
     fn patience(&self) -> Duration {
+        if self.restore.is_some() {
+            return Duration::ZERO;
+        }
         if self.in_flight.is_some() {
             return Duration::from_millis(1);
         }
@@ -317,10 +346,15 @@ impl<'a> Worker<'a> {
 
     /// Starts to commit everything processed so far. Nothing may be in flight.
     fn begin_commit(&mut self) -> Result<(), Ended> {
+        self.begin_commit_of(false)
+    }
+
+    /// `all`: every position, moved or not.
+    fn begin_commit_of(&mut self, all: bool) -> Result<(), Ended> {
         let mut commit = Commit::default();
         let mut tasks = Vec::new();
         for (number, task) in &mut self.tasks {
-            if let Some((positions, state)) = task.begin_commit()? {
+            if let Some((positions, state)) = task.begin_commit(all)? {
                 commit.positions.extend(positions);
                 commit.state.extend(state);
                 tasks.push(*number);
@@ -330,6 +364,15 @@ impl<'a> Worker<'a> {
         self.first_since = None;
         if commit.positions.is_empty() {
             return Ok(());
+        }
+        if let Some(changelogs) = &self.setting.changelogs {
+            let now = self.clock.now();
+            for writes in std::mem::take(&mut commit.state) {
+                let unknown = || LogError::stop(format!("there is no changelog of store `{}`: a mistake in the program", writes.store));
+                let changelog = changelogs.find(&writes.store).ok_or_else(unknown)?;
+                let records = changelog.encode(&writes, now).map_err(LogError::stop)?;
+                self.member.append(&changelog.partition(writes.task), &records)?;
+            }
         }
         self.in_flight = Some(InFlight { tasks });
         self.member.begin_commit(commit)?;
@@ -348,11 +391,83 @@ impl<'a> Worker<'a> {
                     task.committed();
                 }
             }
+            match self.captured.take() {
+                Some(captured) => self.checkpoint(captured)?,
+                None if self.checkpoint_due() => self.captured = Some(self.capture()?),
+                None => {}
+            }
         }
         for (to, records) in std::mem::take(&mut self.pending) {
             self.member.append(&to, &records)?;
         }
         self.pending_rows = 0;
+        Ok(())
+    }
+
+    fn checkpoint_due(&mut self) -> bool {
+        if self.setting.changelogs.is_none() {
+            return false;
+        }
+        let waited = self.clock.elapsed() >= self.checkpointed + self.options.checkpoint_interval;
+        let mut dirty = 0;
+        for task in self.tasks.values_mut() {
+            task.each_store(|store| dirty += store.dirty_bytes());
+        }
+        dirty > DIRTY_BYTES || waited && dirty > 0
+    }
+
+    /// The ends of the changelogs of stores with rows that wait. Everything committed is applied, and no commit is in flight.
+    fn capture(&mut self) -> Result<Captured, LogError> {
+        let mut captured = Captured::new();
+        let Some(changelogs) = self.setting.changelogs.clone().filter(|changelogs| changelogs.exist) else { return Ok(captured) };
+        for (number, task) in &mut self.tasks {
+            let mut stores = Vec::new();
+            task.each_store(|store| {
+                if store.dirty_bytes() > 0 {
+                    stores.push(store.name().clone());
+                }
+            });
+            for store in stores {
+                if let Some(changelog) = changelogs.find(&store) {
+                    let end = self.log.bounds(&changelog.partition(*number))?.end;
+                    captured.insert((*number, store), end);
+                }
+            }
+        }
+        Ok(captured)
+    }
+
+    /// Writes the committed rows that wait to the local copies.
+    fn checkpoint(&mut self, captured: Captured) -> Result<(), LogError> {
+        let Some(changelogs) = self.setting.changelogs.clone() else { return Ok(()) };
+        let written_at = self.clock.now();
+        for ((number, name), offset) in captured {
+            let Some(task) = self.tasks.get_mut(&number) else { continue };
+            let mut outcome = Ok(());
+            task.each_store(|store| {
+                if *store.name() == name && outcome.is_ok() {
+                    let rows = store.take_dirty();
+                    outcome = changelogs.local.write(&name, number, &rows, Some(&Checkpoint { offset, written_at }));
+                    store.checkpointed(rows);
+                }
+            });
+            outcome?;
+        }
+        self.checkpointed = self.clock.elapsed();
+        Ok(())
+    }
+
+    /// Before tasks are given up: their local copies are made whole, so that whoever takes them next has little to restore.
+    fn checkpoint_all(&mut self) -> Result<(), Ended> {
+        let captured = self.capture()?;
+        if captured.is_empty() {
+            return Ok(());
+        }
+        self.captured = Some(captured);
+        self.begin_commit_of(true)?;
+        while self.in_flight.is_some() {
+            self.progress_commit(Duration::from_millis(100))?;
+        }
         Ok(())
     }
 
@@ -399,6 +514,7 @@ impl<'a> Worker<'a> {
         let committed = self.member.committed(partitions)?;
         let setting = self.setting.clone();
         let mut starts = Vec::new();
+        let (mut fresh, mut kept) = (BTreeSet::new(), BTreeSet::new());
         for (partition, committed) in partitions.iter().zip(committed) {
             let position = match committed {
                 Some(position) => self.inside(partition, position)?,
@@ -411,9 +527,13 @@ impl<'a> Worker<'a> {
                 None => {
                     let mut task = Task::new(number, setting.clone());
                     task.prepare().map_err(|(stage, error)| Ended::Init { stage, error })?;
+                    fresh.insert(number);
                     task
                 }
             };
+            if Metadata::of(&position.metadata).is_some_and(|metadata| metadata.state) {
+                kept.insert(number);
+            }
             let until = self.options.until_end.then(|| self.ends.get(partition).copied().unwrap_or(position.offset));
             for source in (0..setting.pipeline.sources.len()).filter(|source| setting.pipeline.sources[*source].topic == partition.topic) {
                 task.add(source, partition.clone(), &position, until);
@@ -422,6 +542,28 @@ impl<'a> Worker<'a> {
         }
         self.member.start(&starts)?;
         self.assigned = true;
+        if let Some(changelogs) = setting.changelogs.as_ref().filter(|_| !fresh.is_empty()) {
+            let waiting: Vec<_> = starts.into_iter().map(|(at, _)| at).filter(|at| fresh.contains(&task_number(&setting, at))).collect();
+            self.member.pause(&waiting)?;
+            if let Some(restore) = &self.restore {
+                fresh.extend(restore.tasks());
+            }
+            self.restore = Some(Restore::begin(changelogs, &*self.log, self.clock, fresh, &kept)?);
+        }
+        Ok(())
+    }
+
+    /// Restores on; tasks that are whole again take records.
+    fn restore_on(&mut self) -> Result<(), Ended> {
+        let Some(restore) = &mut self.restore else { return Ok(()) };
+        if restore.step(self.clock, IDLE)? {
+            let ready: Vec<_> = restore.tasks().iter().filter_map(|number| self.tasks.get(number)).flat_map(Task::partitions).collect();
+            if restore.read > 0 {
+                tracing::info!(pipeline = self.setting.pipeline.name, records = restore.read, "state is restored");
+            }
+            self.restore = None;
+            self.member.resume(&ready)?;
+        }
         Ok(())
     }
 
@@ -433,6 +575,14 @@ impl<'a> Worker<'a> {
                 "group `{}` stands at offset {} of {partition}, but the partition holds {} to {}: records were deleted before they were read, or the topic was \
                  made anew. Reset the group's offsets or run the pipeline under another name; nothing was changed",
                 self.setting.pipeline.name, position.offset, bounds.begin, bounds.end
+            )));
+        }
+        if self.setting.changelogs.is_some() && Metadata::of(&position.metadata).is_none() {
+            return Err(LogError::stop(format!(
+                "the position of group `{}` in {partition} was not written by a run of this pipeline: another program uses the group, or its offsets were reset \
+                 by another tool, and the state does not belong to them. Run the pipeline under another name, or delete the group's offsets and the \
+                 pipeline's changelogs to start anew; nothing was changed",
+                self.setting.pipeline.name
             )));
         }
         Ok(position)
@@ -456,11 +606,15 @@ impl<'a> Worker<'a> {
             self.forget_uncommitted();
         } else {
             self.commit_all()?;
+            self.checkpoint_all()?;
         }
         // A task keeps no partition of its own: its others are taken up again from their committed positions.
         let mut others = Vec::new();
         for partition in partitions {
             let number = task_number(&self.setting, partition);
+            if self.restore.as_mut().is_some_and(|restore| !restore.forget(number)) {
+                self.restore = None;
+            }
             if let Some(task) = self.tasks.remove(&number) {
                 self.retired.add(&task.summary());
                 others.extend(task.partitions().into_iter().filter(|other| !partitions.contains(other)));
@@ -480,6 +634,7 @@ impl<'a> Worker<'a> {
         self.pending.clear();
         self.pending_rows = 0;
         self.in_flight = None;
+        self.captured = None;
         self.since_commit = 0;
         self.first_since = None;
         self.stopped = None;
@@ -521,6 +676,7 @@ impl<'a> Worker<'a> {
             self.retired.add(&task.summary());
         }
         self.paused.clear();
+        self.restore = None;
         if remedy == Remedy::Rewind {
             self.member.abort()?;
             if !partitions.is_empty() {

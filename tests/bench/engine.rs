@@ -190,7 +190,7 @@ fn main() {
     let engine = Engine::new().expect("an engine");
     let loaded = manifest::load_text(Path::new("bench.yaml"), PIPELINE.to_owned(), &engine).expect("a pipeline");
     let secrets = Secrets::load().expect("no secrets");
-    let setting = runtime::prepare(loaded.pipeline, &log, &secrets, BatchLimit::default(), Creates::All).expect("ready");
+    let setting = runtime::prepare(loaded.pipeline, &log, &secrets, BatchLimit::default(), Creates::All, None).expect("ready");
     let options = Options { until_end: true, ..Options::default() };
     let start = cpu();
     let (summary, ended) = runtime::run(&Arc::new(setting), &log, None, options, &AtomicBool::new(false), &mut |_| {});

@@ -3,8 +3,10 @@
 //! `MILLSTREAM_TEST_BROKERS` names running brokers instead. `MILLSTREAM_TEST_CACHE` is where the jars are kept (default: the target folder).
 //! Without Java and Maven the tests say that they were skipped; under `CI=true` that is a failure.
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,55 @@ pub fn unique(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     format!("{name}-{started:x}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What tests do to the cluster beside the program.
+pub struct Admin {
+    client: AdminClient<DefaultClientContext>,
+    config: ClientConfig,
+}
+
+impl Admin {
+    pub fn new(cluster: &Cluster) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &cluster.brokers);
+        Self { client: config.create().expect("a client"), config }
+    }
+
+    pub fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
+        let results = wait_for(self.client.create_topics([&new], &AdminOptions::new()));
+        results.expect("an answer")[0].as_ref().expect("a new topic");
+    }
+
+    pub fn delete(&self, topic: &str) {
+        let results = wait_for(self.client.delete_topics(&[topic], &AdminOptions::new()));
+        results.expect("an answer")[0].as_ref().expect("a topic that is gone");
+        let consumer: BaseConsumer = self.config.create().expect("a client");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let there = || consumer.fetch_metadata(Some(topic), Duration::from_secs(5)).is_ok_and(|known| known.topics()[0].error().is_none());
+        while there() {
+            assert!(Instant::now() < deadline, "{topic} does not go away");
+        }
+    }
+
+    /// Commits an offset of a group as another program would.
+    pub fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) {
+        let consumer: BaseConsumer = self.config.clone().set("group.id", group).create().expect("a client");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+        // A static member that has left stays in its group for the length of its session.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
+            assert!(Instant::now() < deadline, "{error}");
+        }
+    }
+}
+
+/// Waits for an admin client's future, which a thread of its own completes.
+fn wait_for<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
 fn find() -> Option<Cluster> {

@@ -54,14 +54,6 @@ fn reachable_log(context: &Context) -> anyhow::Result<Option<std::sync::Arc<dyn 
 pub(super) fn check_log(loaded: &Loaded, log: &dyn Log, brokers: Option<&str>) -> anyhow::Result<()> {
     let mut found = Vec::new();
     if let Some(brokers) = brokers {
-        for stage in loaded.pipeline.stages.iter().filter(|stage| !stage.stores.is_empty()) {
-            let message = format!("the stage `{}` keeps state, which is not offered on Kafka yet", stage.name);
-            found.push(loaded.about_stage(
-                &stage.name,
-                message,
-                Some("run it on the embedded log: --data DIR instead of --brokers".to_owned()),
-            ));
-        }
         for (topic, what) in needed_topics(&loaded.pipeline) {
             if log.topic(topic)?.is_none() {
                 let help = format!("millstream topic create {topic} --brokers {brokers}");

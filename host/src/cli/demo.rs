@@ -64,7 +64,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 
     let loaded = manifest::load(&pipeline_file, &Engine::new()?)?;
     let started = Instant::now();
-    let setting = runtime::prepare(loaded.pipeline.clone(), &log, &Secrets::load()?, BatchLimit::default(), Creates::All);
+    let setting = runtime::prepare(loaded.pipeline.clone(), &log, &Secrets::load()?, BatchLimit::default(), Creates::All, None);
     let setting = Arc::new(setting.map_err(super::run::failure)?);
     let options = Options { until_end: true, ..Options::default() };
     let (summary, ended) = runtime::run(&setting, &log, None, options, &AtomicBool::new(false), &mut |_| {});

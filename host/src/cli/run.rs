@@ -12,7 +12,7 @@ use crate::plugin::engine::Engine;
 use crate::record::Records;
 use crate::runtime::{self, Creates, RunError};
 use crate::summary::Summary;
-use crate::task::BatchLimit;
+use crate::task::{BatchLimit, Setting};
 use crate::worker::{Options, partitions_of};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -73,8 +73,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         (false, Some(_)) => Creates::Declared,
         (_, None) => Creates::All,
     };
+    let data = context.connection.data_folder();
     let limit = BatchLimit { rows: args.batch_rows as usize, ..BatchLimit::default() };
-    let setting = Arc::new(runtime::prepare(loaded.pipeline, &log, &Secrets::load()?, limit, creates).map_err(failure)?);
+    let setting = Arc::new(runtime::prepare(loaded.pipeline, &log, &Secrets::load()?, limit, creates, Some(&data)).map_err(failure)?);
     let mut options = Options {
         until_end: args.until_end || args.dry_run || files.read_whole(&log)?,
         commit_interval: Duration::from_millis(args.commit_interval),
@@ -86,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let mut status = Status::new(context);
     let mut summary = Summary::default();
     let mut go = |options: &Options, stop: &AtomicBool| -> Result<(), Failure> {
-        let member = args.dry_run.then(|| dry_member(&log, &setting.pipeline)).transpose()?;
+        let member = args.dry_run.then(|| dry_member(&log, &setting)).transpose()?;
         let (done, ended) = runtime::run(&setting, &log, member, options.clone(), stop, &mut |done| {
             status.show(done);
             printers.follow();
@@ -156,14 +157,20 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// A member that prints what would be written.
-fn dry_member(log: &Arc<dyn Log>, pipeline: &Pipeline) -> Result<Box<dyn Member>, Failure> {
+fn dry_member(log: &Arc<dyn Log>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
+    let pipeline = &setting.pipeline;
     let mut partitions = Vec::new();
     for source in &pipeline.sources {
         partitions.extend(partitions_of(&**log, &source.topic)?);
     }
     partitions.sort();
     partitions.dedup();
-    let show = |to: &TopicPartition, records: &Records| {
+    let shown = setting.clone();
+    let show = move |to: &TopicPartition, records: &Records| {
+        // Changelogs are the pipeline's own.
+        if !shown.topics.contains_key(&to.topic) {
+            return;
+        }
         let mut lines = Vec::new();
         for row in 0..records.len() {
             let (key, value) = (records.keys.bytes(row), records.values.bytes(row));
@@ -215,7 +222,10 @@ impl Status {
         self.shown = Instant::now();
         let rate = summary.records as f64 / self.started.elapsed().as_secs_f64();
         let written: u64 = summary.sinks.iter().sum();
-        line.set_message(format!("{} records in, {written} out, {rate:.0}/s, {} commits", summary.records, summary.commits));
+        line.set_message(match summary.restoring {
+            Some((read, total)) => format!("restoring state: {read} of {total} records of the changelogs"),
+            None => format!("{} records in, {written} out, {rate:.0}/s, {} commits", summary.records, summary.commits),
+        });
         line.tick();
     }
 

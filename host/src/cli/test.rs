@@ -150,7 +150,7 @@ fn attempt(loaded: &Loaded, case: &Case, rows: usize) -> Result<Result<Topics, S
         }
     }
     let limit = BatchLimit { rows, ..BatchLimit::default() };
-    let mut setting = match runtime::prepare(pipeline.clone(), &log, &Secrets::load()?, limit, Creates::All) {
+    let mut setting = match runtime::prepare(pipeline.clone(), &log, &Secrets::load()?, limit, Creates::All, None) {
         Ok(setting) => setting,
         Err(error) => return Ok(Err(error.to_string())),
     };

@@ -1,9 +1,12 @@
-//! State stores of a task: typed rows by key, in layers: the batch under way, the open transaction, the transaction in flight, committed rows in
-//! memory, the log's committed state. Reads see the newest; what is not committed never reaches the log's store.
+//! State stores of a task: typed rows by key, in layers: the batch under way, the open transaction, the transaction in flight, committed rows that
+//! wait for the next checkpoint, committed rows in memory, the committed state below. Reads see the newest; what is not committed never gets below.
 
+pub mod changelog;
+mod local;
 mod row;
 mod table;
 
+pub use local::{LocalFolder, LocalMemory};
 pub use row::Row;
 pub use table::GlobalTable;
 
@@ -12,13 +15,60 @@ use crate::io::{CommittedState, LogError, StateWrites};
 use crate::plugin::describe::{Store, Window};
 use crate::plugin::{Found, Page};
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::sync::Arc;
 
 type Key = Vec<u8>;
 type Layer = BTreeMap<Key, Option<Vec<u8>>>;
 
-/// Committed rows kept in memory, bytes of keys and rows.
+/// Committed rows kept in memory, bytes of a store of a task.
 const CACHE_BYTES: usize = 64 << 20;
+/// What a row in memory takes beside its bytes: two vectors, their allocations, its slot.
+const ROW_OVERHEAD: usize = 96;
+
+/// Committed rows in memory, half of them the ones used last. Rows that are asked for move to the young half; when that is full, the old half goes.
+#[derive(Default)]
+struct Cache {
+    young: HashMap<Key, Option<Vec<u8>>, foldhash::fast::RandomState>,
+    old: HashMap<Key, Option<Vec<u8>>, foldhash::fast::RandomState>,
+    young_bytes: usize,
+}
+
+impl Cache {
+    fn get(&mut self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        if let Some(row) = self.young.get(key) {
+            return Some(row.clone());
+        }
+        let (key, row) = self.old.remove_entry(key)?;
+        self.insert(key, row.clone());
+        Some(row)
+    }
+
+    fn insert(&mut self, key: Key, row: Option<Vec<u8>>) {
+        self.young_bytes += size_of(key.len(), row.as_ref());
+        if self.young_bytes > CACHE_BYTES / 2 {
+            self.old = mem::take(&mut self.young);
+            self.young_bytes = size_of(key.len(), row.as_ref());
+        } else {
+            self.old.remove(&key);
+        }
+        let length = key.len();
+        if let Some(before) = self.young.insert(key, row) {
+            self.young_bytes = self.young_bytes.saturating_sub(size_of(length, before.as_ref()));
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some((key, row)) = self.young.remove_entry(key) {
+            self.young_bytes = self.young_bytes.saturating_sub(size_of(key.len(), row.as_ref()));
+        }
+        self.old.remove(key);
+    }
+}
+
+fn size_of(key_length: usize, row: Option<&Vec<u8>>) -> usize {
+    ROW_OVERHEAD + key_length + row.map_or(0, Vec::len)
+}
 
 /// A store of a task.
 pub struct StateStore {
@@ -34,8 +84,12 @@ pub struct StateStore {
     open: Layer,
     /// Writes of the commit in flight.
     in_flight: Layer,
-    cache: HashMap<Key, Option<Vec<u8>>, foldhash::fast::RandomState>,
-    cache_bytes: usize,
+    /// Committed rows that the state below does not have yet; only with `write_back`.
+    dirty: Layer,
+    dirty_bytes: usize,
+    /// The commit does not reach the state below: a checkpoint does.
+    write_back: bool,
+    cache: Cache,
     /// Every window that starts below is already dropped.
     dropped_below: i64,
 }
@@ -53,33 +107,36 @@ impl StateStore {
             batch: Layer::new(),
             open: Layer::new(),
             in_flight: Layer::new(),
-            cache: HashMap::default(),
-            cache_bytes: 0,
+            dirty: Layer::new(),
+            dirty_bytes: 0,
+            write_back: false,
+            cache: Cache::default(),
             dropped_below: i64::MIN,
         }
     }
 
+    /// Committed rows stay in memory until a checkpoint writes them.
+    pub fn write_back(mut self) -> Self {
+        self.write_back = true;
+        self
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
     fn read(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
-        for layer in [&self.batch, &self.open, &self.in_flight] {
+        for layer in [&self.batch, &self.open, &self.in_flight, &self.dirty] {
             if let Some(row) = layer.get(key) {
                 return Ok(row.clone());
             }
         }
         if let Some(row) = self.cache.get(key) {
-            return Ok(row.clone());
+            return Ok(row);
         }
         let row = self.committed.get(&self.name, self.task, key)?;
-        self.remember(key.to_vec(), row.clone());
+        self.cache.insert(key.to_vec(), row.clone());
         Ok(row)
-    }
-
-    fn remember(&mut self, key: Key, row: Option<Vec<u8>>) {
-        self.cache_bytes += key.len() + row.as_ref().map_or(0, Vec::len);
-        if self.cache_bytes > CACHE_BYTES {
-            self.cache.clear();
-            self.cache_bytes = key.len() + row.as_ref().map_or(0, Vec::len);
-        }
-        self.cache.insert(key, row);
     }
 
     pub fn get_many(&mut self, keys: &Column) -> Result<Found, String> {
@@ -141,7 +198,7 @@ impl StateStore {
             return Ok(Vec::new());
         }
         let mut changed = Layer::new();
-        for layer in [&self.in_flight, &self.open, &self.batch] {
+        for layer in [&self.dirty, &self.in_flight, &self.open, &self.batch] {
             changed.extend(layer.range(low.to_vec()..high.to_vec()).map(|(key, row)| (key.clone(), row.clone())));
         }
         // Each deleted row may hide a committed one: read so many more.
@@ -191,8 +248,6 @@ impl StateStore {
         self.batch.clear();
         self.open.clear();
         self.in_flight.clear();
-        self.cache.clear();
-        self.cache_bytes = 0;
         self.dropped_below = i64::MIN;
     }
 
@@ -218,15 +273,42 @@ impl StateStore {
         if self.open.is_empty() {
             return None;
         }
-        self.in_flight = std::mem::take(&mut self.open);
+        self.in_flight = mem::take(&mut self.open);
         let rows = self.in_flight.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
         Some(StateWrites { store: self.name.clone(), task: self.task, rows })
     }
 
     /// The commit is through.
     pub fn committed(&mut self) {
-        for (key, row) in std::mem::take(&mut self.in_flight) {
-            self.remember(key, row);
+        for (key, row) in mem::take(&mut self.in_flight) {
+            if self.write_back {
+                self.cache.remove(&key);
+                let length = key.len();
+                self.dirty_bytes += size_of(length, row.as_ref());
+                if let Some(before) = self.dirty.insert(key, row) {
+                    self.dirty_bytes = self.dirty_bytes.saturating_sub(size_of(length, before.as_ref()));
+                }
+            } else {
+                self.cache.insert(key, row);
+            }
+        }
+    }
+
+    /// Bytes of committed rows that wait for a checkpoint.
+    pub fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes
+    }
+
+    /// Hands over the committed rows that wait for a checkpoint.
+    pub fn take_dirty(&mut self) -> Vec<changelog::Written> {
+        self.dirty_bytes = 0;
+        mem::take(&mut self.dirty).into_iter().collect()
+    }
+
+    /// Rows that a checkpoint has written: they may leave memory now.
+    pub fn checkpointed(&mut self, rows: Vec<changelog::Written>) {
+        for (key, row) in rows {
+            self.cache.insert(key, row);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::config::PATIENCE;
 use super::errors;
 use super::native::{Client, Failure};
-use crate::io::LogError;
+use crate::io::{LogError, Retention};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -13,6 +13,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 /// The names of topics with their partition counts; of one topic, nothing if it is not there.
 pub fn topics(client: &Client, name: Option<&str>) -> Result<Vec<(String, i32)>, Failure> {
@@ -64,13 +65,35 @@ pub fn max_message_bytes(config: &ClientConfig, topics: &[&str]) -> Result<HashM
     Ok(limits)
 }
 
-/// Makes a topic with the brokers' own replication.
-pub fn create(config: &ClientConfig, name: &str, partitions: i32) -> Result<(), LogError> {
+/// How a topic keeps its records, as far as this user may ask.
+pub fn retention(config: &ClientConfig, topic: &str) -> Result<Option<Retention>, LogError> {
+    let admin = admin(config)?;
+    let what = format!("looking up the settings of the topic {topic}");
+    let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()));
+    let described = described.map_err(|error| errors::failed(&what, &error.into()))?;
+    match described.into_iter().next() {
+        Some(Ok(resource)) => {
+            let value = |key: &str| resource.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
+            let number = |key: &str| value(key).parse::<i64>().unwrap_or(-1);
+            Ok(Some(Retention {
+                compacted: value("cleanup.policy") == "compact",
+                unlimited: value("cleanup.policy") == "delete" && number("retention.ms") < 0 && number("retention.bytes") < 0,
+                tombstones: Duration::from_millis(u64::try_from(number("delete.retention.ms")).unwrap_or(0)),
+            }))
+        }
+        Some(Err(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed)) | None => Ok(None),
+        Some(Err(code)) => Err(errors::failed(&what, &Failure::new(code, code.to_string()))),
+    }
+}
+
+/// Makes a topic with the brokers' own replication. `settings`: of the topic, beside the brokers' defaults.
+pub fn create(config: &ClientConfig, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
     if partitions < 1 {
         return Err(LogError::stop(format!("creating the topic {name}: it needs at least one partition, not {partitions}")));
     }
     let admin = admin(config)?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
     let what = format!("creating the topic {name}");
     match block_on(admin.create_topics([&topic], &options())) {
         Ok(results) => match results.into_iter().next() {

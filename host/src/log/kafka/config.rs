@@ -57,6 +57,13 @@ pub fn lookup(brokers: &str, settings: &KafkaSettings) -> ClientConfig {
     with(consumer_base(brokers), &[&settings.common, &settings.consumer])
 }
 
+/// A client that is told the ends of partitions with what is not committed.
+pub fn uncommitted(brokers: &str, settings: &KafkaSettings) -> ClientConfig {
+    let mut config = lookup(brokers, settings);
+    config.set("isolation.level", "read_uncommitted");
+    config
+}
+
 /// A client that looks up where a group stands.
 pub fn group(brokers: &str, settings: &KafkaSettings, group: &str) -> ClientConfig {
     let mut config = lookup(brokers, settings);

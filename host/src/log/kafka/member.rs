@@ -256,7 +256,7 @@ impl Member for KafkaMember {
 
     fn begin_commit(&mut self, commit: Commit) -> Result<(), LogError> {
         if !commit.state.is_empty() {
-            return Err(LogError::stop("a pipeline with stores runs on the embedded log only, for now; leave --brokers out"));
+            return Err(LogError::stop("state is committed to changelogs on Kafka: a mistake in the program"));
         }
         if commit.positions.is_empty() {
             return Err(LogError::stop("a commit carries positions; this one has none"));

@@ -14,7 +14,9 @@ mod producer;
 mod reader;
 mod transaction;
 
-use crate::io::{Bounds, CommittedState, Log, LogError, Member, Membership, Position, Reader, Remedy, Topic, TopicPartition};
+use crate::io::{
+    Bounds, CommittedState, Internal, Log, LogError, Member, Membership, Position, Reader, Remedy, Retention, Topic, TopicPartition,
+};
 use crate::log::Connection;
 use crate::record::Records;
 use crate::settings::{KafkaSettings, Settings};
@@ -28,11 +30,18 @@ use std::time::{Duration, Instant};
 /// How long brokers may refuse connections before they count as down; within it, further addresses of a name are tried.
 const REFUSED: Duration = Duration::from_secs(2);
 
+/// The last row of each key is kept. Segments are short, so that what was replaced does not stay for a week before it can be compacted.
+const CHANGELOG: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.ms", "3600000")];
+/// Nothing goes before it was read, however old its time is.
+const REPARTITION: [(&str, &str); 3] = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+
 /// A Kafka cluster.
 pub struct KafkaLog {
     brokers: String,
     settings: KafkaSettings,
     lookup: Arc<Client>,
+    /// Made at the first use: a client's isolation level decides which end of a partition it is told.
+    uncommitted: Mutex<Option<Arc<Client>>>,
     /// Made at the first use. Records without a key go round from here.
     producer: Mutex<Option<(Producer, usize)>>,
 }
@@ -47,7 +56,7 @@ impl KafkaLog {
     /// Waits until a broker answers; if none does, that is an error that names them.
     pub fn connect(brokers: &str, settings: KafkaSettings) -> Result<Self, LogError> {
         let lookup = client(&config::lookup(brokers, &settings))?;
-        let log = Self { brokers: brokers.to_owned(), settings, lookup, producer: Mutex::new(None) };
+        let log = Self { brokers: brokers.to_owned(), settings, lookup, uncommitted: Mutex::new(None), producer: Mutex::new(None) };
         log.reach()?;
         Ok(log)
     }
@@ -106,6 +115,24 @@ impl KafkaLog {
             max_message_bytes: limits.get(name).copied(),
         };
         Ok(found.iter().map(topic).collect())
+    }
+
+    /// Makes a topic and waits until it can be used.
+    fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
+        self.ask("creating a topic", |client| native::ping(client, PATIENCE))?;
+        admin::create(&config::producer(&self.brokers, &self.settings), name, partitions, settings)?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            // Brokers learn of a topic one after the other.
+            if !self.ask("creating a topic", |client| admin::topics(client, Some(name)))?.is_empty() {
+                return Ok(());
+            }
+            native::serve(&self.lookup, Duration::from_millis(20));
+        }
+        Err(LogError {
+            remedy: Remedy::Wait,
+            message: format!("the topic {name} was created, but the brokers do not show it yet; try again"),
+        })
     }
 
     /// How many partitions the topic of a partition has; that there is no such partition is an error. Asked first, since librdkafka waits for
@@ -178,19 +205,36 @@ impl Log for KafkaLog {
     }
 
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError> {
-        self.ask("creating a topic", |client| native::ping(client, PATIENCE))?;
-        admin::create(&config::producer(&self.brokers, &self.settings), name, partitions)?;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            // Brokers learn of a topic one after the other.
-            if !self.ask("creating a topic", |client| admin::topics(client, Some(name)))?.is_empty() {
-                return Ok(());
+        self.create(name, partitions, &[])
+    }
+
+    fn create_internal(&self, name: &str, partitions: i32, what: Internal) -> Result<(), LogError> {
+        self.create(
+            name,
+            partitions,
+            match what {
+                Internal::Changelog => &CHANGELOG,
+                Internal::Repartition => &REPARTITION,
+            },
+        )
+    }
+
+    fn retention(&self, topic: &str) -> Result<Option<Retention>, LogError> {
+        self.partitions(topic)?;
+        admin::retention(&config::producer(&self.brokers, &self.settings), topic)
+    }
+
+    fn high_watermark(&self, partition: &TopicPartition) -> Result<i64, LogError> {
+        self.require(partition)?;
+        let uncommitted = {
+            let mut slot = self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner);
+            match &mut *slot {
+                Some(known) => known.clone(),
+                none => none.insert(client(&config::uncommitted(&self.brokers, &self.settings))?).clone(),
             }
-            native::serve(&self.lookup, Duration::from_millis(20));
-        }
-        Err(LogError {
-            remedy: Remedy::Wait,
-            message: format!("the topic {name} was created, but the brokers do not show it yet; try again"),
+        };
+        self.ask(&format!("looking up the end of {partition}"), |_| {
+            Ok(uncommitted.fetch_watermarks(&partition.topic, partition.partition, PATIENCE)?.1)
         })
     }
 
@@ -265,7 +309,7 @@ impl Log for KafkaLog {
     }
 
     fn state(&self, _group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {
-        // Stores on Kafka need changelogs, which are not here yet.
+        // Changelogs are the state; rows are kept beside them.
         Ok(None)
     }
 }

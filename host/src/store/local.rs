@@ -1,0 +1,271 @@
+//! The local copies of a pipeline's stores: committed rows in a fjall database in the data folder, in memory for runs that leave nothing behind.
+//! What is here may lag behind the changelogs, and can be deleted at any time: it is rebuilt.
+
+use crate::io::{Checkpoint, CommittedState, LocalState, LogError, StateRows};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Of the rows' layout. A folder of another one is rebuilt from the changelogs; one of a newer program is refused.
+const FORMAT: u32 = 1;
+/// Bytes of blocks that are kept in memory; rows in use are kept by the stores themselves.
+const BLOCK_CACHE: u64 = 16 << 20;
+/// Bytes of writes that are kept in memory before they become a table.
+const WRITE_BUFFER: u64 = 16 << 20;
+/// Rows that one atomic write drops.
+const WIPE_ROWS: usize = 10_000;
+
+/// Rows by store, task and key, in a folder that one process holds.
+pub struct LocalFolder {
+    path: PathBuf,
+    database: Database,
+    rows: Keyspace,
+    checkpoints: Keyspace,
+}
+
+impl LocalFolder {
+    /// Opens or creates `<data folder>/state/<pipeline>`.
+    pub fn open(data: &Path, pipeline: &str) -> Result<Self, LogError> {
+        let path = data.join("state").join(pipeline);
+        let file_failed =
+            |what: &str, error: std::io::Error| LogError::stop(format!("cannot {what} the state folder {}: {error}", path.display()));
+        std::fs::create_dir_all(&path).map_err(|error| file_failed("create", error))?;
+        let format = path.join("format");
+        match std::fs::read_to_string(&format) {
+            Ok(text) if text.trim().parse::<u32>().is_ok_and(|found| found <= FORMAT) => {}
+            Ok(text) if !text.trim().is_empty() => {
+                return Err(LogError::stop(format!(
+                    "the state folder {} was written by a newer version of the program (format {}, this one knows format {FORMAT}): use that version, or \
+                     delete the folder: it is rebuilt from the changelogs",
+                    path.display(),
+                    text.trim()
+                )));
+            }
+            Ok(_) => std::fs::write(&format, format!("{FORMAT}\n")).map_err(|error| file_failed("write", error))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::write(&format, format!("{FORMAT}\n")).map_err(|error| file_failed("write", error))?;
+            }
+            Err(error) => return Err(file_failed("read", error)),
+        }
+        let failed = |error: fjall::Error| match error {
+            fjall::Error::Locked => LogError::stop(format!(
+                "the state folder {} is in use by another process; name another data folder by --data",
+                path.display()
+            )),
+            error => LogError::stop(format!(
+                "cannot open the state folder {}: {error}; is the disk full? If it is damaged, delete it: it is rebuilt from the changelogs",
+                path.display()
+            )),
+        };
+        let database = Database::builder(path.join("rows"))
+            .journal_compression(CompressionType::None)
+            .cache_size(BLOCK_CACHE)
+            .worker_threads(1)
+            .open()
+            .map_err(failed)?;
+        let rows = database.keyspace("rows", || KeyspaceCreateOptions::default().max_memtable_size(WRITE_BUFFER)).map_err(failed)?;
+        let checkpoints = database.keyspace("checkpoints", KeyspaceCreateOptions::default).map_err(failed)?;
+        Ok(Self { path, database, rows, checkpoints })
+    }
+
+    fn failed(&self, what: &str, error: &fjall::Error) -> LogError {
+        LogError::stop(format!(
+            "cannot {what} state in {}: {error}; is the disk full? Nothing is lost: what is committed stands in the changelogs, and the next run goes on from there",
+            self.path.display()
+        ))
+    }
+}
+
+/// The rows of a store's task begin with this: no name is another's prefix, since its length goes first.
+fn prefix(store: &str, task: i32) -> Vec<u8> {
+    let mut prefix = Vec::with_capacity(store.len() + 64);
+    prefix.extend_from_slice(&(store.len() as u16).to_be_bytes());
+    prefix.extend_from_slice(store.as_bytes());
+    prefix.extend_from_slice(&task.to_be_bytes());
+    prefix
+}
+
+impl CommittedState for LocalFolder {
+    fn get(&self, store: &str, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        let mut full = prefix(store, task);
+        full.extend_from_slice(key);
+        let row = self.rows.get(full).map_err(|error| self.failed("read", &error))?;
+        Ok(row.map(|row| row.to_vec()))
+    }
+
+    fn scan(&self, store: &str, task: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
+        let prefix = prefix(store, task);
+        let from = [prefix.as_slice(), low].concat();
+        let to = high.map(|high| [prefix.as_slice(), high].concat());
+        if to.as_ref().is_some_and(|to| from >= *to) {
+            return Ok(Vec::new());
+        }
+        let mut rows = Vec::new();
+        for row in self.rows.range((Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded))).take(limit) {
+            let (key, value) = row.into_inner().map_err(|error| self.failed("read", &error))?;
+            let Some(key) = key.strip_prefix(prefix.as_slice()) else { break };
+            rows.push((key.to_vec(), value.to_vec()));
+        }
+        Ok(rows)
+    }
+}
+
+impl LocalState for LocalFolder {
+    fn checkpoint(&self, store: &str, task: i32) -> Result<Option<Checkpoint>, LogError> {
+        let found = self.checkpoints.get(prefix(store, task)).map_err(|error| self.failed("read", &error))?;
+        // One that cannot be read is none: the rows are rebuilt.
+        Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    fn write(&self, store: &str, task: i32, rows: &[(Vec<u8>, Option<Vec<u8>>)], checkpoint: Option<&Checkpoint>) -> Result<(), LogError> {
+        let prefix = prefix(store, task);
+        // No fsync: a loss of power may take the last writes whole, rows and checkpoint alike, and the changelog has them.
+        let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
+        for (key, row) in rows {
+            let full = [prefix.as_slice(), key].concat();
+            if full.len() > usize::from(u16::MAX) {
+                let most = usize::from(u16::MAX) - prefix.len();
+                return Err(LogError::stop(format!("a key of store `{store}` has {} bytes, a store takes {most}", key.len())));
+            }
+            match row {
+                Some(row) => batch.insert(&self.rows, full, row.as_slice()),
+                None => batch.remove(&self.rows, full),
+            }
+        }
+        if let Some(checkpoint) = checkpoint {
+            let text = serde_json::to_vec(checkpoint).map_err(|error| LogError::stop(error.to_string()))?;
+            batch.insert(&self.checkpoints, prefix, text);
+        }
+        batch.commit().map_err(|error| self.failed("write", &error))
+    }
+
+    fn wipe(&self, store: &str, task: i32) -> Result<(), LogError> {
+        let prefix = prefix(store, task);
+        // The checkpoint first: rows without one do not count.
+        self.checkpoints.remove(prefix.as_slice()).map_err(|error| self.failed("write", &error))?;
+        loop {
+            let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
+            let mut count = 0;
+            for row in self.rows.prefix(&prefix).take(WIPE_ROWS) {
+                batch.remove(&self.rows, row.key().map_err(|error| self.failed("read", &error))?);
+                count += 1;
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            batch.commit().map_err(|error| self.failed("write", &error))?;
+        }
+    }
+}
+
+type MemoryKey = (String, i32);
+
+#[derive(Default)]
+struct Memory {
+    rows: BTreeMap<MemoryKey, BTreeMap<Vec<u8>, Vec<u8>>>,
+    checkpoints: BTreeMap<MemoryKey, Checkpoint>,
+}
+
+/// Rows in memory, gone with the process: for dry runs and simulations.
+#[derive(Default)]
+pub struct LocalMemory {
+    memory: Mutex<Memory>,
+}
+
+impl LocalMemory {
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CommittedState for LocalMemory {
+    fn get(&self, store: &str, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(self.lock().rows.get(&(store.to_owned(), task)).and_then(|rows| rows.get(key)).cloned())
+    }
+
+    fn scan(&self, store: &str, task: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
+        let memory = self.lock();
+        let Some(rows) = memory.rows.get(&(store.to_owned(), task)) else { return Ok(Vec::new()) };
+        let inside = rows.range(low.to_vec()..).take_while(|(key, _)| high.is_none_or(|high| key.as_slice() < high));
+        Ok(inside.take(limit).map(|(key, row)| (key.clone(), row.clone())).collect())
+    }
+}
+
+impl LocalState for LocalMemory {
+    fn checkpoint(&self, store: &str, task: i32) -> Result<Option<Checkpoint>, LogError> {
+        Ok(self.lock().checkpoints.get(&(store.to_owned(), task)).cloned())
+    }
+
+    fn write(&self, store: &str, task: i32, rows: &[(Vec<u8>, Option<Vec<u8>>)], checkpoint: Option<&Checkpoint>) -> Result<(), LogError> {
+        let mut memory = self.lock();
+        let kept = memory.rows.entry((store.to_owned(), task)).or_default();
+        for (key, row) in rows {
+            match row {
+                Some(row) => drop(kept.insert(key.clone(), row.clone())),
+                None => drop(kept.remove(key)),
+            }
+        }
+        if let Some(checkpoint) = checkpoint {
+            memory.checkpoints.insert((store.to_owned(), task), checkpoint.clone());
+        }
+        Ok(())
+    }
+
+    fn wipe(&self, store: &str, task: i32) -> Result<(), LogError> {
+        let mut memory = self.lock();
+        memory.checkpoints.remove(&(store.to_owned(), task));
+        memory.rows.remove(&(store.to_owned(), task));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u8) -> Vec<u8> {
+        vec![number]
+    }
+
+    fn both(test: impl Fn(&dyn LocalState)) {
+        let folder = tempfile::tempdir().unwrap();
+        test(&LocalFolder::open(folder.path(), "p").unwrap());
+        test(&LocalMemory::default());
+    }
+
+    #[test]
+    fn rows_and_checkpoints_of_each_task_stand_apart() {
+        both(|state| {
+            let checkpoint = Checkpoint { offset: 7, written_at: 1 };
+            state.write("s", 0, &[(key(1), Some(b"a".to_vec())), (key(2), Some(b"b".to_vec()))], Some(&checkpoint)).unwrap();
+            state.write("s", 1, &[(key(1), Some(b"other".to_vec()))], None).unwrap();
+            state.write("st", 0, &[(key(1), Some(b"longer name".to_vec()))], None).unwrap();
+            state.write("s", 0, &[(key(2), None), (key(3), Some(b"c".to_vec()))], None).unwrap();
+            assert_eq!(state.checkpoint("s", 0).unwrap(), Some(checkpoint));
+            assert_eq!(state.checkpoint("s", 1).unwrap(), None);
+            assert_eq!(state.get("s", 0, &key(1)).unwrap(), Some(b"a".to_vec()));
+            assert_eq!(state.get("s", 0, &key(2)).unwrap(), None);
+            assert_eq!(state.scan("s", 0, &[], None, 10).unwrap(), [(key(1), b"a".to_vec()), (key(3), b"c".to_vec())]);
+            assert_eq!(state.scan("s", 0, &key(2), Some(&key(3)), 10).unwrap(), []);
+            state.wipe("s", 0).unwrap();
+            assert_eq!(state.checkpoint("s", 0).unwrap(), None);
+            assert_eq!(state.scan("s", 0, &[], None, 10).unwrap(), []);
+            assert_eq!(state.get("s", 1, &key(1)).unwrap(), Some(b"other".to_vec()));
+            assert_eq!(state.get("st", 0, &key(1)).unwrap(), Some(b"longer name".to_vec()));
+        });
+    }
+
+    #[test]
+    fn a_folder_in_use_and_one_of_a_newer_program_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = LocalFolder::open(folder.path(), "p").unwrap();
+        let error = LocalFolder::open(folder.path(), "p").err().unwrap().to_string();
+        assert!(error.contains("in use by another process"), "{error}");
+        drop(held);
+        std::fs::write(folder.path().join("state/p/format"), "2\n").unwrap();
+        let error = LocalFolder::open(folder.path(), "p").err().unwrap().to_string();
+        assert!(error.contains("newer version") && error.contains("delete the folder"), "{error}");
+    }
+}

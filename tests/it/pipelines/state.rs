@@ -1,0 +1,197 @@
+//! State on Kafka: changelogs, local copies, restoring, and what becomes of a run whose changelogs or positions are not as it left them.
+
+use super::{Place, failure, success};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const BY_KEY: &str = "\
+pipeline: NAME
+sources:
+  in: { topic: NAME.in, schema: { n: int } }
+stages:
+  - { name: totals, plugin: aggregate, with: { compute: { count: count(), total: sum(n), all: 'collect(n, 5)', mean: avg(n) } } }
+  - { name: by-minute, from: in, plugin: aggregate, with: { window: { tumbling: 1m, grace: 10s }, compute: { count: count() } } }
+sinks:
+  - { from: totals, topic: NAME.totals }
+  - { from: by-minute, topic: NAME.minutes }
+";
+
+fn lines(from: u64, to: u64) -> String {
+    (from..to)
+        .map(|n| format!("{{\"key\":\"k{}\",\"timestamp\":{},\"value\":{{\"n\":{n}}}}}\n", n % 17, 1_700_000_000_000u64 + n * 700))
+        .collect()
+}
+
+/// A pipeline with keyed state over three partitions, on Kafka.
+fn place() -> Option<Place> {
+    let place = Place::kafka()?;
+    place.write(BY_KEY);
+    for topic in ["NAME.in", "NAME.totals", "NAME.minutes"] {
+        place.topic(topic, "3");
+    }
+    Some(place)
+}
+
+/// What the embedded log makes of the same records, in two runs.
+fn expected(cut: u64, end: u64) -> [Vec<String>; 2] {
+    let place = Place::embedded();
+    place.write(BY_KEY);
+    for topic in ["NAME.in", "NAME.totals", "NAME.minutes"] {
+        place.topic(topic, "3");
+    }
+    for (from, to) in [(0, cut), (cut, end)] {
+        place.produce("NAME.in", &lines(from, to));
+        place.run_well(&[]);
+    }
+    outputs(&place)
+}
+
+fn outputs(place: &Place) -> [Vec<String>; 2] {
+    ["NAME.totals", "NAME.minutes"].map(|topic| place.consume(topic))
+}
+
+fn local(place: &Place) -> std::path::PathBuf {
+    place.path().join("data/state")
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn state_goes_on_over_runs_with_without_and_with_old_local_copies() {
+    let Some(place) = place() else { return };
+    place.produce("NAME.in", &lines(0, 1000));
+    assert_eq!(place.run_well(&["--commit-interval", "5", "--batch-rows", "10"]), 1000);
+    assert_eq!(place.run_well(&[]), 0, "a second run finds nothing to do");
+    let old = tempfile::tempdir().unwrap();
+    copy(&local(&place), old.path());
+
+    // With the copy that the last run left, without one, with one that is behind.
+    for (step, meddle) in [
+        (1000, &(|| {}) as &dyn Fn()),
+        (2000, &|| std::fs::remove_dir_all(local(&place)).unwrap()),
+        (3000, &|| {
+            std::fs::remove_dir_all(local(&place)).unwrap();
+            copy(old.path(), &local(&place));
+        }),
+    ] {
+        place.produce("NAME.in", &lines(step, step + 1000));
+        meddle();
+        assert_eq!(place.run_well(&["--commit-interval", "20"]), 1000);
+    }
+    let [totals, minutes] = expected(1000, 4000);
+    let [found_totals, found_minutes] = outputs(&place);
+    assert!(found_totals == totals, "other totals than on the embedded log");
+    assert!(found_minutes == minutes, "other counts of minutes than on the embedded log");
+}
+
+/// The last record of each key of a topic.
+fn last(place: &Place, topic: &str) -> std::collections::BTreeMap<String, Value> {
+    let records = place.consume(topic).into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    records.map(|record| (record["key"].to_string(), record)).collect()
+}
+
+#[test]
+fn a_changelog_is_a_topic_that_anybody_can_read() {
+    let Some(place) = place() else { return };
+    place.produce("NAME.in", &lines(0, 500));
+    place.run_well(&[]);
+    let rows = last(&place, "NAME.totals.changelog");
+    assert_eq!(rows.len(), 17);
+    let k3 = &rows["\"k3\""];
+    let ns: Vec<u64> = (0..500).filter(|n| n % 17 == 3).collect();
+    assert_eq!(k3["value"]["count"], json!(ns.len()));
+    assert_eq!(k3["value"]["total"], json!(ns.iter().sum::<u64>()));
+    assert_eq!(k3["value"]["all"], json!(ns[..5]));
+    assert_eq!(k3["headers"], json!({ "millstream.version": "1" }), "{k3}");
+    // In the partition of the task, which is where the key's records are.
+    let input = last(&place, "NAME.in");
+    assert!(rows.iter().all(|(key, row)| row["partition"] == input[key]["partition"]));
+
+    // 500 records are 350 s: what is older than the last minute and ten seconds is closed and gone.
+    let minutes = last(&place, "NAME.by-minute.changelog");
+    let (gone, open): (Vec<_>, Vec<_>) = minutes.values().partition(|row| row["value"].is_null());
+    assert!(!gone.is_empty() && !open.is_empty(), "{} closed, {} open", gone.len(), open.len());
+    assert!(minutes.keys().all(|key| key.contains("start")), "{minutes:?}");
+}
+
+#[test]
+fn a_changelog_that_does_not_fit_is_refused_and_nothing_is_changed() {
+    let Some(wrong) = place() else { return };
+    wrong.topic("NAME.totals.changelog", "2");
+    wrong.produce("NAME.in", &lines(0, 10));
+    let told = failure(&wrong.run(&[]), 6);
+    assert!(told.contains("totals.changelog has 2 partitions, but the sources have 3"), "{told}");
+    assert!(wrong.consume("NAME.totals").is_empty());
+
+    let Some(loose) = place() else { return };
+    loose.topic("NAME.totals.changelog", "3");
+    let told = failure(&loose.run(&[]), 6);
+    assert!(told.contains("is not compacted") && told.contains("cleanup.policy=compact"), "{told}");
+}
+
+#[test]
+fn a_changelog_that_was_deleted_or_made_anew_is_told() {
+    let (Some(place), Some(cluster)) = (place(), crate::cluster::cluster()) else { return };
+    place.produce("NAME.in", &lines(0, 100));
+    place.run_well(&[]);
+    let before = outputs(&place);
+    let admin = crate::cluster::Admin::new(cluster);
+    for store in ["totals", "by-minute"] {
+        admin.delete(&place.named(&format!("NAME.{store}.changelog")));
+    }
+    place.produce("NAME.in", &lines(100, 110));
+    let told = failure(&place.run(&[]), 6);
+    assert!(told.contains("is missing, but the group") && told.contains("under another name"), "{told}");
+
+    for store in ["totals", "by-minute"] {
+        admin.create(&place.named(&format!("NAME.{store}.changelog")), 3, &[("cleanup.policy", "compact")]);
+    }
+    let told = failure(&place.run(&[]), 6);
+    assert!(told.contains("made anew"), "{told}");
+    std::fs::remove_dir_all(local(&place)).unwrap();
+    let told = failure(&place.run(&[]), 6);
+    assert!(told.contains("made anew"), "also without a local copy that remembers: {told}");
+    assert_eq!(outputs(&place), before, "nothing was changed");
+}
+
+#[test]
+fn positions_of_another_program_are_told() {
+    let (Some(place), Some(cluster)) = (place(), crate::cluster::cluster()) else { return };
+    place.produce("NAME.in", &lines(0, 30));
+    place.run_well(&[]);
+    crate::cluster::Admin::new(cluster).commit(&place.name, &place.named("NAME.in"), 0, 0);
+    let told = failure(&place.run(&[]), 6);
+    assert!(told.contains("was not written by a run of this pipeline"), "{told}");
+}
+
+#[test]
+fn a_dry_run_reads_state_and_leaves_it() {
+    let Some(place) = place() else { return };
+    place.produce("NAME.in", &lines(0, 34));
+    success(&place.run(&["--dry-run"]));
+    place.run_well(&[]);
+    let state = last(&place, "NAME.totals.changelog");
+    place.produce("NAME.in", &lines(34, 51));
+    let shown = success(&place.call(&["run", "pipeline.yaml", "--dry-run"]));
+    let counts: Vec<u64> = shown
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|record| record["topic"].as_str() == Some(&place.named("NAME.totals")))
+        .map(|record| record["value"]["count"].as_u64().unwrap())
+        .collect();
+    assert_eq!(counts, [3; 17], "{shown}");
+    assert!(!shown.contains("changelog"), "{shown}");
+    assert_eq!(last(&place, "NAME.totals.changelog"), state);
+    assert_eq!(place.run_well(&[]), 17);
+}

@@ -1,34 +1,131 @@
-//! A member that commits nothing: it reads from where the group stands, outside the group, and hands what would be written to its owner.
+//! Dry runs: what would be written is shown, and nothing is committed. The group is not joined; reading begins where it stands.
+//!
+//! Repartition topics are the pipeline's own: for a dry run they live in a temporary log beside the real one.
 
-use crate::io::{Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Position, Reader, TopicPartition};
+use crate::io::{
+    Bounds, Commit, CommitState, CommittedState, Event, FetchLimit, Internal, Log, LogError, Member, Membership, Position, Reader,
+    Retention, Topic, TopicPartition,
+};
+use crate::log::embedded::{EmbeddedLog, Options};
+use crate::pipeline::Pipeline;
 use crate::record::Records;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A log with the repartition topics of a pipeline put beside it.
+pub struct DryLog {
+    log: Arc<dyn Log>,
+    own: EmbeddedLog,
+    own_topics: BTreeSet<Arc<str>>,
+}
+
+impl DryLog {
+    pub fn new(log: Arc<dyn Log>, pipeline: &Pipeline) -> Result<Self, LogError> {
+        let own_topics: BTreeSet<Arc<str>> =
+            pipeline.sources.iter().filter(|source| source.carries.is_some()).map(|source| source.topic.clone()).collect();
+        let mut partitions = 1;
+        for source in pipeline.sources.iter().filter(|source| source.carries.is_none()) {
+            partitions = partitions.max(log.topic(&source.topic)?.map_or(1, |topic| topic.partitions));
+        }
+        let own = EmbeddedLog::temporary(Options::default())?;
+        for topic in &own_topics {
+            own.create_internal(topic, partitions, Internal::Repartition)?;
+        }
+        Ok(Self { log, own, own_topics })
+    }
+
+    fn of(&self, topic: &str) -> &dyn Log {
+        if self.own_topics.contains(topic) { &self.own } else { &*self.log }
+    }
+}
+
+impl Log for DryLog {
+    fn topics(&self) -> Result<Vec<Topic>, LogError> {
+        self.log.topics()
+    }
+
+    fn topic(&self, name: &str) -> Result<Option<Topic>, LogError> {
+        self.of(name).topic(name)
+    }
+
+    fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError> {
+        self.log.create_topic(name, partitions)
+    }
+
+    fn retention(&self, topic: &str) -> Result<Option<Retention>, LogError> {
+        self.of(topic).retention(topic)
+    }
+
+    fn high_watermark(&self, partition: &TopicPartition) -> Result<i64, LogError> {
+        self.of(&partition.topic).high_watermark(partition)
+    }
+
+    fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {
+        self.of(&partition.topic).bounds(partition)
+    }
+
+    fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError> {
+        self.of(&partition.topic).offset_at(partition, time)
+    }
+
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        let other: Vec<_> = partitions.iter().filter(|at| !self.own_topics.contains(&at.topic)).cloned().collect();
+        let mut others = self.log.committed(group, &other)?.into_iter();
+        Ok(partitions.iter().map(|at| if self.own_topics.contains(&at.topic) { None } else { others.next().flatten() }).collect())
+    }
+
+    fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError> {
+        self.of(topic).produce(topic, partition, records)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, LogError> {
+        self.log.reader()
+    }
+
+    fn member(&self, _: &Membership) -> Result<Box<dyn Member>, LogError> {
+        Err(LogError::stop("a dry run joins no group: a mistake in the program"))
+    }
+
+    fn state(&self, group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {
+        self.log.state(group)
+    }
+}
 
 /// Takes what would be appended.
 pub type Show = Box<dyn FnMut(&TopicPartition, &Records) + Send>;
 
 pub struct DryRun {
-    log: Arc<dyn Log>,
+    log: Arc<DryLog>,
     group: String,
     reader: Box<dyn Reader>,
+    own_reader: Box<dyn Reader>,
+    own_reads: bool,
     /// To be told as assigned, once.
     partitions: Option<Vec<TopicPartition>>,
     show: Show,
 }
 
 impl DryRun {
-    pub fn new(log: &Arc<dyn Log>, group: &str, partitions: Vec<TopicPartition>, show: Show) -> Result<Self, LogError> {
-        Ok(Self { log: log.clone(), group: group.to_owned(), reader: log.reader()?, partitions: Some(partitions), show })
+    /// `partitions`: of the pipeline's sources, its own among them.
+    pub fn new(log: &Arc<DryLog>, group: &str, partitions: Vec<TopicPartition>, show: Show) -> Result<Self, LogError> {
+        let (reader, own_reader) = (log.log.reader()?, log.own.reader()?);
+        Ok(Self { log: log.clone(), group: group.to_owned(), reader, own_reader, own_reads: false, partitions: Some(partitions), show })
     }
 }
 
 impl Member for DryRun {
     fn poll(&mut self, limit: FetchLimit, wait: Duration) -> Result<Event, LogError> {
-        match self.partitions.take() {
-            Some(partitions) => Ok(Event::Assigned(partitions)),
-            None => self.reader.poll(limit, wait),
+        if let Some(partitions) = self.partitions.take() {
+            return Ok(Event::Assigned(partitions));
         }
+        if self.own_reads {
+            match self.own_reader.poll(limit, Duration::ZERO)? {
+                Event::Idle => {}
+                event => return Ok(event),
+            }
+        }
+        self.reader.poll(limit, wait)
     }
 
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
@@ -36,7 +133,10 @@ impl Member for DryRun {
     }
 
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
-        self.reader.assign(partitions)
+        let (own, other): (Vec<_>, Vec<_>) = partitions.iter().cloned().partition(|(at, _)| self.log.own_topics.contains(&at.topic));
+        self.own_reads = !own.is_empty();
+        self.own_reader.assign(&own)?;
+        self.reader.assign(&other)
     }
 
     // The queues of a run to the end are bounded by its limit: there is nothing to hold back.
@@ -53,6 +153,9 @@ impl Member for DryRun {
     }
 
     fn append(&mut self, to: &TopicPartition, records: &Records) -> Result<(), LogError> {
+        if self.log.own_topics.contains(&to.topic) {
+            return self.log.own.produce(&to.topic, Some(to.partition), records);
+        }
         (self.show)(to, records);
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::column::Type;
 use crate::field::Path;
 use crate::plugin::describe::{Description, Schema};
 use crate::plugin::{Limits, Plugin};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -18,8 +19,71 @@ pub struct Pipeline {
     pub sinks: Vec<Sink>,
     /// For what fails before the first stage (decoding) and after the last (encoding).
     pub on_error: Policy,
-    /// Some store is grouped by other than the record's key: all partitions form one task, merged by timestamp, then partition, then offset.
-    pub single_task: bool,
+}
+
+/// By what records are brought together before a stage that needs all records of a group in one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Regroup {
+    /// The record's key, which a stage before may have changed.
+    Key,
+    /// Fields of the value, with their types.
+    Fields(Vec<(Path, Type)>),
+    /// All records form one group.
+    One,
+}
+
+impl Pipeline {
+    /// What an input stands for, through repartition topics: where records of a repartition come from.
+    pub fn upstream<'a>(&'a self, input: &'a Input) -> &'a [Input] {
+        match *input {
+            Input::Source(source) => match self.sources.get(source).and_then(|source| source.carries) {
+                Some(sink) => &self.sinks[sink].from,
+                None => std::slice::from_ref(input),
+            },
+            Input::Stage(..) => std::slice::from_ref(input),
+        }
+    }
+
+    /// Puts a repartition topic, named after the stage, before a stage: a sink that writes it and a source that reads it.
+    pub fn regroup(&mut self, stage: usize, by: Regroup, key: Option<KeyFormat>) {
+        let name = format!("{}.repartition", self.stages[stage].name);
+        let topic: Arc<str> = format!("{}.{name}", self.name).into();
+        let source = Input::Source(self.sources.len());
+        let from = std::mem::replace(&mut self.stages[stage].from, vec![source]);
+        let origins = self.origins(&from);
+        let mut schema = SourceSchema { schema: self.stages[stage].input.clone(), from: Vec::new() };
+        for source in &origins {
+            schema.from.extend(self.sources[*source].schema.from.iter().cloned());
+        }
+        let first = origins.first().map(|source| &self.sources[*source]);
+        let (format, tombstones) = first.map_or_else(Default::default, |source| (source.format, source.tombstones));
+        self.sources.push(Source {
+            name,
+            topic: topic.clone(),
+            format,
+            key: key.unwrap_or_default(),
+            start: Start::Earliest,
+            time: None,
+            // One that is dropped is dropped where it is read first.
+            tombstones: if tombstones == Tombstones::Drop { Tombstones::Pass } else { tombstones },
+            schema,
+            carries: Some(self.sinks.len()),
+        });
+        self.sinks.push(Sink { from, topic, key: None, format, fields: None, create: true, regroup: Some(by) });
+    }
+
+    /// The sources, of the user's or the pipeline's own, whose records reach these inputs without another repartition.
+    pub fn origins(&self, from: &[Input]) -> BTreeSet<usize> {
+        let mut sources = BTreeSet::new();
+        let mut inputs: Vec<Input> = from.to_vec();
+        while let Some(input) = inputs.pop() {
+            match input {
+                Input::Source(source) => drop(sources.insert(source)),
+                Input::Stage(stage, _) => inputs.extend(&self.stages[stage].from),
+            }
+        }
+        sources
+    }
 }
 
 /// How values are written in a topic.
@@ -87,6 +151,8 @@ pub struct Source {
     pub time: Option<TimeField>,
     pub tombstones: Tombstones,
     pub schema: SourceSchema,
+    /// A repartition topic of the pipeline's own: the sink that writes it.
+    pub carries: Option<usize>,
 }
 
 /// The declared fields of a source or a table.
@@ -175,4 +241,6 @@ pub struct Sink {
     pub fields: Option<Vec<Path>>,
     /// Create the topic if it is missing.
     pub create: bool,
+    /// A repartition topic of the pipeline's own: how its records are spread.
+    pub regroup: Option<Regroup>,
 }

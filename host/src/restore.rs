@@ -5,6 +5,7 @@
 
 use crate::io::{Checkpoint, Clock, Event, FetchLimit, Log, LogError, Reader, TopicPartition};
 use crate::store::changelog::{Changelogs, Written};
+use crate::task::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const WRITE_ROWS: usize = 20_000;
 /// A changelog's partition that is read.
 struct Part {
     changelog: usize,
-    task: i32,
+    task: TaskId,
     next: i64,
     high: i64,
     /// Read and not yet written.
@@ -29,7 +30,7 @@ pub struct Restore {
     reader: Box<dyn Reader>,
     parts: BTreeMap<TopicPartition, Part>,
     /// Tasks that wait, done or not.
-    tasks: BTreeSet<i32>,
+    tasks: BTreeSet<TaskId>,
     pub read: u64,
     /// Records to read, at most: compaction may have removed some.
     pub total: u64,
@@ -41,40 +42,42 @@ impl Restore {
         changelogs: &Arc<Changelogs>,
         log: &dyn Log,
         clock: &dyn Clock,
-        tasks: BTreeSet<i32>,
-        kept: &BTreeSet<i32>,
+        tasks: BTreeSet<TaskId>,
+        kept: &BTreeSet<TaskId>,
     ) -> Result<Self, LogError> {
         let local = &changelogs.local;
         let mut parts = BTreeMap::new();
         let mut total = 0;
         for task in &tasks {
-            let mut empty = !changelogs.stores.is_empty();
-            for (index, changelog) in changelogs.stores.iter().enumerate() {
-                let at = changelog.partition(*task);
+            let own: Vec<_> = changelogs.stores.iter().enumerate().filter(|(_, changelog)| changelog.segment == task.segment).collect();
+            let mut empty = !own.is_empty();
+            for (index, changelog) in &own {
+                let number = task.partition;
+                let at = changelog.partition(number);
                 if !changelogs.exist {
-                    local.wipe(&changelog.store, *task)?;
+                    local.wipe(&changelog.store, number)?;
                     continue;
                 }
                 let (high, begin) = (log.high_watermark(&at)?, log.bounds(&at)?.begin);
                 empty &= high == 0;
-                let from = match local.checkpoint(&changelog.store, *task)? {
-                    Some(checkpoint) if checkpoint.offset > high => return Err(anew(changelog.topic.as_ref(), *task)),
+                let from = match local.checkpoint(&changelog.store, number)? {
+                    Some(checkpoint) if checkpoint.offset > high => return Err(anew(&changelog.topic, number)),
                     Some(checkpoint) if checkpoint.offset >= begin && !too_old(&checkpoint, clock.now(), changelogs.tombstones) => {
                         checkpoint.offset
                     }
                     _ => {
-                        local.wipe(&changelog.store, *task)?;
+                        local.wipe(&changelog.store, number)?;
                         begin
                     }
                 };
                 if from < high {
                     total += (high - from) as u64;
-                    parts.insert(at, Part { changelog: index, task: *task, next: from, high, rows: Vec::new() });
+                    parts.insert(at, Part { changelog: *index, task: *task, next: from, high, rows: Vec::new() });
                 }
             }
             if empty && changelogs.exist && kept.contains(task) {
-                let topic = changelogs.stores.first().map_or("", |changelog| &changelog.topic);
-                return Err(anew(topic, *task));
+                let topic = own.first().map_or("", |(_, changelog)| &changelog.topic);
+                return Err(anew(topic, task.partition));
             }
         }
         let mut reader = log.reader()?;
@@ -117,7 +120,7 @@ impl Restore {
         if done || part.rows.len() >= WRITE_ROWS {
             let checkpoint = Checkpoint { offset: part.next, written_at: clock.now() };
             let store = &self.changelogs.stores[part.changelog].store;
-            self.changelogs.local.write(store, part.task, &std::mem::take(&mut part.rows), Some(&checkpoint))?;
+            self.changelogs.local.write(store, part.task.partition, &std::mem::take(&mut part.rows), Some(&checkpoint))?;
         }
         if done {
             self.parts.remove(&at);
@@ -125,12 +128,12 @@ impl Restore {
         Ok(self.parts.is_empty())
     }
 
-    pub fn tasks(&self) -> &BTreeSet<i32> {
+    pub fn tasks(&self) -> &BTreeSet<TaskId> {
         &self.tasks
     }
 
     /// Leaves a task out that was given up. False: none is left.
-    pub fn forget(&mut self, task: i32) -> bool {
+    pub fn forget(&mut self, task: TaskId) -> bool {
         self.tasks.remove(&task);
         self.parts.retain(|_, part| part.task != task);
         !self.tasks.is_empty()

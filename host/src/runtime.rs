@@ -65,31 +65,39 @@ pub fn prepare(
         })?;
         requests.push(Request { config, input: stage.input.clone(), tables: tables.clone() });
     }
-    let topics = topics(&pipeline, &**log, creates)?;
+    let (partitions, topics) = topics(&pipeline, &**log, creates)?;
+    let plan = Plan::new(&pipeline);
     let (mut state, mut logged) = (None, None);
     if pipeline.stages.iter().any(|stage| !stage.stores.is_empty()) {
         state = log.state(&pipeline.name)?;
         if state.is_none() {
-            let changelogs = changelogs(&pipeline, &**log, creates, data)?;
+            let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, data)?;
             state = Some(changelogs.local.clone() as Arc<dyn CommittedState>);
             logged = Some(Arc::new(changelogs));
         }
     }
-    let plan = Plan::new(&pipeline);
     let tables = pipeline.tables.iter().map(|table| Arc::new(RwLock::new(GlobalTable::new(table)))).collect();
-    Ok(Setting { plan, requests, tables, state, changelogs: logged, topics, limit, fresh_instances: false, pipeline })
+    Ok(Setting { plan, requests, tables, state, changelogs: logged, partitions, topics, limit, fresh_instances: false, pipeline })
 }
 
-/// Partitions and limits of the topics that the pipeline writes; creates what may be created. All missing topics are told at once.
-fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<HashMap<Arc<str>, (i32, Option<usize>)>, RunError> {
+/// Partitions and limits of topics that a pipeline writes.
+type Written = HashMap<Arc<str>, (i32, Option<usize>)>;
+
+/// The partition counts of the sources, and what is known of the topics that the pipeline writes; creates what may be created, and the pipeline's own
+/// topics. All missing topics are told at once.
+fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i32>, Written), RunError> {
     let mut missing = Vec::new();
-    let mut partitions = 1;
-    for source in &pipeline.sources {
+    let mut counts = vec![1; pipeline.sources.len()];
+    for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_none()) {
         match log.topic(&source.topic)? {
-            Some(topic) => partitions = partitions.max(topic.partitions),
+            Some(topic) => *count = topic.partitions,
             None if creates == Creates::All => log.create_topic(&source.topic, 1)?,
             None => missing.push(source.topic.clone()),
         }
+    }
+    let partitions = counts.iter().copied().max().unwrap_or(1);
+    for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_some()) {
+        *count = repartition_topic(log, &source.topic, partitions, creates, !missing.is_empty())?;
     }
     for table in &pipeline.tables {
         if log.topic(&table.topic)?.is_none() {
@@ -105,7 +113,12 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<HashMa
         _ => None,
     });
     let mut written = HashMap::new();
-    for (name, create) in pipeline.sinks.iter().map(|sink| (sink.topic.clone(), sink.create)).chain(dead) {
+    let (own, sinks): (Vec<_>, Vec<_>) = pipeline.sinks.iter().partition(|sink| sink.regroup.is_some());
+    for sink in own {
+        let topic = log.topic(&sink.topic)?;
+        written.insert(sink.topic.clone(), topic.map_or((partitions, None), |topic| (topic.partitions, topic.max_message_bytes)));
+    }
+    for (name, create) in sinks.into_iter().map(|sink| (sink.topic.clone(), sink.create)).chain(dead) {
         if written.contains_key(&name) {
             continue;
         }
@@ -122,34 +135,53 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<HashMa
     missing.sort();
     missing.dedup();
     if missing.is_empty() {
-        return Ok(written);
+        return Ok((counts, written));
     }
     let commands: Vec<_> = missing.iter().map(|topic| format!("  millstream topic create {topic}")).collect();
     Err(LogError::stop(format!("these topics are missing; create them, or say `create: true` at a sink:\n{}", commands.join("\n"))).into())
 }
 
+/// The number of partitions of a repartition topic, which is created if it is missing. `hold`: create nothing, the run will not start.
+fn repartition_topic(log: &dyn Log, name: &str, partitions: i32, creates: Creates, hold: bool) -> Result<i32, LogError> {
+    let found = log.topic(name)?;
+    if found.is_none() && creates != Creates::Nothing && !hold {
+        log.create_internal(name, partitions, Internal::Repartition)?;
+    }
+    if found.is_some() && log.retention(name)?.is_some_and(|retention| !retention.unlimited) {
+        return Err(LogError::stop(format!(
+            "the repartition topic {name} deletes records by age, size or key: some would be lost before they are read. Set `cleanup.policy=delete`, \
+             `retention.ms=-1` and `retention.bytes=-1` on it"
+        )));
+    }
+    Ok(found.map_or(partitions, |topic| topic.partitions))
+}
+
 /// The changelogs of a pipeline's stores: created for a group that has not begun, checked for one that has.
-fn changelogs(pipeline: &Pipeline, log: &dyn Log, creates: Creates, data: Option<&Path>) -> Result<Changelogs, RunError> {
+fn changelogs(
+    pipeline: &Pipeline,
+    plan: &Plan,
+    counts: &[i32],
+    log: &dyn Log,
+    creates: Creates,
+    data: Option<&Path>,
+) -> Result<Changelogs, RunError> {
     let mut partitions = Vec::new();
     for source in &pipeline.sources {
         if log.topic(&source.topic)?.is_some() {
             partitions.extend(partitions_of(log, &source.topic)?);
         }
     }
-    let tasks = partitions.iter().map(|partition| partition.partition + 1).max().unwrap_or(1);
-    if pipeline.single_task && partitions.len() > 1 {
-        return Err(RunError::Setup(format!(
-            "pipeline `{}`: a stage groups by something else than the record's key, which needs all records in one task; on Kafka that is not offered yet: \
-             read a topic with one partition, or one that is keyed by the group",
-            pipeline.name
-        )));
+    let mut stores = Vec::new();
+    for (index, stage) in pipeline.stages.iter().enumerate() {
+        let segment = plan.segments.iter().position(|segment| segment.stages[index]).unwrap_or_default();
+        let described = stage.stores.iter().zip(&stage.description.stores);
+        stores.extend(described.map(|(name, described)| Changelog::new(&pipeline.name, name, segment, described)));
     }
-    let stores = pipeline.stages.iter().flat_map(|stage| stage.stores.iter().zip(&stage.description.stores));
-    let stores: Vec<_> = stores.map(|(name, described)| Changelog::new(&pipeline.name, name, described)).collect();
     let mut tombstones = Duration::MAX;
     let mut exist = true;
     for changelog in &stores {
         let topic = &changelog.topic;
+        let tasks = plan.segments[changelog.segment].sources.iter().map(|source| counts[*source]).max().unwrap_or(1);
         match log.topic(topic)? {
             Some(found) if found.partitions != tasks => {
                 return Err(LogError::stop(format!(
@@ -243,8 +275,10 @@ fn explain(pipeline: &Pipeline, ended: Ended) -> RunError {
         Ended::Stopped(Stop::Log(error)) => error.into(),
         Ended::Stopped(Stop::Call(failure)) => {
             let (origin, (first, last)) = (&failure.origin, failure.rows);
-            let topic = &pipeline.sources[origin.source].topic;
-            let place = |row: usize| format!("{topic}/{}@{}", origin.partitions[row], origin.offsets[row]);
+            let place = |row: usize| {
+                let (source, partition, offset) = origin.place(row);
+                format!("{}/{partition}@{offset}", pipeline.sources[source].topic)
+            };
             let records = if first == last {
                 format!("record {}", place(first))
             } else {
@@ -262,15 +296,16 @@ fn explain(pipeline: &Pipeline, ended: Ended) -> RunError {
         }
         Ended::Stopped(Stop::Record(rejected)) => {
             let (origin, row) = (&rejected.origin, rejected.origin_row);
-            let source = &pipeline.sources[origin.source];
+            let (source, partition, offset) = origin.place(row);
+            let source = &pipeline.sources[source];
             let whose = match rejected.stage {
                 Some(stage) => at(stage),
                 None => format!("pipeline `{name}`, source `{}`", source.name),
             };
             RunError::Record(format!(
-                "{whose}: record {}/{}@{} was refused ({}): {}; the policy is `fail`: what came before is committed; mend the record's producer or the pipeline, \
+                "{whose}: record {}/{partition}@{offset} was refused ({}): {}; the policy is `fail`: what came before is committed; mend the record's producer or the pipeline, \
                  or say `on_error: skip` or `on_error: {{ dead_letter: TOPIC }}`",
-                source.topic, origin.partitions[row], origin.offsets[row], rejected.code, rejected.reason
+                source.topic, rejected.code, rejected.reason
             ))
         }
     }

@@ -5,6 +5,7 @@
 use crate::flow::batch::Batch;
 use crate::flow::plan::{self, Plan, SourcePlan};
 use crate::flow::reject::{self, Place, Rejected};
+use crate::flow::repartition;
 use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
 use crate::flow::stage::{CallFailure, Stage, write_errors};
@@ -44,9 +45,18 @@ pub struct Setting {
     pub changelogs: Option<Arc<Changelogs>>,
     /// Partitions and largest message of every topic that is written.
     pub topics: HashMap<Arc<str>, (i32, Option<usize>)>,
+    /// How many partitions each source has.
+    pub partitions: Vec<i32>,
     pub limit: BatchLimit,
     /// A new instance of every plugin for each batch: shows who keeps state in memory (tests).
     pub fresh_instances: bool,
+}
+
+/// A task's name: a segment of the pipeline, and a partition number of its sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    pub segment: usize,
+    pub partition: i32,
 }
 
 /// A partition that a task reads.
@@ -71,8 +81,19 @@ struct Queue {
 #[derive(Default)]
 pub struct Produced {
     pub appends: Vec<(TopicPartition, Records)>,
+    /// Records taken.
     pub rows: usize,
-    pub rejected: u64,
+    /// Of them, those of the user's sources.
+    pub records: usize,
+}
+
+/// What a task has to commit.
+#[derive(Default)]
+pub struct Committing {
+    pub positions: Vec<(TopicPartition, Position)>,
+    pub state: Vec<StateWrites>,
+    /// Records that tell the tasks downstream where this one stands.
+    pub marks: Vec<(TopicPartition, Records)>,
 }
 
 /// Why a task cannot go on. What it did before stands, and can be committed.
@@ -86,12 +107,16 @@ pub enum Stop {
 }
 
 pub struct Task {
-    pub number: i32,
+    pub id: TaskId,
     setting: Arc<Setting>,
     queues: Vec<Queue>,
     stages: Vec<Stage>,
     sinks: Vec<Sink>,
     stream_time: i64,
+    /// Of a segment behind repartition topics.
+    clock: Option<repartition::Clock>,
+    /// What the tasks downstream were told last.
+    told: Option<repartition::Standing>,
     /// Rows of a store were committed once.
     keeps_state: bool,
     /// Refused records by code, since the start.
@@ -103,7 +128,7 @@ pub struct Task {
 }
 
 impl Task {
-    pub fn new(number: i32, setting: Arc<Setting>) -> Self {
+    pub fn new(id: TaskId, setting: Arc<Setting>) -> Self {
         let pipeline = &setting.pipeline;
         let exposed = plan::exposed(pipeline);
         let stages = pipeline
@@ -117,7 +142,7 @@ impl Task {
                         .stores
                         .iter()
                         .zip(&description.stores)
-                        .map(|(name, described)| StateStore::new(name, number, described, description.window, state.clone()))
+                        .map(|(name, described)| StateStore::new(name, id.partition, described, description.window, state.clone()))
                         .map(|store| if setting.changelogs.is_some() { store.write_back() } else { store })
                 });
                 let tables = stage.tables.iter().map(|table| setting.tables[*table].clone()).collect();
@@ -129,16 +154,25 @@ impl Task {
             .iter()
             .map(|sink| {
                 let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
-                Sink::new(sink.clone(), partitions, max)
+                Sink::new(sink.clone(), id.partition, partitions, max)
             })
             .collect();
+        let segments = &setting.plan.segments;
+        let upstream = &segments[id.segment].upstream;
+        let clock = (!upstream.is_empty()).then(|| {
+            let sources = upstream.iter().flat_map(|segment| &segments[*segment].sources);
+            let partitions = sources.map(|source| setting.partitions[*source]);
+            repartition::Clock::new(partitions.max().unwrap_or(1))
+        });
         Self {
-            number,
+            id,
             setting,
             queues: Vec::new(),
             stages,
             sinks,
             stream_time: i64::MIN,
+            clock,
+            told: None,
             keeps_state: false,
             refused: BTreeMap::new(),
             failed: None,
@@ -146,9 +180,10 @@ impl Task {
         }
     }
 
-    /// Loads every plugin, before the first record.
+    /// Loads every plugin of the segment, before the first record.
     pub fn prepare(&mut self) -> Result<(), (usize, crate::plugin::CallError)> {
-        for (index, stage) in self.stages.iter_mut().enumerate() {
+        let reached = &self.setting.plan.segments[self.id.segment].stages;
+        for (index, stage) in self.stages.iter_mut().enumerate().filter(|(index, _)| reached[*index]) {
             stage.prepare().map_err(|error| (index, error))?;
         }
         Ok(())
@@ -159,6 +194,9 @@ impl Task {
         let metadata = Metadata::of(&position.metadata).unwrap_or_default();
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
         self.keeps_state |= metadata.state;
+        if let Some(clock) = &mut self.clock {
+            clock.known(self.stream_time);
+        }
         self.queues.push(Queue {
             source,
             from,
@@ -208,6 +246,13 @@ impl Task {
     pub fn end(&mut self, at: &TopicPartition, offset: i64) {
         if let Some(queue) = self.queues.iter_mut().find(|queue| queue.from == *at) {
             queue.end = Some(queue.until.map_or(offset, |until| offset.min(until)));
+        }
+    }
+
+    /// Records from this offset of a partition on are not for this run.
+    pub fn limit(&mut self, at: &TopicPartition, until: i64) {
+        if let Some(queue) = self.queues.iter_mut().find(|queue| queue.from == *at) {
+            queue.until = Some(until);
         }
     }
 
@@ -268,6 +313,7 @@ impl Task {
         }
         let Some((source, taken)) = self.take(patient) else { return Ok(None) };
         let positions = positions_of(&taken);
+        let clock = self.clock.clone();
         let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
         match self.process(source, taken.clone()) {
             Ok(produced) => {
@@ -283,6 +329,7 @@ impl Task {
                 let mut rows = stop.first_row();
                 loop {
                     self.rewind_batch(&figures);
+                    self.clock.clone_from(&clock);
                     let Some(count) = rows.filter(|count| *count > 0) else {
                         return Err(stop);
                     };
@@ -309,6 +356,8 @@ impl Task {
         let (pipeline, plan) = (&setting.pipeline, &setting.plan);
         let (described, source_plan) = (&pipeline.sources[source], &plan.sources[source]);
         let rows = taken.offsets.len();
+        let taken = self.received(source, taken)?;
+        let records = if described.carries.is_none() { rows } else { 0 };
         let mut rejected = Vec::new();
         let mut stream_time = self.stream_time;
 
@@ -352,13 +401,25 @@ impl Task {
         for (topic, refused) in letters {
             self.bury(&topic, &refused, &mut appends);
         }
-        let count = rejected.len() as u64;
-
         self.stream_time = stream_time;
         for stage in &mut self.stages {
             stage.stores(|stores| stores.iter_mut().for_each(StateStore::keep_batch));
         }
-        Ok(Produced { appends, rows, rejected: count })
+        Ok(Produced { appends, rows, records })
+    }
+
+    /// Records of a repartition topic become what they were; others are.
+    fn received(&mut self, source: usize, taken: Taken) -> Result<Taken, Stop> {
+        let Some(clock) = self.clock.as_mut().filter(|_| self.setting.pipeline.sources[source].carries.is_some()) else { return Ok(taken) };
+        let places: Vec<_> = taken.partitions.iter().copied().zip(taken.offsets.iter().copied()).collect();
+        repartition::receive(taken, clock).map_err(|row| {
+            let topic = &self.setting.pipeline.sources[source].topic;
+            let (partition, offset) = places[row];
+            Stop::Log(LogError::stop(format!(
+                "the record {topic}/{partition}@{offset} is not of this pipeline's making: another program writes into its repartition topic; \
+                 stop that, delete the record, and run again"
+            )))
+        })
     }
 
     /// Appends dead letters to their topic, each in the partition of its key, or of the number that its record came from.
@@ -367,7 +428,8 @@ impl Task {
         let partitions = self.setting.topics.get(topic).map_or(1, |(partitions, _)| *partitions).max(1);
         let mut builders: BTreeMap<i32, RecordsBuilder> = BTreeMap::new();
         for rejected in refused {
-            let source = &pipeline.sources[rejected.origin.source];
+            let (source, origin_partition, _) = rejected.origin.place(rejected.origin_row);
+            let source = &pipeline.sources[source];
             let stage = rejected.stage.map(|stage| &pipeline.stages[stage]);
             let place = Place {
                 pipeline: &pipeline.name,
@@ -380,7 +442,7 @@ impl Task {
             let key = rejected.shown.as_ref().and_then(|shown| shown.key.as_deref());
             let partition = match key {
                 Some(key) => partition_for(key, partitions),
-                None => rejected.origin.partitions[rejected.origin_row] % partitions,
+                None => origin_partition % partitions,
             };
             reject::dead_letter(builders.entry(partition).or_default(), rejected, &place, include);
         }
@@ -409,8 +471,22 @@ impl Task {
         }
     }
 
+    /// Where the task stands, for the tasks that get its records.
+    fn standing(&self) -> repartition::Standing {
+        repartition::Standing { stream_time: self.stream_time, idle: self.queues.iter().all(|queue| queue.rows == 0 && queue.ended()) }
+    }
+
+    /// Whether the tasks downstream wait to hear that there is nothing more for now.
+    pub fn mark_due(&self) -> bool {
+        let segment = &self.setting.plan.segments[self.id.segment];
+        if segment.sends.is_empty() || !segment.timed || self.halted {
+            return false;
+        }
+        self.told.is_none_or(|told| !told.idle) && self.standing().idle
+    }
+
     /// What is to be committed: positions that moved, and state. None if nothing moved; `all`: every position, moved or not.
-    pub fn begin_commit(&mut self, all: bool) -> Result<Option<(Vec<(TopicPartition, Position)>, Vec<StateWrites>)>, LogError> {
+    pub fn begin_commit(&mut self, all: bool) -> Result<Option<Committing>, LogError> {
         for queue in &mut self.queues {
             // Control records and the like behind the last record count as passed.
             if !self.halted
@@ -422,11 +498,12 @@ impl Task {
                 queue.moved = true;
             }
         }
+        let all = all || self.mark_due();
         if !all && !self.queues.iter().any(|queue| queue.moved) {
             return Ok(None);
         }
+        let mut committing = Committing::default();
         let stream_time = self.stream_time;
-        let mut writes = Vec::new();
         for stage in &mut self.stages {
             let part: Result<Vec<_>, LogError> = stage.stores(|stores| {
                 stores
@@ -437,17 +514,34 @@ impl Task {
                     })
                     .collect()
             });
-            writes.extend(part?);
+            committing.state.extend(part?);
         }
-        self.keeps_state |= !writes.is_empty();
+        self.keeps_state |= !committing.state.is_empty();
         let metadata = Metadata { stream_time: (stream_time != i64::MIN).then_some(stream_time), state: self.keeps_state }.text();
-        let mut positions = Vec::new();
         for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
             queue.moved = false;
             let offset = queue.position.unwrap_or(0);
-            positions.push((queue.from.clone(), Position { offset, metadata: metadata.clone() }));
+            committing.positions.push((queue.from.clone(), Position { offset, metadata: metadata.clone() }));
         }
-        Ok(Some((positions, writes)))
+        self.tell(&mut committing.marks);
+        Ok(Some(committing))
+    }
+
+    /// Tells the tasks downstream where this one stands, if that is news.
+    fn tell(&mut self, marks: &mut Vec<(TopicPartition, Records)>) {
+        let setting = self.setting.clone();
+        let segment = &setting.plan.segments[self.id.segment];
+        let standing = self.standing();
+        if segment.sends.is_empty() || !segment.timed || self.told == Some(standing) {
+            return;
+        }
+        self.told = Some(standing);
+        for sink in &segment.sends {
+            let topic = &setting.pipeline.sinks[*sink].topic;
+            let partitions = setting.topics.get(topic).map_or(1, |(partitions, _)| *partitions);
+            let records = repartition::mark(self.id.partition, standing);
+            marks.extend((0..partitions).map(|partition| (TopicPartition::new(topic.clone(), partition), records.clone())));
+        }
     }
 
     pub fn committed(&mut self) {
@@ -494,13 +588,14 @@ impl Queue {
         let whole = first == 0 && count == length;
         let taken = if whole {
             let fetched = self.waiting.pop_front()?;
-            Taken { partitions: vec![fetched.from.partition; count], offsets: fetched.offsets, records: fetched.records }
+            Taken { partitions: vec![fetched.from.partition; count], offsets: fetched.offsets, records: fetched.records, provenance: None }
         } else {
             let rows: Vec<u32> = (first as u32..(first + count) as u32).collect();
             let taken = Taken {
                 partitions: vec![front.from.partition; count],
                 offsets: front.offsets[first..first + count].to_vec(),
                 records: front.records.gather(&rows),
+                provenance: None,
             };
             self.taken += count;
             if self.taken == length {
@@ -631,8 +726,8 @@ impl Stop {
     /// The record of the batch before which all is well.
     fn first_row(&self) -> Option<usize> {
         match self {
-            Self::Call(failure) => Some(failure.rows.0),
-            Self::Record(rejected) => Some(rejected.origin_row),
+            Self::Call(failure) => Some(failure.origin.fetched_row(failure.rows.0)),
+            Self::Record(rejected) => Some(rejected.origin.fetched_row(rejected.origin_row)),
             Self::Log(_) => None,
         }
     }

@@ -9,7 +9,7 @@ use crate::record::Records;
 use crate::restore::Restore;
 use crate::store::GlobalTable;
 use crate::summary::Summary;
-use crate::task::{Metadata, Produced, Setting, Stop, Task};
+use crate::task::{Metadata, Produced, Setting, Stop, Task, TaskId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -75,6 +75,8 @@ const QUEUE_ROWS: usize = 10_000;
 const PENDING_ROWS: usize = 100_000;
 /// Committed rows of a worker's stores that wait for a checkpoint, in bytes, before one is made early.
 const DIRTY_BYTES: usize = 32 << 20;
+/// How often the group is asked whether its other members are done.
+const ASK: Duration = Duration::from_millis(300);
 /// How long a poll waits when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(50);
 /// Pauses between attempts while the log is out of reach.
@@ -83,12 +85,12 @@ const BACK_OFF: [Duration; 5] =
 
 /// A commit under way.
 struct InFlight {
-    tasks: Vec<i32>,
+    tasks: Vec<TaskId>,
 }
 
 /// The ends of changelogs when everything committed before was applied, by task and store. They hold for a checkpoint once a further commit has come
 /// through: that proves that nobody else has written in between.
-type Captured = BTreeMap<(i32, Arc<str>), i64>;
+type Captured = BTreeMap<(TaskId, Arc<str>), i64>;
 
 pub struct Worker<'a> {
     setting: Arc<Setting>,
@@ -98,9 +100,13 @@ pub struct Worker<'a> {
     options: Options,
     stop: &'a AtomicBool,
     tables: Option<TableReader>,
-    pub tasks: BTreeMap<i32, Task>,
-    /// Captured at the start, for `until_end`.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// For `until_end`: those of the user's sources are captured at the start, those of repartition topics once all that is written to them is.
     ends: HashMap<TopicPartition, i64>,
+    /// For `until_end`: the level of the segments that are being processed to their ends.
+    level: usize,
+    /// When the group was last asked how far it is.
+    asked: Duration,
     /// Appends that wait for the commit in flight.
     pending: Vec<(TopicPartition, Records)>,
     pending_rows: usize,
@@ -147,7 +153,7 @@ impl<'a> Worker<'a> {
     ) -> Result<Self, Ended> {
         let mut ends = HashMap::new();
         if options.until_end {
-            for source in &setting.pipeline.sources {
+            for source in setting.pipeline.sources.iter().filter(|source| source.carries.is_none()) {
                 for partition in partitions_of(&*log, &source.topic)? {
                     let end = log.bounds(&partition)?.end;
                     ends.insert(partition, end);
@@ -165,6 +171,8 @@ impl<'a> Worker<'a> {
             tables,
             tasks: BTreeMap::new(),
             ends,
+            level: 0,
+            asked: Duration::ZERO,
             pending: Vec::new(),
             pending_rows: 0,
             in_flight: None,
@@ -211,7 +219,7 @@ impl<'a> Worker<'a> {
     fn turn(&mut self) -> Result<bool, Ended> {
         let stopping =
             self.stop.load(Ordering::Relaxed) || self.stopped.is_some() || self.options.limit.is_some_and(|limit| self.processed >= limit);
-        if stopping || self.finished() {
+        if stopping || self.finished()? {
             self.commit_all()?;
             self.checkpoint_all()?;
             return Ok(false);
@@ -249,6 +257,9 @@ impl<'a> Worker<'a> {
         self.process(idle)?;
         self.resume()?;
         self.progress_commit(Duration::ZERO)?;
+        if self.first_since.is_none() && self.tasks.values().any(Task::mark_due) {
+            self.first_since = Some(self.clock.elapsed());
+        }
         if self.in_flight.is_none() && self.commit_due() {
             self.begin_commit()?;
         }
@@ -295,7 +306,7 @@ impl<'a> Worker<'a> {
     /// Processes what waits in the queues. `idle`: nothing more comes for now, so that nobody waits for a partition that is silent.
     fn process(&mut self, idle: bool) -> Result<(), Ended> {
         let patient = self.options.until_end || !idle;
-        let numbers: Vec<i32> = self.tasks.keys().copied().collect();
+        let numbers: Vec<TaskId> = self.tasks.keys().copied().collect();
         for number in numbers {
             loop {
                 if self.stopped.is_some() || self.pending_rows > PENDING_ROWS {
@@ -323,7 +334,7 @@ impl<'a> Worker<'a> {
     }
 
     fn take_over(&mut self, produced: Produced) -> Result<(), Ended> {
-        self.processed += produced.rows as u64;
+        self.processed += produced.records as u64;
         self.since_commit += produced.rows;
         if self.first_since.is_none() {
             self.first_since = Some(self.clock.elapsed());
@@ -353,11 +364,14 @@ impl<'a> Worker<'a> {
     fn begin_commit_of(&mut self, all: bool) -> Result<(), Ended> {
         let mut commit = Commit::default();
         let mut tasks = Vec::new();
-        for (number, task) in &mut self.tasks {
-            if let Some((positions, state)) = task.begin_commit(all)? {
-                commit.positions.extend(positions);
-                commit.state.extend(state);
-                tasks.push(*number);
+        for (id, task) in &mut self.tasks {
+            if let Some(committing) = task.begin_commit(all)? {
+                commit.positions.extend(committing.positions);
+                commit.state.extend(committing.state);
+                for (to, records) in &committing.marks {
+                    self.member.append(to, records)?;
+                }
+                tasks.push(*id);
             }
         }
         self.since_commit = 0;
@@ -429,7 +443,7 @@ impl<'a> Worker<'a> {
             });
             for store in stores {
                 if let Some(changelog) = changelogs.find(&store) {
-                    let end = self.log.bounds(&changelog.partition(*number))?.end;
+                    let end = self.log.bounds(&changelog.partition(number.partition))?.end;
                     captured.insert((*number, store), end);
                 }
             }
@@ -447,7 +461,7 @@ impl<'a> Worker<'a> {
             task.each_store(|store| {
                 if *store.name() == name && outcome.is_ok() {
                     let rows = store.take_dirty();
-                    outcome = changelogs.local.write(&name, number, &rows, Some(&Checkpoint { offset, written_at }));
+                    outcome = changelogs.local.write(&name, number.partition, &rows, Some(&Checkpoint { offset, written_at }));
                     store.checkpointed(rows);
                 }
             });
@@ -483,16 +497,75 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Whether everything is processed that a run to the end has to.
-    fn finished(&self) -> bool {
-        self.options.until_end && (self.ends.is_empty() || self.assigned && self.tasks.values().all(Task::done))
+    /// Whether everything is processed that a run to the end has to: segment after segment, each once all that sends to it has committed.
+    fn finished(&mut self) -> Result<bool, Ended> {
+        if !self.options.until_end {
+            return Ok(false);
+        }
+        if self.ends.is_empty() {
+            return Ok(true);
+        }
+        let setting = self.setting.clone();
+        let segments = &setting.plan.segments;
+        let of_level = |id: &TaskId| segments[id.segment].level == self.level;
+        if !self.assigned || !self.tasks.iter().filter(|(id, _)| of_level(id)).all(|(_, task)| task.done()) {
+            return Ok(false);
+        }
+        if !segments.iter().any(|segment| segment.level > self.level) {
+            return Ok(true);
+        }
+        self.commit_all()?;
+        if !self.level_done()? {
+            return Ok(false);
+        }
+        self.level += 1;
+        for source in segments.iter().filter(|segment| segment.level == self.level).flat_map(|segment| &segment.sources) {
+            for at in partitions_of(&*self.log, &setting.pipeline.sources[*source].topic)? {
+                let end = self.log.bounds(&at)?.end;
+                if let Some(task) = self.tasks.get_mut(&task_of(&setting, &at)) {
+                    task.limit(&at, end);
+                }
+                self.ends.insert(at, end);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether every member of the group has committed this level to its end; those of this worker have.
+    fn level_done(&mut self) -> Result<bool, Ended> {
+        let level = |at: &TopicPartition| self.setting.plan.segments[task_of(&self.setting, at).segment].level;
+        let others: Vec<TopicPartition> = self
+            .ends
+            .keys()
+            .filter(|at| level(at) == self.level && !self.tasks.get(&task_of(&self.setting, at)).is_some_and(|task| task.reads(at)))
+            .cloned()
+            .collect();
+        if others.is_empty() {
+            return Ok(true);
+        }
+        if self.clock.elapsed() < self.asked + ASK {
+            return Ok(false);
+        }
+        self.asked = self.clock.elapsed();
+        let committed = self.log.committed(&self.setting.pipeline.name, &others)?;
+        for (at, committed) in others.iter().zip(committed) {
+            let end = self.ends[at];
+            let reached = match committed {
+                Some(position) => position.offset >= end,
+                None => self.first_position(at)?.offset >= end,
+            };
+            if !reached {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn resume(&mut self) -> Result<(), Ended> {
         let setting = self.setting.clone();
         let mut ready = Vec::new();
         self.paused.retain(|from| {
-            let waiting = self.tasks.get(&task_number(&setting, from)).map_or(0, |task| task.waiting(from));
+            let waiting = self.tasks.get(&task_of(&setting, from)).map_or(0, |task| task.waiting(from));
             if waiting < QUEUE_ROWS / 2 {
                 ready.push(from.clone());
             }
@@ -505,8 +578,8 @@ impl<'a> Worker<'a> {
     }
 
     fn task_of(&mut self, from: &TopicPartition) -> Option<&mut Task> {
-        let number = task_number(&self.setting, from);
-        self.tasks.get_mut(&number).filter(|task| task.reads(from))
+        let id = task_of(&self.setting, from);
+        self.tasks.get_mut(&id).filter(|task| task.reads(from))
     }
 
     /// Makes tasks of partitions, each from its committed position on.
@@ -521,29 +594,29 @@ impl<'a> Worker<'a> {
                 None => self.first_position(partition)?,
             };
             starts.push((partition.clone(), position.offset));
-            let number = task_number(&setting, partition);
-            let mut task = match self.tasks.remove(&number) {
+            let id = task_of(&setting, partition);
+            let mut task = match self.tasks.remove(&id) {
                 Some(task) => task,
                 None => {
-                    let mut task = Task::new(number, setting.clone());
+                    let mut task = Task::new(id, setting.clone());
                     task.prepare().map_err(|(stage, error)| Ended::Init { stage, error })?;
-                    fresh.insert(number);
+                    fresh.insert(id);
                     task
                 }
             };
             if Metadata::of(&position.metadata).is_some_and(|metadata| metadata.state) {
-                kept.insert(number);
+                kept.insert(id);
             }
-            let until = self.options.until_end.then(|| self.ends.get(partition).copied().unwrap_or(position.offset));
+            let until = self.ends.get(partition).copied();
             for source in (0..setting.pipeline.sources.len()).filter(|source| setting.pipeline.sources[*source].topic == partition.topic) {
                 task.add(source, partition.clone(), &position, until);
             }
-            self.tasks.insert(number, task);
+            self.tasks.insert(id, task);
         }
         self.member.start(&starts)?;
         self.assigned = true;
         if let Some(changelogs) = setting.changelogs.as_ref().filter(|_| !fresh.is_empty()) {
-            let waiting: Vec<_> = starts.into_iter().map(|(at, _)| at).filter(|at| fresh.contains(&task_number(&setting, at))).collect();
+            let waiting: Vec<_> = starts.into_iter().map(|(at, _)| at).filter(|at| fresh.contains(&task_of(&setting, at))).collect();
             self.member.pause(&waiting)?;
             if let Some(restore) = &self.restore {
                 fresh.extend(restore.tasks());
@@ -611,11 +684,11 @@ impl<'a> Worker<'a> {
         // A task keeps no partition of its own: its others are taken up again from their committed positions.
         let mut others = Vec::new();
         for partition in partitions {
-            let number = task_number(&self.setting, partition);
-            if self.restore.as_mut().is_some_and(|restore| !restore.forget(number)) {
+            let id = task_of(&self.setting, partition);
+            if self.restore.as_mut().is_some_and(|restore| !restore.forget(id)) {
                 self.restore = None;
             }
-            if let Some(task) = self.tasks.remove(&number) {
+            if let Some(task) = self.tasks.remove(&id) {
                 self.retired.add(&task.summary());
                 others.extend(task.partitions().into_iter().filter(|other| !partitions.contains(other)));
             }
@@ -697,8 +770,10 @@ fn join(setting: &Setting, log: &Arc<dyn Log>, options: &Options) -> Result<Box<
     log.member(&Membership { group: setting.pipeline.name.clone(), member: options.member.clone(), topics })
 }
 
-fn task_number(setting: &Setting, partition: &TopicPartition) -> i32 {
-    if setting.pipeline.single_task { 0 } else { partition.partition }
+/// The task of a partition of a source.
+fn task_of(setting: &Setting, partition: &TopicPartition) -> TaskId {
+    let source = setting.pipeline.sources.iter().position(|source| source.topic == partition.topic).unwrap_or_default();
+    TaskId { segment: setting.plan.segment_of[source], partition: partition.partition }
 }
 
 /// Every partition of a topic.

@@ -3,7 +3,7 @@
 use super::{Context, Outcome, Output};
 use crate::io::{Log, LogError};
 use crate::manifest::{self, Diagnostic, Diagnostics, Loaded};
-use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Stage};
+use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Regroup, Stage};
 use crate::plugin::describe::Base;
 use crate::plugin::engine::Engine;
 use serde_json::json;
@@ -72,7 +72,7 @@ pub(super) fn check_log(loaded: &Loaded, log: &dyn Log, brokers: Option<&str>) -
 
 /// Topics that must be there on Kafka, each once.
 fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str)> {
-    let sources = pipeline.sources.iter().map(|source| (&*source.topic, "a source's"));
+    let sources = pipeline.sources.iter().filter(|source| source.carries.is_none()).map(|source| (&*source.topic, "a source's"));
     let tables = pipeline.tables.iter().map(|table| (&*table.topic, "a table's"));
     let sinks = pipeline.sinks.iter().filter(|sink| !sink.create).map(|sink| (&*sink.topic, "a sink's"));
     let policies = std::iter::once(&pipeline.on_error).chain(pipeline.stages.iter().map(|stage| &stage.on_error));
@@ -88,9 +88,6 @@ fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str)> {
 fn uneven_sources(loaded: &Loaded, log: &dyn Log) -> Result<Vec<Diagnostic>, LogError> {
     let pipeline = &loaded.pipeline;
     let mut problems = Vec::new();
-    if pipeline.single_task {
-        return Ok(problems);
-    }
     for stage in pipeline.stages.iter().filter(|stage| !stage.stores.is_empty()) {
         let mut counts = Vec::new();
         for source in sources_of(pipeline, &stage.from) {
@@ -206,7 +203,7 @@ fn print_summary(pipeline: &Pipeline) {
     if !pipeline.stages.is_empty() {
         out.push_str(&format!("{table}\n"));
     }
-    for sink in &pipeline.sinks {
+    for sink in pipeline.sinks.iter().filter(|sink| sink.regroup.is_none()) {
         out.push_str(&format!("sink {}: from {}\n", sink.topic, input_names(pipeline, &sink.from).join(", ")));
     }
     if !pipeline.tables.is_empty() {
@@ -216,10 +213,19 @@ fn print_summary(pipeline: &Pipeline) {
             names.join(", ")
         ));
     }
-    if pipeline.single_task {
-        out.push_str("all partitions form one task\n");
+    for (sink, by) in pipeline.sinks.iter().filter_map(|sink| Some((sink, sink.regroup.as_ref()?))) {
+        out.push_str(&format!("topic {}: of the pipeline's own; brings records together by {}\n", sink.topic, by_text(by)));
     }
     anstream::print!("{out}pipeline {}: no mistakes\n", pipeline.name);
+}
+
+/// By what a repartition topic brings records together.
+fn by_text(by: &Regroup) -> String {
+    match by {
+        Regroup::Key => "their key, which a stage before may have changed".to_owned(),
+        Regroup::Fields(fields) => fields.iter().map(|(path, _)| format!("`{path}`")).collect::<Vec<_>>().join(", "),
+        Regroup::One => "nothing: all in one partition".to_owned(),
+    }
 }
 
 fn to_json(loaded: &Loaded) -> serde_json::Value {
@@ -227,7 +233,7 @@ fn to_json(loaded: &Loaded) -> serde_json::Value {
     json!({
         "pipeline": pipeline.name,
         "diagnostics": loaded.warnings.to_json(),
-        "sources": pipeline.sources.iter().map(|source| json!({ "name": source.name, "topic": *source.topic })).collect::<Vec<_>>(),
+        "sources": pipeline.sources.iter().filter(|source| source.carries.is_none()).map(|source| json!({ "name": source.name, "topic": *source.topic })).collect::<Vec<_>>(),
         "tables": pipeline.tables.iter().map(|table| json!({ "name": table.name, "topic": *table.topic })).collect::<Vec<_>>(),
         "stages": pipeline.stages.iter().map(|stage| json!({
             "name": stage.name,
@@ -241,8 +247,10 @@ fn to_json(loaded: &Loaded) -> serde_json::Value {
             "tables": table_names(pipeline, stage),
             "imports": stage.plugin.imports(),
         })).collect::<Vec<_>>(),
-        "sinks": pipeline.sinks.iter().map(|sink| json!({ "topic": *sink.topic, "from": input_names(pipeline, &sink.from) })).collect::<Vec<_>>(),
-        "single_task": pipeline.single_task,
+        "sinks": pipeline.sinks.iter().filter(|sink| sink.regroup.is_none()).map(|sink| json!({ "topic": *sink.topic, "from": input_names(pipeline, &sink.from) })).collect::<Vec<_>>(),
+        "repartitions": pipeline.sinks.iter().filter_map(|sink| {
+            Some(json!({ "topic": *sink.topic, "from": input_names(pipeline, &sink.from), "by": by_text(sink.regroup.as_ref()?) }))
+        }).collect::<Vec<_>>(),
         "tests": loaded.cases.len(),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::files::Files;
 use super::{Context, Exit, Failure, Outcome, Output};
-use crate::dry_run::DryRun;
+use crate::dry_run::{DryLog, DryRun};
 use crate::io::{Log, Member, TopicPartition};
 use crate::jsonl::{self, Standing};
 use crate::log::embedded::{EmbeddedLog, folder};
@@ -75,6 +75,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     };
     let data = context.connection.data_folder();
     let limit = BatchLimit { rows: args.batch_rows as usize, ..BatchLimit::default() };
+    let dry = args.dry_run.then(|| DryLog::new(log.clone(), &loaded.pipeline).map(Arc::new)).transpose()?;
+    let log = match &dry {
+        Some(dry) => dry.clone() as Arc<dyn Log>,
+        None => log,
+    };
     let setting = Arc::new(runtime::prepare(loaded.pipeline, &log, &Secrets::load()?, limit, creates, Some(&data)).map_err(failure)?);
     let mut options = Options {
         until_end: args.until_end || args.dry_run || files.read_whole(&log)?,
@@ -87,7 +92,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let mut status = Status::new(context);
     let mut summary = Summary::default();
     let mut go = |options: &Options, stop: &AtomicBool| -> Result<(), Failure> {
-        let member = args.dry_run.then(|| dry_member(&log, &setting)).transpose()?;
+        let member = dry.as_ref().map(|log| dry_member(log, &setting)).transpose()?;
         let (done, ended) = runtime::run(&setting, &log, member, options.clone(), stop, &mut |done| {
             status.show(done);
             printers.follow();
@@ -157,7 +162,7 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// A member that prints what would be written.
-fn dry_member(log: &Arc<dyn Log>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
+fn dry_member(log: &Arc<DryLog>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
     let pipeline = &setting.pipeline;
     let mut partitions = Vec::new();
     for source in &pipeline.sources {
@@ -167,7 +172,7 @@ fn dry_member(log: &Arc<dyn Log>, setting: &Arc<Setting>) -> Result<Box<dyn Memb
     partitions.dedup();
     let shown = setting.clone();
     let show = move |to: &TopicPartition, records: &Records| {
-        // Changelogs are the pipeline's own.
+        // Changelogs are the pipeline's own; repartition topics do not come here.
         if !shown.topics.contains_key(&to.topic) {
             return;
         }

@@ -15,8 +15,10 @@ pub type Index = Option<Arc<Vec<u32>>>;
 /// The records that a batch comes from, and where they stood.
 #[derive(Debug)]
 pub struct Origin {
-    /// The source's index in the pipeline.
+    /// The source's index in the pipeline: how the records are read.
     pub source: usize,
+    /// Of records that came through a repartition topic.
+    pub carried: Option<Carried>,
     pub partitions: Vec<i32>,
     pub offsets: Vec<i64>,
     pub records: Records,
@@ -24,6 +26,28 @@ pub struct Origin {
     pub times: Vec<i64>,
     /// Stream time before each record; `i64::MIN` if there was none.
     pub stream_times: Vec<i64>,
+}
+
+/// Records that came through a repartition topic: partitions and offsets are those of their origin.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// The source that each record came from first.
+    pub sources: Vec<usize>,
+    /// The place of each record among those that were fetched.
+    pub rows: Vec<u32>,
+}
+
+impl Origin {
+    /// Where a record came from first: source, partition, offset.
+    pub fn place(&self, row: usize) -> (usize, i32, i64) {
+        let source = self.carried.as_ref().map_or(self.source, |carried| carried.sources[row]);
+        (source, self.partitions[row], self.offsets[row])
+    }
+
+    /// The place of a record among those that were fetched.
+    pub fn fetched_row(&self, row: usize) -> usize {
+        self.carried.as_ref().map_or(row, |carried| carried.rows[row] as usize)
+    }
 }
 
 /// A column as a batch sees it.

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod plan;
 pub mod reject;
+pub mod repartition;
 pub mod sink;
 pub mod source;
 pub mod stage;

@@ -27,8 +27,72 @@ pub struct SourcePlan {
     pub format: &'static dyn Format,
 }
 
+/// A part of a pipeline between repartition topics. Its tasks are one for each partition number of its sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    pub sources: Vec<usize>,
+    /// The stages that its records reach.
+    pub stages: Vec<bool>,
+    /// The sinks that write repartition topics.
+    pub sends: Vec<usize>,
+    /// Segments that send to this one.
+    pub upstream: Vec<usize>,
+    /// Repartition topics between the user's sources and this segment, at most.
+    pub level: usize,
+    /// It keeps windows, or a segment that it sends to does: then those that send to it tell their time.
+    pub timed: bool,
+}
+
+/// Sources whose records meet in a stage, or on their way into one repartition topic, are of one segment.
+pub fn segments(pipeline: &Pipeline) -> Vec<Segment> {
+    let mut part: Vec<usize> = (0..pipeline.sources.len()).collect();
+    let sent = pipeline.sinks.iter().filter(|sink| sink.regroup.is_some()).map(|sink| &sink.from);
+    for from in pipeline.stages.iter().map(|stage| &stage.from).chain(sent) {
+        let together = pipeline.origins(from);
+        if let Some(first) = together.first().map(|source| part[*source]) {
+            let others: Vec<usize> = together.iter().map(|source| part[*source]).collect();
+            part.iter_mut().filter(|part| others.contains(part)).for_each(|part| *part = first);
+        }
+    }
+    let mut names: Vec<usize> = part.clone();
+    names.sort_unstable();
+    names.dedup();
+    let of = |source: usize| names.binary_search(&part[source]).unwrap_or_default();
+    let mut segments = vec![Segment { stages: vec![false; pipeline.stages.len()], ..Segment::default() }; names.len()];
+    for source in 0..pipeline.sources.len() {
+        segments[of(source)].sources.push(source);
+    }
+    for (index, stage) in pipeline.stages.iter().enumerate() {
+        for source in pipeline.origins(&stage.from) {
+            segments[of(source)].stages[index] = true;
+            segments[of(source)].timed |= stage.description.window.is_some();
+        }
+    }
+    for (index, sink) in pipeline.sinks.iter().enumerate().filter(|(_, sink)| sink.regroup.is_some()) {
+        let from = pipeline.origins(&sink.from).first().map(|source| of(*source));
+        let to = pipeline.sources.iter().position(|source| source.carries == Some(index)).map(of);
+        if let (Some(from), Some(to)) = (from, to) {
+            segments[from].sends.push(index);
+            segments[to].upstream.push(from);
+        }
+    }
+    // Segments have no cycle, so this settles.
+    for _ in 0..segments.len() {
+        for at in 0..segments.len() {
+            for upstream in segments[at].upstream.clone() {
+                segments[at].level = segments[at].level.max(segments[upstream].level + 1);
+                segments[upstream].timed |= segments[at].timed;
+            }
+        }
+    }
+    segments
+}
+
 /// Slots and where they are read.
 pub struct Plan {
+    pub segments: Vec<Segment>,
+    /// By source.
+    pub segment_of: Vec<usize>,
     pub sources: Vec<SourcePlan>,
     /// By stage, in the order of `reads`.
     pub reads: Vec<Vec<ReadFrom>>,
@@ -85,7 +149,11 @@ impl Plan {
                 SourcePlan { wanted, decoded, decoder, time: times[index], format }
             })
             .collect();
-        Self { sources, reads }
+        let segments = segments(pipeline);
+        let segment_of = (0..pipeline.sources.len())
+            .map(|source| segments.iter().position(|segment| segment.sources.contains(&source)).unwrap_or_default())
+            .collect();
+        Self { segments, segment_of, sources, reads }
     }
 }
 
@@ -109,7 +177,7 @@ pub fn exposed(pipeline: &Pipeline) -> Vec<bool> {
     let mut before: Vec<Vec<bool>> = Vec::with_capacity(count);
     for stage in &pipeline.stages {
         let mut ancestors = vec![false; count];
-        for input in &stage.from {
+        for input in stage.from.iter().flat_map(|input| pipeline.upstream(input)) {
             if let Input::Stage(earlier, _) = *input {
                 ancestors[earlier] = true;
                 for (mark, inherited) in ancestors.iter_mut().zip(&before[earlier]) {

@@ -5,6 +5,7 @@ use crate::field::Path;
 use crate::flow::batch::{Batch, Held};
 use crate::flow::plan::SourcePlan;
 use crate::flow::reject::Rejected;
+use crate::flow::repartition;
 use crate::flow::stage::write_errors;
 use crate::format::{Change, Wanted};
 use crate::io::{TopicPartition, partition_for};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 /// A sink and its topic.
 pub struct Sink {
     sink: pipeline::Sink,
+    /// The task's number.
+    task: i32,
     partitions: i32,
     max_message_bytes: Option<usize>,
     pub rows: u64,
@@ -25,8 +28,8 @@ pub struct Sink {
 const RECORD_OVERHEAD: usize = 100;
 
 impl Sink {
-    pub fn new(sink: pipeline::Sink, partitions: i32, max_message_bytes: Option<usize>) -> Self {
-        Self { sink, partitions: partitions.max(1), max_message_bytes, rows: 0 }
+    pub fn new(sink: pipeline::Sink, task: i32, partitions: i32, max_message_bytes: Option<usize>) -> Self {
+        Self { sink, task, partitions: partitions.max(1), max_message_bytes, rows: 0 }
     }
 
     /// Turns a batch into records for the partitions of the topic.
@@ -112,7 +115,10 @@ impl Sink {
         }
         self.rows += batch.rows as u64;
         let mut records = batch.to_records(&values);
-        if let Some(keys) = keys {
+        if let Some(regroup) = &self.sink.regroup {
+            let keys = repartition::keys(regroup, batch, &values, source);
+            records = repartition::send(batch, self.task, records, keys);
+        } else if let Some(keys) = keys {
             records.keys = keys;
         }
         spread(records, batch, self.partitions, &self.sink.topic, out);

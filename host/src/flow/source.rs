@@ -1,7 +1,7 @@
 //! Where a record's way begins: records of a source become a batch, with times and the fields that stages behind it read.
 
 use crate::column::{Bitmap, Cell};
-use crate::flow::batch::{Batch, Held, Origin, Slot, slots_of};
+use crate::flow::batch::{Batch, Carried, Held, Origin, Slot, slots_of};
 use crate::flow::plan::SourcePlan;
 use crate::flow::reject::Rejected;
 use crate::pipeline::{Source, Tombstones};
@@ -14,13 +14,33 @@ pub struct Taken {
     pub partitions: Vec<i32>,
     pub offsets: Vec<i64>,
     pub records: Records,
+    /// Of records that came through a repartition topic: then partitions and offsets are those of their origin.
+    pub provenance: Option<Provenance>,
+}
+
+/// What records bring with them through a repartition topic.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    pub carried: Carried,
+    /// Record times.
+    pub times: Vec<i64>,
+    /// Where the clock stands before and after each record.
+    pub before: Vec<i64>,
+    pub after: Vec<i64>,
+    /// Where it stands after the last, if that is not `after`.
+    pub pending: Option<i64>,
 }
 
 impl Taken {
-    /// The first rows alone.
+    /// The first rows alone, of records as they were fetched.
     pub fn first(&self, rows: usize) -> Self {
         let first: Vec<u32> = (0..rows as u32).collect();
-        Self { partitions: self.partitions[..rows].to_vec(), offsets: self.offsets[..rows].to_vec(), records: self.records.gather(&first) }
+        Self {
+            partitions: self.partitions[..rows].to_vec(),
+            offsets: self.offsets[..rows].to_vec(),
+            records: self.records.gather(&first),
+            provenance: None,
+        }
     }
 }
 
@@ -45,7 +65,8 @@ pub fn read(source: &Source, index: usize, plan: &SourcePlan, taken: Taken, stre
     for (row, ..) in &failed {
         bad.set(*row);
     }
-    let mut times = taken.records.timestamps.clone();
+    let provenance = taken.provenance;
+    let mut times = provenance.as_ref().map_or_else(|| taken.records.timestamps.clone(), |provenance| provenance.times.clone());
     if let (Some(time), Some(slot)) = (&source.time, plan.time)
         && let Slot::Held(held) = &fields[slot]
     {
@@ -74,13 +95,22 @@ pub fn read(source: &Source, index: usize, plan: &SourcePlan, taken: Taken, stre
 
     let mut stream_times = Vec::with_capacity(rows);
     for (row, time) in times.iter().enumerate() {
-        stream_times.push(*stream_time);
-        if !bad.get(row) {
-            *stream_time = (*stream_time).max(*time);
+        if let Some(provenance) = &provenance {
+            *stream_time = (*stream_time).max(provenance.before[row]);
         }
+        stream_times.push(*stream_time);
+        match &provenance {
+            Some(provenance) => *stream_time = (*stream_time).max(provenance.after[row]),
+            None if !bad.get(row) => *stream_time = (*stream_time).max(*time),
+            None => {}
+        }
+    }
+    if let Some(pending) = provenance.as_ref().and_then(|provenance| provenance.pending) {
+        *stream_time = (*stream_time).max(pending);
     }
     let origin = Arc::new(Origin {
         source: index,
+        carried: provenance.map(|provenance| provenance.carried),
         partitions: taken.partitions,
         offsets: taken.offsets,
         records: taken.records,

@@ -77,6 +77,8 @@ pub struct Stage {
     instance: Option<Box<dyn Instance>>,
     services: Box<dyn Services>,
     shared: Arc<Mutex<Shared>>,
+    /// By source.
+    topics: Vec<Arc<str>>,
     /// Whether records and reasons at this stage may be shown.
     exposed: bool,
     reasons_shown: bool,
@@ -113,6 +115,7 @@ impl Stage {
             instance: None,
             services: Box::new(services),
             shared,
+            topics: pipeline.sources.iter().map(|source| source.topic.clone()).collect(),
             exposed,
             reasons_shown,
             counters: Counters::default(),
@@ -330,6 +333,7 @@ impl Stage {
         refused: &mut Bitmap,
         reasons: &mut Vec<(usize, &'static str, String)>,
     ) -> Vec<Option<Column>> {
+        let topics = &self.topics;
         let reads = self.description.reads.iter();
         reads
             .map(|read| {
@@ -362,8 +366,8 @@ impl Stage {
                         (0..batch.rows).for_each(|row| number(&mut builder, batch.origin.partitions[batch.origin_row(row)].into()));
                     }
                     Field::Offset => (0..batch.rows).for_each(|row| number(&mut builder, batch.origin.offsets[batch.origin_row(row)])),
-                    Field::Topic => (0..batch.rows).for_each(|_| match read.kind {
-                        Type::Text => builder.bytes(source.topic.as_bytes()),
+                    Field::Topic => (0..batch.rows).for_each(|row| match read.kind {
+                        Type::Text => builder.bytes(topics[batch.origin.place(batch.origin_row(row)).0].as_bytes()),
                         _ => builder.null(),
                     }),
                     Field::Header(name) => {
@@ -661,7 +665,8 @@ impl Services for StageServices {
             self.with(|shared| {
                 let (origin, from) = shared.place.as_ref()?;
                 let row = *from.get(row as usize)? as usize;
-                Some((self.topics.get(origin.source)?.clone(), origin.partitions[row], origin.offsets[row]))
+                let (source, partition, offset) = origin.place(row);
+                Some((self.topics.get(source)?.clone(), partition, offset))
             })
         });
         let place = place.map(|(topic, partition, offset)| format!("{topic}/{partition}@{offset}")).unwrap_or_default();

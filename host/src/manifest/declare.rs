@@ -52,6 +52,7 @@ pub(crate) fn source(report: &Report, entry: &Entry) -> (Source, Flow) {
             _ => Tombstones::Pass,
         },
         schema,
+        carries: None,
     };
     let open = source.schema.schema.open && source.format != FormatKind::Raw;
     let flow = Flow { fields, removed: Vec::new(), open, format: source.format, key: Some(source.key), source_key: true };

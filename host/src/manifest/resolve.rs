@@ -7,7 +7,7 @@ use super::flow::Flow;
 use super::stages::{self, StageDone, Standard};
 use super::yaml::{Entry, Node, Value};
 use crate::field::Path;
-use crate::pipeline::{Input, Pipeline, Policy, Sink, Source, Table};
+use crate::pipeline::{Input, KeyFormat, Pipeline, Policy, Regroup, Sink, Source, Table};
 use crate::plugin::{Limits, Loader};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub(super) struct Draft<'a> {
     /// Which sources are read, by index.
     pub read_sources: Vec<bool>,
     pub used_tables: Vec<bool>,
-    /// All partitions must form one task.
-    pub single_task: bool,
+    /// Stages whose records go through a repartition topic first, by what, and the format of the keys there.
+    pub regroups: Vec<(usize, Regroup, Option<KeyFormat>)>,
 }
 
 /// The pipeline and its cases; None if a mistake keeps them from being.
@@ -51,7 +51,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
         stages: Vec::new(),
         on_error: declare::policy(root.get("on_error")).unwrap_or(Policy::Fail),
         limits: declare::limits(root.get("limits"), Limits::default()),
-        single_task: false,
+        regroups: Vec::new(),
     };
     if let Some(node) = root.get("sources").filter(|node| matches!(&node.value, Value::Map(entries) if entries.is_empty())) {
         report.error(node.span, "a pipeline needs a source", None);
@@ -76,17 +76,19 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
     let cases = root.get("tests").map(Node::items).unwrap_or_default().iter().map(|node| draft.case(node, &topics)).collect();
 
     let name = root.get("pipeline").and_then(Node::text)?.to_owned();
-    let single_task = draft.single_task;
+    let regroups = std::mem::take(&mut draft.regroups);
     let stages = draft.stages.into_iter().map(|done| done.stage).collect::<Option<Vec<_>>>()?;
-    let pipeline = Pipeline {
+    let mut pipeline = Pipeline {
         name,
         sources: draft.sources.into_iter().map(|(source, _)| source).collect(),
         tables: draft.tables,
         stages,
         sinks: sinks.into_iter().collect::<Option<Vec<_>>>()?,
         on_error: draft.on_error,
-        single_task,
     };
+    for (stage, by, key) in regroups {
+        pipeline.regroup(stage, by, key);
+    }
     Some((pipeline, cases))
 }
 
@@ -289,6 +291,7 @@ impl<'a> Draft<'a> {
             format: format.unwrap_or(flow.format),
             fields,
             create: node.get("create").and_then(Node::boolean).unwrap_or_default(),
+            regroup: None,
         })
     }
 

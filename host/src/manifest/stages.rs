@@ -9,7 +9,7 @@ use super::with;
 use super::yaml::{Node, Value};
 use crate::column::Type;
 use crate::field::{Field, Path};
-use crate::pipeline::{Input, PluginRef, Stage};
+use crate::pipeline::{Input, PluginRef, Regroup, Stage};
 use crate::plugin::describe::{Base, Description, Mistake, Output, Part, Read, Request};
 use crate::plugin::{DescribeError, Loader, Plugin};
 use std::sync::Arc;
@@ -116,7 +116,9 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
     }
     let tables = tables(draft, &place, &description);
     let stores = stores(draft, &place, &description);
-    note_single_task(draft, &place, &description, &input);
+    if let Some(by) = regroup(&description, &input) {
+        draft.regroups.push((at, by, input.key));
+    }
 
     let keeps = keeps_key(&reference, &config, &description);
     done.outputs = description.outputs.iter().map(|output| (output.name.clone(), Some(input.after(name, output, keeps)))).collect();
@@ -513,28 +515,25 @@ fn stores(draft: &Draft<'_>, place: &Place<'_>, description: &Description) -> Ve
     names
 }
 
-/// Records of one group must meet in one task. They do if the group is the key by which they were spread over the partitions.
-fn note_single_task(draft: &mut Draft<'_>, place: &Place<'_>, description: &Description, input: &Flow) {
-    let Some(store) = description.stores.iter().find(|store| store.by != [Field::Key]).or(description.stores.first()) else {
-        return;
-    };
-    let reason = if store.by != [Field::Key] {
-        let by: Vec<String> = store.by.iter().map(|field| format!("`{field}`")).collect();
-        match by.as_slice() {
-            [] => format!("stage `{}` keeps one group over all records", place.name),
-            by => format!("stage `{}` groups by {}, not by the record's key", place.name, by.join(", ")),
+/// Records of one group must meet in one task. They do if the group is the key by which they were spread over the partitions; else they go through
+/// a repartition topic.
+fn regroup(description: &Description, input: &Flow) -> Option<Regroup> {
+    let store = description.stores.iter().find(|store| store.by != [Field::Key]).or(description.stores.first())?;
+    if store.by == [Field::Key] {
+        return (!input.source_key).then_some(Regroup::Key);
+    }
+    let typed = |field: &Field| match field {
+        Field::Value(path) => {
+            let read = description.reads.iter().find(|read| read.path == *field);
+            Some((path.clone(), read.map_or(Type::Json, |read| read.kind)))
         }
-    } else if !input.source_key {
-        format!("stage `{}` groups by a key that a stage before it may have changed", place.name)
-    } else {
-        return;
+        _ => None,
     };
-    draft.single_task = true;
-    draft.report.warn(
-        place.plugin,
-        format!("{reason}: all partitions form one task, merged by timestamp, then partition, then offset"),
-        "for a task for each partition, read a topic that is keyed by the group".to_owned(),
-    );
+    match store.by.iter().map(typed).collect::<Option<Vec<_>>>() {
+        Some(fields) if !fields.is_empty() => Some(Regroup::Fields(fields)),
+        // Of what is no field of the value, or of nothing: in one place they meet in any case.
+        _ => Some(Regroup::One),
+    }
 }
 
 /// Whether the records of a stage's outputs have the keys that they came with. The contract does not say, so plugins of the user's own count as if

@@ -3,7 +3,7 @@
 use super::*;
 use crate::column::Type;
 use crate::field::Field;
-use crate::pipeline::{Input, KeyFormat, Policy, Start};
+use crate::pipeline::{Input, KeyFormat, Policy, Regroup, Start};
 use crate::plugin::describe::*;
 use crate::plugin::{CallError, DescribeError, Instance, Limits, Plugin};
 use serde_json::json;
@@ -258,7 +258,7 @@ fn a_whole_pipeline_becomes_what_it_says() {
     assert_eq!((&three.on_error, one.limits.memory), (&Policy::Skip, 64 << 20));
     assert_eq!(pipeline.sinks[0].from, [Input::Stage(1, 0), Input::Stage(2, 1), Input::Source(1)]);
     assert!(pipeline.sinks[0].create && !pipeline.sinks[1].create);
-    assert!(!pipeline.single_task);
+    assert!(pipeline.sinks.iter().all(|sink| sink.regroup.is_none()));
     assert!(one.input.fields.iter().any(|field| field.path == Field::Key && field.kind == Type::Int));
     assert_eq!(one.with["key"]["secret"], "no-such-secret");
     let warnings: Vec<&str> = loaded.warnings.0.iter().map(|one| one.message.as_str()).collect();
@@ -472,22 +472,27 @@ fn imports_and_contract_are_held() {
 }
 
 #[test]
-fn groups_by_other_than_the_key_form_one_task() {
-    let single = |stages: &str| match check(&with_stages(stages)) {
+fn groups_by_other_than_the_key_go_through_a_repartition_topic() {
+    let regroups = |stages: &str| match check(&with_stages(stages)) {
         Ok(loaded) => {
-            let said = loaded.warnings.0.iter().any(|one| one.message.contains("all partitions form one task"));
-            assert_eq!(said, loaded.pipeline.single_task);
-            loaded.pipeline.single_task
+            let by: Vec<_> = loaded.pipeline.sinks.iter().filter_map(|sink| sink.regroup.clone()).collect();
+            let carried: Vec<_> = loaded.pipeline.sources.iter().filter(|source| source.carries.is_some()).collect();
+            assert_eq!(by.len(), carried.len());
+            assert!(carried.iter().all(|source| source.topic.ends_with("a.repartition")), "named after the stage");
+            by
         }
         Err(found) => panic!("{found}"),
     };
-    assert!(!single("- name: a\n  plugin: aggregate\n  with: { by: [$key] }"));
-    assert!(single("- name: a\n  plugin: aggregate\n  with: { by: [name] }"));
-    assert!(single("- name: a\n  plugin: aggregate\n  with: { by: [] }"));
-    assert!(!single("- { name: f, plugin: filter }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }"));
+    let fields = |name: &str| vec![Regroup::Fields(vec![(crate::field::Path(vec![name.to_owned()]), Type::Text)])];
+    assert_eq!(regroups("- name: a\n  plugin: aggregate\n  with: { by: [$key] }"), []);
+    assert_eq!(regroups("- name: a\n  plugin: aggregate\n  with: { reads: { name: text }, by: [name] }"), fields("name"));
+    assert_eq!(regroups("- name: a\n  plugin: aggregate\n  with: { by: [] }"), [Regroup::One]);
+    assert_eq!(regroups("- { name: f, plugin: filter }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }"), []);
     // A second grouping by the key that the first one made.
-    assert!(single("- { name: f, plugin: aggregate, with: { by: [name] } }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }"));
-    assert!(single("- { name: f, plugin: map, with: { where: $key } }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }"));
+    let twice = "- { name: fa, plugin: aggregate, with: { reads: { name: text }, by: [name] } }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }";
+    assert_eq!(regroups(twice), [fields("name"), vec![Regroup::Key]].concat());
+    let changed = "- { name: f, plugin: map, with: { where: $key } }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }";
+    assert_eq!(regroups(changed), [Regroup::Key]);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub type Written = (Vec<u8>, Option<Vec<u8>>);
 pub struct Changelog {
     pub topic: Arc<str>,
     pub store: Arc<str>,
+    /// The segment of the pipeline whose tasks keep the store.
+    pub segment: usize,
     key: Type,
     windowed: bool,
     columns: Vec<(Path, Type)>,
@@ -52,13 +54,14 @@ impl Changelogs {
 }
 
 impl Changelog {
-    pub fn new(pipeline: &str, store: &str, described: &Store) -> Self {
+    pub fn new(pipeline: &str, store: &str, segment: usize, described: &Store) -> Self {
         let format = crate::format::of(FormatKind::Json);
         let columns: Vec<_> = described.fields.iter().map(|field| (Path(vec![field.name.clone()]), field.kind)).collect();
         let wanted: Vec<_> = columns.iter().map(|(path, kind)| Wanted { path: path.clone(), kind: *kind, from: None }).collect();
         Self {
             topic: format!("{pipeline}.{store}.changelog").into(),
             store: store.into(),
+            segment,
             key: described.key,
             windowed: described.windowed,
             columns,
@@ -145,6 +148,9 @@ impl Changelog {
         for record in 0..records.len() {
             let key = records.keys.bytes(record).ok_or_else(|| (record, "it has no key".to_owned()))?;
             let key = self.read_key(key).ok_or_else(|| (record, "its key is not one of this store".to_owned()))?;
+            if records.values.bytes(record).is_some_and(|value| value.first() != Some(&b'{')) {
+                return Err((record, "its value is no object".to_owned()));
+            }
             let row = (!records.values.is_null(record)).then(|| row::encode(columns.iter().map(|column| column.cell(record))));
             rows.push((key, row));
         }
@@ -222,7 +228,7 @@ mod tests {
             (store(Type::Int, false), vec![ints(i64::MIN), ints(-1), ints(i64::MAX)]),
             (store(Type::Bytes, true), vec![windowed(-60_000, b"gold"), windowed(60_000, &[255, 0]), windowed(0, b"\"")]),
         ] {
-            let changelog = Changelog::new("p", "s", &described);
+            let changelog = Changelog::new("p", "s", 0, &described);
             let floats = [0.1, -0.0, 1e300, f64::MIN_POSITIVE, 5.0];
             let numbers = [i64::MIN, i64::MAX, 0, -1, 1 << 60];
             let mut rows: Vec<Written> =
@@ -240,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_changelog_reads_as_plain_json() {
-        let changelog = Changelog::new("shop", "by-club", &store(Type::Bytes, true));
+        let changelog = Changelog::new("shop", "by-club", 0, &store(Type::Bytes, true));
         assert_eq!(&*changelog.topic, "shop.by-club.changelog");
         let key = [super::super::encode_int(60_000).as_slice(), b"gold"].concat();
         let records = changelog.encode(&StateWrites { store: "by-club".into(), task: 0, rows: vec![(key, Some(row(7, 0.5)))] }, 5).unwrap();
@@ -251,10 +257,10 @@ mod tests {
 
     #[test]
     fn records_of_others_are_told() {
-        let changelog = Changelog::new("p", "s", &store(Type::Text, false));
+        let changelog = Changelog::new("p", "s", 0, &store(Type::Text, false));
         for (key, value, told) in [
             (None, Some(&b"{}"[..]), "no key"),
-            (Some(&b"a"[..]), Some(&b"[]"[..]), "object"),
+            (Some(&b"a"[..]), Some(&b"[]"[..]), "no object"),
             (Some(b"a"), Some(b"{\"n\":\"1\"}"), "`n`"),
             (Some(&[255][..]), None, "key is not one"),
         ] {

@@ -1,0 +1,235 @@
+//! Between two segments of a pipeline: records are written to a topic of the pipeline's own by the key of the stage that groups them, so that a group
+//! meets in one task, and come back as what they were: key, headers, time and place of origin travel in two headers.
+//!
+//! Times. A record carries the stream time of the task that sent it. Downstream the clock stands at the lowest of all sending tasks, so that a task
+//! that is ahead closes no window for records of one that is behind. A task that has nothing more to send tells so by a *mark* and is left
+//! out; marks are records without key and value.
+
+use crate::column::{Column, ColumnBuilder, Type};
+use crate::flow::batch::{Batch, Carried, Held};
+use crate::flow::plan::SourcePlan;
+use crate::flow::source::{Provenance, Taken};
+use crate::format::Wanted;
+use crate::pipeline::Regroup;
+use crate::record::{HeadersBuilder, Records, RecordsBuilder};
+use std::collections::BTreeMap;
+
+const ORIGIN: &[u8] = b"millstream.origin";
+/// The key that the record had.
+const KEY: &[u8] = b"millstream.key";
+const MARK: &[u8] = b"millstream.mark";
+
+/// Where a task stands, for those that get its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Milliseconds; `i64::MIN` before the first record.
+    pub stream_time: i64,
+    /// Everything that there is was sent.
+    pub idle: bool,
+}
+
+/// The keys by which rows are spread: canonical JSON of the typed fields. A row without them has the key `null`; the stage behind refuses it.
+pub fn keys(regroup: &Regroup, batch: &Batch, values: &Held, source: &SourcePlan) -> Column {
+    let mut keys = ColumnBuilder::new(Type::Bytes, batch.rows);
+    match regroup {
+        Regroup::Key => (0..batch.rows).for_each(|row| keys.bytes(batch.key(row).unwrap_or(b"null"))),
+        Regroup::One => (0..batch.rows).for_each(|_| keys.bytes(b"[]")),
+        Regroup::Fields(fields) => {
+            let wanted: Vec<Wanted> = fields
+                .iter()
+                .map(|(path, kind)| {
+                    let declared = source.wanted.iter().find(|wanted| wanted.path == *path && wanted.kind == *kind);
+                    declared.cloned().unwrap_or(Wanted { path: path.clone(), kind: *kind, from: None })
+                })
+                .collect();
+            let decoded = source.format.decode(values.view(), batch.rows, &wanted).fields;
+            let mut key = Vec::new();
+            for row in 0..batch.rows {
+                key.clear();
+                if let [one] = decoded.as_slice() {
+                    write_json(&one.column, row, &mut key);
+                } else {
+                    for (at, field) in decoded.iter().enumerate() {
+                        key.push(if at == 0 { b'[' } else { b',' });
+                        write_json(&field.column, row, &mut key);
+                    }
+                    key.push(b']');
+                }
+                keys.bytes(&key);
+            }
+        }
+    }
+    keys.finish()
+}
+
+fn write_json(column: &Column, row: usize, out: &mut Vec<u8>) {
+    use crate::column::Cell;
+    let json = match column.cell(row) {
+        Cell::Null => serde_json::Value::Null,
+        Cell::Bool(value) => value.into(),
+        Cell::Int(value) => value.into(),
+        Cell::Float(value) => value.into(),
+        Cell::Text(text) => text.into(),
+        Cell::Blob(bytes) => serde_json::Value::from(bytes),
+        Cell::Json(text) => return out.extend_from_slice(text.as_bytes()),
+    };
+    out.extend_from_slice(json.to_string().as_bytes());
+}
+
+/// Turns the rows of a batch, written as records with their own keys, into records for the repartition topic. `task`: the sender's number.
+pub fn send(batch: &Batch, task: i32, records: Records, keys: Column) -> Records {
+    let mut headers = HeadersBuilder::default();
+    for row in 0..batch.rows {
+        for (name, value) in records.headers.of(row) {
+            headers.push(name, value);
+        }
+        let at = batch.origin_row(row);
+        let (source, partition, offset) = batch.origin.place(at);
+        let origin = format!("{source} {partition} {offset} {} {task} {}", batch.time(row), batch.origin.stream_times[at]);
+        headers.push(ORIGIN, Some(origin.as_bytes()));
+        headers.push(KEY, records.keys.bytes(row));
+        headers.close();
+    }
+    Records { timestamps: records.timestamps, keys, values: records.values, headers: headers.finish() }
+}
+
+/// Tells where a task stands.
+pub fn mark(task: i32, standing: Standing) -> Records {
+    let mut records = RecordsBuilder::default();
+    let text = format!("{task} {} {}", standing.stream_time, u8::from(standing.idle));
+    // A mark has no time of its own; its topic keeps records whatever their time.
+    records.push(standing.stream_time.max(0), None, None, [(MARK, Some(text.as_bytes()))]);
+    records.finish()
+}
+
+/// Records of a repartition topic as what they were. Err: the first row that is not of this program's making.
+pub fn receive(taken: Taken, clock: &mut Clock) -> Result<Taken, usize> {
+    let rows = taken.offsets.len();
+    let mut back = Taken::default();
+    let carried = Carried { sources: Vec::with_capacity(rows), rows: Vec::with_capacity(rows) };
+    let mut provenance = Provenance { carried, times: Vec::new(), before: Vec::new(), after: Vec::new(), pending: None };
+    let mut keys = ColumnBuilder::new(Type::Bytes, rows);
+    let mut headers = HeadersBuilder::default();
+    for row in 0..rows {
+        let old = &taken.records.headers;
+        if let Some(Some(mark)) = old.last(row, MARK) {
+            let [task, stream_time, idle] = numbers(mark).ok_or(row)?;
+            clock.see(task as i32, Standing { stream_time, idle: idle != 0 });
+            // The next row finds the clock as it stands then; there may be none.
+            provenance.pending = Some(clock.lowest());
+            continue;
+        }
+        let origin = old.last(row, ORIGIN).flatten().ok_or(row)?;
+        let [source, partition, offset, time, task, stream_time] = numbers(origin).ok_or(row)?;
+        let key = old.last(row, KEY).ok_or(row)?;
+        clock.see(task as i32, Standing { stream_time, idle: false });
+        provenance.before.push(clock.lowest());
+        clock.see(task as i32, Standing { stream_time: stream_time.max(time), idle: false });
+        provenance.after.push(clock.lowest());
+        provenance.pending = None;
+        provenance.carried.sources.push(source as usize);
+        provenance.carried.rows.push(row as u32);
+        provenance.times.push(time);
+        back.partitions.push(partition as i32);
+        back.offsets.push(offset);
+        match key {
+            Some(key) => keys.bytes(key),
+            None => keys.null(),
+        }
+        // Ours come last: a header of the same name is the record's own.
+        let own = old.entries(row).len() - 2;
+        for (name, value) in old.of(row).take(own) {
+            headers.push(name, value);
+        }
+        headers.close();
+    }
+    let keep = &provenance.carried.rows;
+    let timestamps = keep.iter().map(|row| taken.records.timestamps[*row as usize]).collect();
+    let values = if keep.len() == rows { taken.records.values } else { taken.records.values.gather(keep) };
+    back.records = Records { timestamps, keys: keys.finish(), values, headers: headers.finish() };
+    back.provenance = Some(provenance);
+    Ok(back)
+}
+
+fn numbers<const N: usize>(text: &[u8]) -> Option<[i64; N]> {
+    let mut parts = std::str::from_utf8(text).ok()?.split(' ');
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = parts.next()?.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// The stream time of a task that gets records of several others.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    /// How many tasks send.
+    senders: i32,
+    seen: BTreeMap<i32, Standing>,
+    /// What was committed: who was not heard of since counts as standing there.
+    known: i64,
+}
+
+impl Clock {
+    pub fn new(senders: i32) -> Self {
+        Self { senders, seen: BTreeMap::new(), known: i64::MIN }
+    }
+
+    /// What a position says of the stream time that was reached.
+    pub fn known(&mut self, stream_time: i64) {
+        self.known = self.known.max(stream_time);
+    }
+
+    fn see(&mut self, task: i32, standing: Standing) {
+        let seen = self.seen.entry(task).or_insert(standing);
+        *seen = Standing { stream_time: standing.stream_time.max(seen.stream_time), idle: standing.idle };
+    }
+
+    /// The lowest of the senders that may send more; if none may, the highest of all.
+    fn lowest(&self) -> i64 {
+        let heard = self.seen.len() as i32 >= self.senders;
+        let working = self.seen.values().filter(|standing| !standing.idle).map(|standing| standing.stream_time);
+        let lowest = match (heard, working.min()) {
+            (true, Some(lowest)) => lowest,
+            (true, None) => self.seen.values().map(|standing| standing.stream_time).max().unwrap_or(i64::MIN),
+            (false, _) => i64::MIN,
+        };
+        lowest.max(self.known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(stream_time: i64, idle: bool) -> Standing {
+        Standing { stream_time, idle }
+    }
+
+    #[test]
+    fn the_clock_stands_at_the_lowest_that_may_send_more() {
+        let mut clock = Clock::new(2);
+        clock.known(100);
+        assert_eq!(clock.lowest(), 100);
+        clock.see(0, standing(500, false));
+        assert_eq!(clock.lowest(), 100, "nothing is known of the other");
+        clock.see(1, standing(300, false));
+        assert_eq!(clock.lowest(), 300);
+        clock.see(1, standing(200, false));
+        assert_eq!(clock.lowest(), 300, "a task that reads again goes back in nobody's eyes");
+        clock.see(1, standing(300, true));
+        assert_eq!(clock.lowest(), 500);
+        clock.see(0, standing(600, true));
+        assert_eq!(clock.lowest(), 600, "all is sent");
+        clock.see(1, standing(300, false));
+        assert_eq!(clock.lowest(), 300, "the task's own stream time keeps it from falling");
+    }
+
+    #[test]
+    fn records_of_others_are_told() {
+        let mut records = RecordsBuilder::default();
+        records.push(1, None, Some(b"{}"), [(ORIGIN, Some(&b"0 0 0 0 0 0"[..]))]);
+        let taken = Taken { partitions: vec![0], offsets: vec![0], records: records.finish(), provenance: None };
+        assert_eq!(receive(taken, &mut Clock::new(1)).err(), Some(0), "the key's header is missing");
+    }
+}

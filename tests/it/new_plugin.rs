@@ -1,5 +1,6 @@
 //! From nothing to a plugin of one's own, outside the clone: `new`, `cargo test`, `build`, and batches through the engine.
 
+use crate::program;
 use millstream::column::{Cell, Column, ColumnBuilder, Type, Values};
 use millstream::plugin::describe::{Description, Request};
 use millstream::plugin::engine::Engine;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 fn millstream(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_millstream")).args(arguments).current_dir(folder).output().unwrap()
+    program::millstream(folder).args(arguments).output().unwrap()
 }
 
 fn succeeds(output: Output) -> String {
@@ -57,8 +58,8 @@ fn every_kind_of_new_plugin_passes_its_tests_builds_and_runs() {
 
 /// Builds a component and looks at the report. A component imports what it uses and nothing else: its imports are its permissions.
 fn built(folder: &Path, target: &Path, name: &str, imports: &[&str]) -> Vec<u8> {
-    let mut build = Command::new(env!("CARGO_BIN_EXE_millstream"));
-    build.args(["build", name, "--output", "json"]).current_dir(folder).env("CARGO_TARGET_DIR", target);
+    let mut build = program::millstream(folder);
+    build.args(["build", name, "--output", "json"]).env("CARGO_TARGET_DIR", target);
     let report: serde_json::Value = serde_json::from_str(&succeeds(build.output().unwrap())).unwrap();
     assert_eq!((report["name"].as_str(), report["version"].as_str()), (Some(name), Some("0.1.0")));
     let mut found: Vec<_> = report["imports"].as_array().unwrap().iter().filter_map(|import| import.as_str()).collect();

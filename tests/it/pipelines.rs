@@ -2,11 +2,13 @@
 
 mod bad_input;
 mod bad_plugin;
+mod cache;
 mod crash;
 mod leaks;
 mod order;
 
 use crate::cluster::{cluster, unique};
+use crate::program::millstream;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -43,9 +45,8 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-        command.current_dir(self.path()).env_remove("MILLSTREAM_OUTPUT").env_remove("MILLSTREAM_LOG").env_remove("MILLSTREAM_CONFIG");
-        command.env_remove("MILLSTREAM_BROKERS").env_remove("MILLSTREAM_SYNC").env("MILLSTREAM_DATA", self.path().join("data"));
+        let mut command = millstream(self.path());
+        command.env("MILLSTREAM_DATA", self.path().join("data"));
         if let Some(brokers) = self.brokers {
             command.env("MILLSTREAM_BROKERS", brokers);
         }

@@ -204,6 +204,7 @@ impl<'a> Worker<'a> {
         match self.member.poll(limit, wait)? {
             Event::Records(fetched) => {
                 let from = fetched.from.clone();
+                tracing::trace!(%from, first = fetched.offsets.first(), rows = fetched.offsets.len(), "fetched");
                 if let Some(task) = self.task_of(&from) {
                     task.offer(fetched);
                     if task.waiting(&from) > QUEUE_ROWS {
@@ -330,6 +331,9 @@ impl<'a> Worker<'a> {
         self.first_since = None;
         if commit.positions.is_empty() {
             return Ok(());
+        }
+        for (at, position) in &commit.positions {
+            tracing::trace!(%at, offset = position.offset, "committing");
         }
         self.in_flight = Some(InFlight { tasks });
         self.member.begin_commit(commit)?;

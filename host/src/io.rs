@@ -142,6 +142,11 @@ pub trait Log: Send + Sync {
     /// None if there is no such topic.
     fn topic(&self, name: &str) -> Result<Option<Topic>, LogError>;
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError>;
+    /// The command that creates a topic here, for messages to the user.
+    fn creation(&self, name: &str, partitions: Option<i32>) -> String {
+        let partitions = partitions.map(|partitions| format!(" --partitions {partitions}")).unwrap_or_default();
+        format!("millstream topic create {name}{partitions}")
+    }
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError>;
     /// The first offset whose timestamp is at least `time` (milliseconds); the end if there is none.
     fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError>;

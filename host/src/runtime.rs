@@ -83,19 +83,21 @@ pub fn prepare(
 /// Partitions and limits of the topics that the pipeline writes; creates what may be created. All missing topics are told at once.
 fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<HashMap<Arc<str>, (i32, Option<usize>)>, RunError> {
     let mut missing = Vec::new();
-    let mut partitions = 1;
+    let read = partitions_read(pipeline, log)?;
     for source in &pipeline.sources {
-        match log.topic(&source.topic)? {
-            Some(topic) => partitions = partitions.max(topic.partitions),
-            None if creates == Creates::All => log.create_topic(&source.topic, 1)?,
-            None => missing.push(source.topic.clone()),
+        if log.topic(&source.topic)?.is_none() {
+            match creates {
+                Creates::All => log.create_topic(&source.topic, 1)?,
+                _ => missing.push((source.topic.clone(), None)),
+            }
         }
     }
+    let partitions = read.unwrap_or(1);
     for table in &pipeline.tables {
         if log.topic(&table.topic)?.is_none() {
             match creates {
                 Creates::All => log.create_topic(&table.topic, 1)?,
-                _ => missing.push(table.topic.clone()),
+                _ => missing.push((table.topic.clone(), None)),
             }
         }
     }
@@ -116,7 +118,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<HashMa
             Some(topic) => drop(written.insert(name, (topic.partitions, topic.max_message_bytes))),
             // A dry run writes nothing: it needs no topic.
             None if creates == Creates::Nothing => drop(written.insert(name, (partitions, None))),
-            None => missing.push(name),
+            None => missing.push((name, read)),
         }
     }
     missing.sort();
@@ -124,8 +126,17 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<HashMa
     if missing.is_empty() {
         return Ok(written);
     }
-    let commands: Vec<_> = missing.iter().map(|topic| format!("  millstream topic create {topic}")).collect();
+    let commands: Vec<_> = missing.iter().map(|(topic, partitions)| format!("  {}", log.creation(topic, *partitions))).collect();
     Err(LogError::stop(format!("these topics are missing; create them, or say `create: true` at a sink:\n{}", commands.join("\n"))).into())
+}
+
+/// What a topic is created with that the pipeline writes: as many partitions as the widest of its sources has; None if there is no source yet.
+pub fn partitions_read(pipeline: &Pipeline, log: &dyn Log) -> Result<Option<i32>, LogError> {
+    let mut most = None;
+    for source in &pipeline.sources {
+        most = most.max(log.topic(&source.topic)?.map(|topic| topic.partitions));
+    }
+    Ok(most)
 }
 
 /// Keeps the newest summary, and passes it on.

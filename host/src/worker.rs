@@ -552,7 +552,7 @@ fn task_number(setting: &Setting, partition: &TopicPartition) -> i32 {
 /// Every partition of a topic.
 pub fn partitions_of(log: &dyn Log, topic: &Arc<str>) -> Result<Vec<TopicPartition>, LogError> {
     let Some(described) = log.topic(topic)? else {
-        return Err(LogError::stop(format!("there is no topic `{topic}`; create it: millstream topic create {topic}")));
+        return Err(LogError::stop(format!("there is no topic `{topic}`; create it: {}", log.creation(topic, None))));
     };
     Ok((0..described.partitions).map(|partition| TopicPartition::new(topic.clone(), partition)).collect())
 }

@@ -6,6 +6,7 @@ mod cache;
 mod crash;
 mod leaks;
 mod order;
+mod topics;
 
 use crate::cluster::{Cluster, cluster, unique};
 use crate::program::millstream;

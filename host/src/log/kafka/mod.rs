@@ -123,7 +123,7 @@ impl KafkaLog {
         let found = self.ask(&format!("looking up the topic {name}"), |client| admin::topics(client, Some(name)))?;
         let first = found.into_iter().next();
         first.map(|(_, partitions)| partitions).ok_or_else(|| {
-            LogError::stop(format!("there is no topic {name} on {}; create it with `millstream topic create {name}`", self.brokers))
+            LogError::stop(format!("there is no topic {name} on {}; create it: {}", self.brokers, self.creation(name, None)))
         })
     }
 }
@@ -192,6 +192,11 @@ impl Log for KafkaLog {
             remedy: Remedy::Wait,
             message: format!("the topic {name} was created, but the brokers do not show it yet; try again"),
         })
+    }
+
+    fn creation(&self, name: &str, partitions: Option<i32>) -> String {
+        let partitions = partitions.map(|partitions| format!(" --partitions {partitions}")).unwrap_or_default();
+        format!("millstream topic create {name}{partitions} --brokers {}", self.brokers)
     }
 
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {

@@ -187,6 +187,10 @@ pub trait Reader: Send {
 /// appended; polling goes on.
 pub trait Member: Send {
     fn poll(&mut self, limit: FetchLimit, wait: Duration) -> Result<Event, LogError>;
+    /// Why the log cannot be reached at the moment, in words for the user. The member goes on trying by itself; asked when a poll brought nothing.
+    fn away(&mut self) -> Option<String> {
+        None
+    }
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
     /// Fetches assigned partitions from these offsets on: after `Assigned`, and again to rewind.
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;

@@ -1,4 +1,4 @@
-//! Whole pipelines through the program, under what befalls them: crashes, bad records, bad plugins, signals.
+//! Whole pipelines through the program, under what befalls them: crashes, brokers that go away, bad records, bad plugins, signals.
 
 mod bad_input;
 mod bad_plugin;
@@ -6,6 +6,7 @@ mod cache;
 mod crash;
 mod leaks;
 mod order;
+mod outage;
 mod topics;
 
 use crate::cluster::{Cluster, cluster, unique};

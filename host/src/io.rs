@@ -174,6 +174,11 @@ pub trait Log: Send + Sync {
     fn high_watermark(&self, partition: &TopicPartition) -> Result<i64, LogError> {
         Ok(self.bounds(partition)?.end)
     }
+    /// The command that creates a topic here, for messages to the user.
+    fn creation(&self, name: &str, partitions: Option<i32>) -> String {
+        let partitions = partitions.map(|partitions| format!(" --partitions {partitions}")).unwrap_or_default();
+        format!("millstream topic create {name}{partitions}")
+    }
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError>;
     /// The first offset whose timestamp is at least `time` (milliseconds); the end if there is none.
     fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError>;
@@ -214,6 +219,10 @@ pub trait Reader: Send {
 /// appended; polling goes on.
 pub trait Member: Send {
     fn poll(&mut self, limit: FetchLimit, wait: Duration) -> Result<Event, LogError>;
+    /// Why the log cannot be reached at the moment, in words for the user. The member goes on trying by itself; asked when a poll brought nothing.
+    fn away(&mut self) -> Option<String> {
+        None
+    }
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
     /// Fetches assigned partitions from these offsets on: after `Assigned`, and again to rewind.
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;

@@ -87,15 +87,16 @@ type Written = HashMap<Arc<str>, (i32, Option<usize>)>;
 /// topics. All missing topics are told at once.
 fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i32>, Written), RunError> {
     let mut missing = Vec::new();
+    let read = partitions_read(pipeline, log)?;
+    let partitions = read.unwrap_or(1);
     let mut counts = vec![1; pipeline.sources.len()];
     for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_none()) {
         match log.topic(&source.topic)? {
             Some(topic) => *count = topic.partitions,
             None if creates == Creates::All => log.create_topic(&source.topic, 1)?,
-            None => missing.push(source.topic.clone()),
+            None => missing.push((source.topic.clone(), None)),
         }
     }
-    let partitions = counts.iter().copied().max().unwrap_or(1);
     for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_some()) {
         *count = repartition_topic(log, &source.topic, partitions, creates, !missing.is_empty())?;
     }
@@ -103,7 +104,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
         if log.topic(&table.topic)?.is_none() {
             match creates {
                 Creates::All => log.create_topic(&table.topic, 1)?,
-                _ => missing.push(table.topic.clone()),
+                _ => missing.push((table.topic.clone(), None)),
             }
         }
     }
@@ -129,7 +130,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
             Some(topic) => drop(written.insert(name, (topic.partitions, topic.max_message_bytes))),
             // A dry run writes nothing: it needs no topic.
             None if creates == Creates::Nothing => drop(written.insert(name, (partitions, None))),
-            None => missing.push(name),
+            None => missing.push((name, read)),
         }
     }
     missing.sort();
@@ -137,7 +138,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
     if missing.is_empty() {
         return Ok((counts, written));
     }
-    let commands: Vec<_> = missing.iter().map(|topic| format!("  millstream topic create {topic}")).collect();
+    let commands: Vec<_> = missing.iter().map(|(topic, partitions)| format!("  {}", log.creation(topic, *partitions))).collect();
     Err(LogError::stop(format!("these topics are missing; create them, or say `create: true` at a sink:\n{}", commands.join("\n"))).into())
 }
 
@@ -221,6 +222,15 @@ fn changelogs(
         _ => Arc::new(LocalMemory::default()),
     };
     Ok(Changelogs { stores, local, tombstones, exist })
+}
+
+/// What a topic is created with that the pipeline writes: as many partitions as the widest of its sources has; None if there is no source yet.
+pub fn partitions_read(pipeline: &Pipeline, log: &dyn Log) -> Result<Option<i32>, LogError> {
+    let mut most = None;
+    for source in pipeline.sources.iter().filter(|source| source.carries.is_none()) {
+        most = most.max(log.topic(&source.topic)?.map(|topic| topic.partitions));
+    }
+    Ok(most)
 }
 
 /// Keeps the newest summary, and passes it on.

@@ -82,6 +82,8 @@ const IDLE: Duration = Duration::from_millis(50);
 /// Pauses between attempts while the log is out of reach.
 const BACK_OFF: [Duration; 5] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
+/// Brokers that are just back may put a member out once more, or refuse what was under way: that belongs to the trouble before, which was told.
+const AFTERMATH: Duration = Duration::from_secs(10);
 
 /// A commit under way.
 struct InFlight {
@@ -125,6 +127,10 @@ pub struct Worker<'a> {
     paused: Vec<TopicPartition>,
     assigned: bool,
     stopped: Option<Stop>,
+    /// That the log is in trouble was told, and the trouble lasts.
+    troubled: bool,
+    /// When the last trouble was over.
+    well_since: Option<Duration>,
     /// What tasks did that were given up since.
     retired: Summary,
 }
@@ -186,6 +192,8 @@ impl<'a> Worker<'a> {
             paused: Vec::new(),
             assigned: false,
             stopped: None,
+            troubled: false,
+            well_since: None,
             retired: Summary::default(),
         })
     }
@@ -232,6 +240,7 @@ impl<'a> Worker<'a> {
         match self.member.poll(limit, wait)? {
             Event::Records(fetched) => {
                 let from = fetched.from.clone();
+                tracing::trace!(%from, first = fetched.offsets.first(), rows = fetched.offsets.len(), "fetched");
                 if let Some(task) = self.task_of(&from) {
                     task.offer(fetched);
                     if task.waiting(&from) > QUEUE_ROWS {
@@ -247,7 +256,10 @@ impl<'a> Worker<'a> {
             }
             Event::Assigned(partitions) => self.assign(&partitions)?,
             Event::Revoked { partitions, lost } => self.revoke(&partitions, lost)?,
-            Event::Idle => idle = true,
+            Event::Idle => {
+                idle = true;
+                self.watch();
+            }
         }
         if let Some(tables) = &mut self.tables
             && !self.options.until_end
@@ -264,6 +276,42 @@ impl<'a> Worker<'a> {
             self.begin_commit()?;
         }
         Ok(true)
+    }
+
+    /// Looks whether the log can be reached, when nothing comes from it.
+    fn watch(&mut self) {
+        match self.member.away() {
+            Some(reason) => self.tell(&reason),
+            // With nothing to commit; else the next commit shows whether all is well again. Without tasks, the group is yet to be heard of.
+            None if !self.tasks.is_empty() && self.in_flight.is_none() && self.first_since.is_none() => self.well(),
+            None => {}
+        }
+    }
+
+    /// Something failed that the run gets over by itself.
+    fn trouble(&mut self, reason: &str) {
+        if self.well_since.is_some_and(|since| self.clock.elapsed() < since + AFTERMATH) {
+            tracing::debug!(pipeline = self.setting.pipeline.name, "{reason}");
+        } else {
+            self.tell(reason);
+        }
+    }
+
+    /// Tells why the run waits: once, however long it lasts and whatever fails meanwhile.
+    fn tell(&mut self, reason: &str) {
+        let pipeline = &self.setting.pipeline.name;
+        if std::mem::replace(&mut self.troubled, true) {
+            tracing::debug!(pipeline, "{reason}");
+        } else {
+            tracing::warn!(pipeline, "{reason}; what is not committed is done again, and the run goes on by itself as soon as it can");
+        }
+    }
+
+    fn well(&mut self) {
+        if std::mem::take(&mut self.troubled) {
+            self.well_since = Some(self.clock.elapsed());
+            tracing::info!(pipeline = self.setting.pipeline.name, "the log is well again");
+        }
     }
 
     /// Records of changelogs read, and to read at most, while state is being restored.
@@ -379,6 +427,9 @@ impl<'a> Worker<'a> {
         if commit.positions.is_empty() {
             return Ok(());
         }
+        for (at, position) in &commit.positions {
+            tracing::trace!(%at, offset = position.offset, "committing");
+        }
         if let Some(changelogs) = &self.setting.changelogs {
             let now = self.clock.now();
             for writes in std::mem::take(&mut commit.state) {
@@ -400,6 +451,7 @@ impl<'a> Worker<'a> {
         }
         if let Some(done) = self.in_flight.take() {
             self.commits += 1;
+            self.well();
             for number in done.tasks {
                 if let Some(task) = self.tasks.get_mut(&number) {
                     task.committed();
@@ -675,6 +727,9 @@ impl<'a> Worker<'a> {
     /// Gives partitions up: what is finished is committed first, unless they are lost.
     fn revoke(&mut self, partitions: &[TopicPartition], lost: bool) -> Result<(), Ended> {
         if lost {
+            // Told before an abort, which brokers that hang keep waiting.
+            let reason = self.member.away();
+            self.trouble(reason.as_deref().unwrap_or("the group has given this member up: it was not heard in time"));
             self.member.abort()?;
             self.forget_uncommitted();
         } else {
@@ -722,12 +777,10 @@ impl<'a> Worker<'a> {
             }
             match error.remedy {
                 Remedy::Stop | Remedy::Fenced => return Err(error.into()),
-                Remedy::Wait | Remedy::Rewind | Remedy::Indefinite => {
-                    // Said once, however long it lasts.
-                    if *failures == 0 {
-                        tracing::warn!(pipeline = self.setting.pipeline.name, "{error}; going back to the last commit");
-                    }
-                }
+                Remedy::Wait | Remedy::Rewind | Remedy::Indefinite => match self.member.away() {
+                    Some(reason) => self.trouble(&format!("{error}: {reason}")),
+                    None => self.trouble(&error.message),
+                },
             }
             *failures += 1;
             if error.remedy != Remedy::Rewind || *failures > 1 {
@@ -779,7 +832,7 @@ fn task_of(setting: &Setting, partition: &TopicPartition) -> TaskId {
 /// Every partition of a topic.
 pub fn partitions_of(log: &dyn Log, topic: &Arc<str>) -> Result<Vec<TopicPartition>, LogError> {
     let Some(described) = log.topic(topic)? else {
-        return Err(LogError::stop(format!("there is no topic `{topic}`; create it: millstream topic create {topic}")));
+        return Err(LogError::stop(format!("there is no topic `{topic}`; create it: {}", log.creation(topic, None))));
     };
     Ok((0..described.partitions).map(|partition| TopicPartition::new(topic.clone(), partition)).collect())
 }

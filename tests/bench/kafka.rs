@@ -3,6 +3,7 @@
 //! `cargo bench -p millstream --bench kafka [-- RECORDS [ROUNDS]]`. The loops take turns, so that noise hits them alike; compare their medians.
 //! All have the same guarantee (one transaction every 100 ms), client settings and allocator (mimalloc, for C too).
 
+#[allow(dead_code, reason = "no benchmark disturbs its cluster")]
 #[path = "../it/cluster.rs"]
 mod cluster;
 

@@ -1,14 +1,8 @@
 //! The command as a user meets it: the demo, files in place of topics, dry runs, exit codes.
 
+use crate::program::millstream;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
-
-fn millstream(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-    command.current_dir(folder).env_remove("MILLSTREAM_BROKERS").env_remove("MILLSTREAM_CONFIG").env_remove("MILLSTREAM_DATA");
-    command
-}
 
 fn ran(mut command: Command) -> Output {
     let output = command.output().unwrap();

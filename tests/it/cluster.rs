@@ -1,4 +1,5 @@
-//! A real Kafka for tests and benchmarks: one KRaft node from Maven Central, started at the first use, ended with the process.
+//! A real Kafka for tests and benchmarks: one KRaft node from Maven Central, started at the first use, ended with the process. A test that disturbs its
+//! brokers has a cluster of its own, `Cluster::own`.
 //!
 //! `MILLSTREAM_TEST_BROKERS` names running brokers instead. `MILLSTREAM_TEST_CACHE` is where the jars are kept (default: the target folder).
 //! Without Java and Maven the tests say that they were skipped; under `CI=true` that is a failure.
@@ -7,10 +8,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -26,14 +27,83 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 "#;
 
-/// Waits for its standard input to end, which it does however this process ends; then ends the server and removes its folder.
-const WATCHDOG: &str = r#"folder=$1; shift; "$@" >"$folder/server.log" 2>&1 </dev/null & server=$!; read -r _; kill -9 "$server"; wait "$server"; rm -rf "$folder""#;
+/// Does what it is told by lines: `start`s the server or sends it a signal, and answers with a line. When its standard input ends, which it does however
+/// this process ends, it ends the server and removes its folder.
+const WATCHDOG: &str = r#"
+folder=$1; shift
+while read -r order; do
+    if [ "$order" = start ]; then
+        "$@" >>"$folder/server.log" 2>&1 </dev/null & server=$!
+    else
+        kill -s "$order" "$server"
+        [ "$order" != KILL ] || wait "$server"
+    fi
+    echo done
+done
+kill -s KILL "$server"; wait "$server"; rm -rf "$folder"
+"#;
 
 /// A running cluster.
 pub struct Cluster {
     pub brokers: String,
-    /// The watchdog and its input; both end with this process.
-    _server: Option<(Child, ChildStdin)>,
+    /// None where it is another's.
+    server: Option<Server>,
+}
+
+impl Cluster {
+    /// A cluster that nobody else uses, ended when this is dropped; None if there cannot be one, which was said.
+    pub fn own() -> Option<Self> {
+        has_tools().then(start)
+    }
+
+    /// Halts the broker: its connections stay, and nothing answers on them.
+    pub fn halt(&mut self) {
+        self.order("STOP");
+    }
+
+    /// Lets a halted broker go on.
+    pub fn go_on(&mut self) {
+        self.order("CONT");
+    }
+
+    /// Kills the broker, as the kernel does it where memory is short.
+    pub fn kill(&mut self) {
+        self.order("KILL");
+    }
+
+    /// Starts a killed broker again, with the port and the data that it had, and waits until it answers.
+    pub fn restart(&mut self) {
+        self.order("start");
+        wait_until_ready(&self.brokers).expect("a restarted broker");
+    }
+
+    fn order(&mut self, order: &str) {
+        self.server.as_mut().expect("a cluster of one's own").order(order);
+    }
+}
+
+/// The watchdog of a server, with its ends for orders and answers.
+struct Server {
+    watchdog: Child,
+    /// None once it is to end.
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Server {
+    fn order(&mut self, order: &str) {
+        writeln!(self.orders.as_mut().expect("its input"), "{order}").expect("the watchdog");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("the watchdog");
+        assert_eq!(answer, "done\n", "{order}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.orders = None;
+        let _ = self.watchdog.wait();
+    }
 }
 
 /// The cluster of this process; None if there cannot be one, which was said.
@@ -101,8 +171,13 @@ fn wait_for<F: Future>(future: F) -> F::Output {
 fn find() -> Option<Cluster> {
     if let Ok(brokers) = std::env::var("MILLSTREAM_TEST_BROKERS") {
         wait_until_ready(&brokers).expect("MILLSTREAM_TEST_BROKERS");
-        return Some(Cluster { brokers, _server: None });
+        return Some(Cluster { brokers, server: None });
     }
+    has_tools().then(start)
+}
+
+/// Whether there is what a cluster needs; if not, says it.
+fn has_tools() -> bool {
     for (tool, version) in [("java", "-version"), ("mvn", "-version")] {
         let there = Command::new(tool).arg(version).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         if !there.is_ok_and(|status| status.success()) {
@@ -110,10 +185,10 @@ fn find() -> Option<Cluster> {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
             // Past the capture of test output: this is not to be overlooked.
             let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: tests on real Kafka. {message} ***\n");
-            return None;
+            return false;
         }
     }
-    Some(start())
+    true
 }
 
 fn cache() -> PathBuf {
@@ -184,14 +259,16 @@ fn start() -> Cluster {
     watchdog.args(["-c", WATCHDOG, "watchdog"]).arg(&folder).arg(server.get_program()).args(server.get_args());
     // A group of its own: an interrupt from the terminal must not end the watchdog before its server.
     std::os::unix::process::CommandExt::process_group(&mut watchdog, 0);
-    let mut child = watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
-    let input = child.stdin.take().expect("the watchdog's input");
+    let mut watchdog = watchdog.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a shell");
+    let answers = BufReader::new(watchdog.stdout.take().expect("the watchdog's output"));
+    let mut server = Server { orders: watchdog.stdin.take(), answers, watchdog };
+    server.order("start");
     let brokers = format!("127.0.0.1:{port}");
     let log = folder.join("server.log");
     if let Err(error) = wait_until_ready(&brokers) {
         panic!("Kafka did not start: {error}\n{}", std::fs::read_to_string(log).unwrap_or_default());
     }
-    Cluster { brokers, _server: Some((child, input)) }
+    Cluster { brokers, server: Some(server) }
 }
 
 /// Records are kept for ever: by default those with times of long ago, as tests have them, are deleted half a minute after the start.

@@ -1,6 +1,7 @@
 //! The examples as a user runs them: topics filled from `data/`, the pipeline run to their ends, every output read. Each runs with batches of 1, 7 and
 //! 1000 rows, whose outputs must be the same to the byte, and once more, with nothing left to do.
 
+use crate::program;
 use millstream::io::Log;
 use millstream::log::embedded::EmbeddedLog;
 use millstream::manifest::{self, Secrets};
@@ -11,7 +12,7 @@ use millstream::worker::Options;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -23,14 +24,11 @@ fn folder(example: &str) -> PathBuf {
 }
 
 fn millstream(example: &str, data: &Path, arguments: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_millstream"))
-        .current_dir(folder(example))
+    let output = program::millstream(&folder(example))
         .args(arguments)
         .arg("--data")
         .arg(data)
         .env("MILLSTREAM_LOG", "millstream=trace")
-        .env_remove("MILLSTREAM_BROKERS")
-        .env_remove("MILLSTREAM_CONFIG")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -251,8 +249,7 @@ fn manifest_tests() {
     assert!(examples.len() >= 6);
     for example in examples {
         let example = example.to_str().unwrap();
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_millstream")).current_dir(folder(example)).args(["test", "pipeline.yaml"]).output().unwrap();
+        let output = program::millstream(&folder(example)).args(["test", "pipeline.yaml"]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{example}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
     }

@@ -10,5 +10,6 @@ mod log_contract;
 mod manifest;
 mod new_plugin;
 mod pipelines;
+mod program;
 mod schema;
 mod standard;

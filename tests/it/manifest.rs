@@ -1,9 +1,10 @@
 //! `check` with the real plugins: types from source to sink, places in the file, exit codes, output for scripts.
 
+use crate::program::millstream;
 use millstream::manifest::{self, Severity};
 use millstream::plugin::engine::Engine;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// Line, column, severity and message of each diagnostic, in this process: it compiles each plugin once.
 fn found(text: &str) -> Vec<(usize, usize, Severity, String)> {
@@ -21,14 +22,7 @@ fn errors(text: &str) -> Vec<(usize, usize)> {
 fn check(text: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_millstream"))
-        .current_dir(folder.path())
-        .args(["check", "pipeline.yaml"])
-        .args(arguments)
-        .env_remove("MILLSTREAM_BROKERS")
-        .env_remove("MILLSTREAM_DATA")
-        .output()
-        .unwrap()
+    millstream(folder.path()).args(["check", "pipeline.yaml"]).args(arguments).output().unwrap()
 }
 
 const RATINGS: &str = r#"pipeline: ratings
@@ -146,7 +140,7 @@ fn mistakes_for_people_go_to_standard_error() {
 
 #[test]
 fn a_file_that_is_not_there_is_a_mistake() {
-    let output = Command::new(env!("CARGO_BIN_EXE_millstream")).args(["check", "no-such.yaml"]).output().unwrap();
+    let output = millstream(Path::new(".")).args(["check", "no-such.yaml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("cannot read the file"));
 }

@@ -1,5 +1,6 @@
 //! From nothing to a plugin of one's own, outside the clone: `new`, `cargo test`, `build`, and batches through the engine.
 
+use crate::program;
 use millstream::column::{Cell, Column, ColumnBuilder, Type, Values};
 use millstream::plugin::describe::{Description, Request};
 use millstream::plugin::engine::Engine;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 fn millstream(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_millstream")).args(arguments).current_dir(folder).output().unwrap()
+    program::millstream(folder).args(arguments).output().unwrap()
 }
 
 fn succeeds(output: Output) -> String {
@@ -49,6 +50,7 @@ fn every_kind_of_new_plugin_passes_its_tests_builds_and_runs() {
             }
             "aggregate" => an_aggregate_keeps_its_rows_with_the_host(&built(folder.path(), &target, &name, &["log", "state"])),
             "enrich" => a_join_asks_the_host_for_rows(&built(folder.path(), &target, &name, &["log", "tables"])),
+            "route" => a_router_sends_records_to_their_sinks(folder.path(), &target, &name),
             // Built alike, and slow to build.
             _ => {}
         }
@@ -57,8 +59,8 @@ fn every_kind_of_new_plugin_passes_its_tests_builds_and_runs() {
 
 /// Builds a component and looks at the report. A component imports what it uses and nothing else: its imports are its permissions.
 fn built(folder: &Path, target: &Path, name: &str, imports: &[&str]) -> Vec<u8> {
-    let mut build = Command::new(env!("CARGO_BIN_EXE_millstream"));
-    build.args(["build", name, "--output", "json"]).current_dir(folder).env("CARGO_TARGET_DIR", target);
+    let mut build = program::millstream(folder);
+    build.args(["build", name, "--output", "json"]).env("CARGO_TARGET_DIR", target);
     let report: serde_json::Value = serde_json::from_str(&succeeds(build.output().unwrap())).unwrap();
     assert_eq!((report["name"].as_str(), report["version"].as_str()), (Some(name), Some("0.1.0")));
     let mut found: Vec<_> = report["imports"].as_array().unwrap().iter().filter_map(|import| import.as_str()).collect();
@@ -67,6 +69,54 @@ fn built(folder: &Path, target: &Path, name: &str, imports: &[&str]) -> Vec<u8> 
     let component = std::fs::read(folder.join(name).join(format!("{name}.wasm"))).unwrap();
     assert_eq!(report["size"].as_u64(), Some(component.len() as u64), "{name}");
     component
+}
+
+/// Each named output goes to a sink of its own, through the program; what nobody refers to by name is the stage's first output.
+fn a_router_sends_records_to_their_sinks(folder: &Path, target: &Path, name: &str) {
+    built(folder, target, name, &["log"]);
+    let pipeline = format!(
+        "\
+pipeline: routed
+sources: {{ orders: {{ topic: orders, schema: {{ id: text }} }} }}
+stages:
+  - {{ name: apart, plugin: ./{name}/{name}.wasm }}
+  - {{ name: dear, from: apart.large, plugin: map, with: {{ set: {{ dear: 'true' }} }} }}
+sinks:
+  - {{ from: apart, topic: items }}
+  - {{ from: dear, topic: large }}
+  - {{ from: apart.empty, topic: empty }}
+  - {{ from: [apart, apart.large], topic: all }}
+"
+    );
+    std::fs::write(folder.join("routed.yaml"), pipeline).unwrap();
+    let order = |id: &str, items: serde_json::Value| json!({ "key": id, "timestamp": 7, "value": { "id": id, "items": items } });
+    let item = |name: &str, price: u32| json!({ "name": name, "price": price });
+    let orders = [
+        order("a", json!([item("pen", 99), item("desk", 100_000), item("ink", 5)])),
+        order("b", json!([])),
+        order("c", json!([item("sofa", 250_000)])),
+    ];
+    std::fs::write(folder.join("orders.jsonl"), orders.map(|order| format!("{order}\n")).concat()).unwrap();
+    let run = |rows: &str| {
+        let files = ["items", "large", "empty", "all"].map(|topic| format!("{topic}={topic}.jsonl"));
+        let sinks = files.iter().flat_map(|file| ["--sink", file]);
+        let arguments = ["run", "routed.yaml", "--batch-rows", rows, "--source", "orders=orders.jsonl"];
+        succeeds(millstream(folder, &arguments.into_iter().chain(sinks).collect::<Vec<_>>()));
+        ["items", "large", "empty", "all"].map(|topic| {
+            let lines = std::fs::read_to_string(folder.join(format!("{topic}.jsonl"))).unwrap();
+            lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["value"].take()).collect::<Vec<_>>()
+        })
+    };
+    let of = |order: &str, name: &str, price: u32| json!({ "order": order, "name": name, "price": price });
+    let dear = |order: &str, name: &str, price: u32| json!({ "order": order, "name": name, "price": price, "dear": true });
+    for rows in ["1", "1000"] {
+        let [items, large, empty, all] = run(rows);
+        assert_eq!(items, [of("a", "pen", 99), of("a", "ink", 5)]);
+        assert_eq!(large, [dear("a", "desk", 100_000), dear("c", "sofa", 250_000)]);
+        assert_eq!(empty, [json!({ "id": "b", "items": [] })]);
+        // Records of one record come by output, in the order of the merge's list.
+        assert_eq!(all, [of("a", "pen", 99), of("a", "ink", 5), of("a", "desk", 100_000), of("c", "sofa", 250_000)]);
+    }
 }
 
 /// The host's side, answered by the fake that native tests of plugins use.

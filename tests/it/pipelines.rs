@@ -1,21 +1,29 @@
-//! Whole pipelines through the program, under what befalls them: crashes, bad records, bad plugins, signals.
+//! Whole pipelines through the program, under what befalls them: crashes, brokers that go away, bad records, bad plugins, signals.
 
 mod bad_input;
 mod bad_plugin;
+mod cache;
 mod crash;
 mod leaks;
 mod order;
+mod outage;
 mod state;
+mod topics;
 
-use crate::cluster::{cluster, unique};
+use crate::cluster::{Cluster, cluster, unique};
+use crate::program::millstream;
+use millstream::io::Log;
+use millstream::log::Connection;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A folder with a manifest and either a data folder or names of its own on the test cluster.
 struct Place {
     folder: tempfile::TempDir,
-    brokers: Option<&'static str>,
+    brokers: Option<String>,
     /// Put for `NAME` in manifests and topics.
     name: String,
 }
@@ -27,8 +35,11 @@ impl Place {
 
     /// None where there is no cluster.
     fn kafka() -> Option<Self> {
-        let cluster = cluster()?;
-        Some(Self { folder: tempfile::tempdir().unwrap(), brokers: Some(&cluster.brokers), name: unique("pipeline") })
+        Some(Self::on(cluster()?))
+    }
+
+    fn on(cluster: &Cluster) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), brokers: Some(cluster.brokers.clone()), name: unique("pipeline") }
     }
 
     fn named(&self, text: &str) -> String {
@@ -44,10 +55,9 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
-        command.current_dir(self.path()).env_remove("MILLSTREAM_OUTPUT").env_remove("MILLSTREAM_LOG").env_remove("MILLSTREAM_CONFIG");
-        command.env_remove("MILLSTREAM_BROKERS").env_remove("MILLSTREAM_SYNC").env("MILLSTREAM_DATA", self.path().join("data"));
-        if let Some(brokers) = self.brokers {
+        let mut command = millstream(self.path());
+        command.env("MILLSTREAM_DATA", self.path().join("data"));
+        if let Some(brokers) = &self.brokers {
             command.env("MILLSTREAM_BROKERS", brokers);
         }
         command.args(arguments.iter().map(|argument| self.named(argument)));
@@ -57,6 +67,12 @@ impl Place {
 
     fn call(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
+    }
+
+    /// The place's log in this process; another process that runs a pipeline there takes the folder over.
+    fn log(&self) -> Arc<dyn Log> {
+        let connection = Connection { brokers: self.brokers.clone(), data: Some(self.path().join("data")), ..Connection::default() };
+        connection.open().unwrap()
     }
 
     fn topic(&self, topic: &str, partitions: &str) {
@@ -104,6 +120,15 @@ impl Place {
         let records = self.consume(topic);
         let values = records.iter().map(|record| serde_json::from_str::<serde_json::Value>(record).unwrap());
         values.map(|record| record["value"][field].clone()).collect()
+    }
+}
+
+/// Asks again and again until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not so in time");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -1,23 +1,15 @@
 //! `millstream schema`, through the program.
 
+use crate::program;
 use millstream::log::Connection;
 use millstream::record::RecordsBuilder;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 fn millstream(folder: &Path, args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_millstream"))
-        .current_dir(folder)
-        .env_remove("MILLSTREAM_BROKERS")
-        .env_remove("MILLSTREAM_DATA")
-        .env_remove("MILLSTREAM_OUTPUT")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        program::millstream(folder).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It may end before it has read all.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()

@@ -6,6 +6,7 @@ use crate::manifest::{self, Diagnostic, Diagnostics, Loaded};
 use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Regroup, Stage};
 use crate::plugin::describe::Base;
 use crate::plugin::engine::Engine;
+use crate::runtime;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let loaded = manifest::load(&args.file, &Engine::new()?)?;
     if let Some(log) = reachable_log(context)? {
-        check_log(&loaded, &*log, context.connection.brokers.as_deref())?;
+        check_log(&loaded, &*log, context.connection.brokers.is_some())?;
     }
     match context.global.output {
         Output::Json => println!("{}", to_json(&loaded)),
@@ -51,12 +52,13 @@ fn reachable_log(context: &Context) -> anyhow::Result<Option<std::sync::Arc<dyn 
 
 /// A pipeline against a log: topics, partitions, state. Err: what keeps it from running there, with the warnings that were known before
 /// (as `manifest::Diagnostics`), or the log's own failure.
-pub(super) fn check_log(loaded: &Loaded, log: &dyn Log, brokers: Option<&str>) -> anyhow::Result<()> {
+pub(super) fn check_log(loaded: &Loaded, log: &dyn Log, on_kafka: bool) -> anyhow::Result<()> {
     let mut found = Vec::new();
-    if let Some(brokers) = brokers {
-        for (topic, what) in needed_topics(&loaded.pipeline) {
+    if on_kafka {
+        let read = runtime::partitions_read(&loaded.pipeline, log)?;
+        for (topic, what, written) in needed_topics(&loaded.pipeline) {
             if log.topic(topic)?.is_none() {
-                let help = format!("millstream topic create {topic} --brokers {brokers}");
+                let help = log.creation(topic, read.filter(|_| written));
                 found.push(loaded.about_topic(topic, format!("the topic `{topic}` ({what}) is missing"), Some(help)));
             }
         }
@@ -70,18 +72,18 @@ pub(super) fn check_log(loaded: &Loaded, log: &dyn Log, brokers: Option<&str>) -
     Err(Diagnostics(found).into())
 }
 
-/// Topics that must be there on Kafka, each once.
-fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str)> {
-    let sources = pipeline.sources.iter().filter(|source| source.carries.is_none()).map(|source| (&*source.topic, "a source's"));
-    let tables = pipeline.tables.iter().map(|table| (&*table.topic, "a table's"));
-    let sinks = pipeline.sinks.iter().filter(|sink| !sink.create).map(|sink| (&*sink.topic, "a sink's"));
+/// Topics that must be there on Kafka, each once, and whether the pipeline writes them.
+fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str, bool)> {
+    let sources = pipeline.sources.iter().filter(|source| source.carries.is_none()).map(|source| (&*source.topic, "a source's", false));
+    let tables = pipeline.tables.iter().map(|table| (&*table.topic, "a table's", false));
+    let sinks = pipeline.sinks.iter().filter(|sink| !sink.create).map(|sink| (&*sink.topic, "a sink's", true));
     let policies = std::iter::once(&pipeline.on_error).chain(pipeline.stages.iter().map(|stage| &stage.on_error));
     let dead = policies.filter_map(|policy| match policy {
-        Policy::DeadLetter { topic, .. } => Some((&**topic, "for dead letters")),
+        Policy::DeadLetter { topic, .. } => Some((&**topic, "for dead letters", true)),
         _ => None,
     });
     let mut seen = BTreeSet::new();
-    sources.chain(tables).chain(sinks).chain(dead).filter(|(topic, _)| seen.insert(*topic)).collect()
+    sources.chain(tables).chain(sinks).chain(dead).filter(|(topic, ..)| seen.insert(*topic)).collect()
 }
 
 /// A key is in one partition number only if all sources of a store have as many partitions.
@@ -265,8 +267,8 @@ mod tests {
         manifest::load_text(Path::new("p.yaml"), text.to_owned(), &Engine::new().unwrap()).map_err(|found| found.to_string()).unwrap()
     }
 
-    fn found(loaded: &Loaded, log: &dyn Log, brokers: Option<&str>) -> Vec<String> {
-        let Err(error) = check_log(loaded, log, brokers) else { return Vec::new() };
+    fn found(loaded: &Loaded, log: &dyn Log, on_kafka: bool) -> Vec<String> {
+        let Err(error) = check_log(loaded, log, on_kafka) else { return Vec::new() };
         let found = error.downcast::<Diagnostics>().unwrap();
         found.0.iter().filter(|one| one.severity == manifest::Severity::Error).map(|one| one.to_plain()).collect()
     }
@@ -288,17 +290,20 @@ on_error: { dead_letter: dead }
             "pipeline: p\nsources: { a: { topic: a } }\nsinks:\n  - { from: a, topic: out }\n  - { from: a, topic: made, create: true }\non_error: { dead_letter: dead }\n",
         );
         assert_eq!(
-            found(&loaded, &log, Some("k:9092")),
+            found(&loaded, &log, true),
             [
-                "p.yaml:2:24: error: the topic `a` (a source's) is missing\n  help: millstream topic create a --brokers k:9092\n",
-                "p.yaml:4:23: error: the topic `out` (a sink's) is missing\n  help: millstream topic create out --brokers k:9092\n",
-                "p.yaml:6:26: error: the topic `dead` (for dead letters) is missing\n  help: millstream topic create dead --brokers k:9092\n",
+                "p.yaml:2:24: error: the topic `a` (a source's) is missing\n  help: millstream topic create a\n",
+                "p.yaml:4:23: error: the topic `out` (a sink's) is missing\n  help: millstream topic create out\n",
+                "p.yaml:6:26: error: the topic `dead` (for dead letters) is missing\n  help: millstream topic create dead\n",
             ]
         );
-        for topic in ["a", "out", "dead"] {
+        log.create_topic("a", 3).unwrap();
+        let commands: Vec<_> = found(&loaded, &log, true).iter().filter_map(|one| Some(one.split_once("help: ")?.1.to_owned())).collect();
+        assert_eq!(commands, ["millstream topic create out --partitions 3\n", "millstream topic create dead --partitions 3\n"]);
+        for topic in ["out", "dead"] {
             log.create_topic(topic, 1).unwrap();
         }
-        assert!(found(&loaded, &log, Some("k:9092")).is_empty());
+        assert!(found(&loaded, &log, true).is_empty());
     }
 
     #[test]
@@ -308,8 +313,8 @@ on_error: { dead_letter: dead }
             log.create_topic(topic, 2).unwrap();
         }
         let loaded = load(KEYED);
-        assert!(found(&loaded, &log, None).is_empty());
-        let refused = found(&loaded, &log, Some("k:9092"));
+        assert!(found(&loaded, &log, false).is_empty());
+        let refused = found(&loaded, &log, true);
         assert_eq!(refused.len(), 1);
         assert!(refused[0].starts_with("p.yaml:6:13: error: the stage `count` keeps state"), "{}", refused[0]);
     }
@@ -319,11 +324,11 @@ on_error: { dead_letter: dead }
         let log = EmbeddedLog::temporary(Options::default()).unwrap();
         log.create_topic("a", 2).unwrap();
         log.create_topic("b", 3).unwrap();
-        let uneven = found(&load(KEYED), &log, None);
+        let uneven = found(&load(KEYED), &log, false);
         assert_eq!(uneven.len(), 1);
         assert!(uneven[0].contains("(`a` has 2, `b` has 3)"), "{}", uneven[0]);
         // One task over all partitions does not care.
         let single = KEYED.replace("with: { ", "with: { group_by: [g], ");
-        assert!(found(&load(&single), &log, None).is_empty());
+        assert!(found(&load(&single), &log, false).is_empty());
     }
 }

@@ -15,6 +15,8 @@ mod topic;
 
 use crate::log::Connection;
 use clap::{Parser, Subcommand, ValueEnum};
+use std::io::IsTerminal;
+use std::path::PathBuf;
 
 #[derive(Debug, Parser)]
 #[command(name = "millstream", version, about = "A stream processor whose transforms are WebAssembly plugins", max_term_width = 100)]
@@ -39,6 +41,18 @@ pub struct Global {
     /// What is logged: error, warn, info, debug, trace, or as in `millstream=debug,wasmtime=warn`
     #[arg(long, global = true, default_value = "warn", env = "MILLSTREAM_LOG", value_name = "FILTER")]
     pub log: String,
+    /// Where compiled plugins are kept [default: $XDG_CACHE_HOME/millstream, or ~/.cache/millstream]
+    #[arg(long, global = true, env = "MILLSTREAM_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+impl Global {
+    /// None where neither a folder nor a home is known.
+    fn cache_folder(&self) -> Option<PathBuf> {
+        let folder_of = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+        let caches = || folder_of("XDG_CACHE_HOME").or_else(|| Some(folder_of("HOME")?.join(".cache")));
+        self.cache.clone().or_else(|| Some(caches()?.join("millstream")))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -137,6 +151,9 @@ pub fn main() -> i32 {
         anstream::eprintln!("error: {error:#}");
         return Exit::Usage as i32;
     }
+    if let Some(folder) = cli.global.cache_folder() {
+        crate::plugin::engine::keep_compiled(folder);
+    }
     let context = Context { global: cli.global, connection: cli.connection };
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args, &context),
@@ -172,7 +189,9 @@ pub fn main() -> i32 {
 fn start_log(global: &Global) -> anyhow::Result<()> {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&global.log).map_err(|error| anyhow::anyhow!("--log: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for terminals: in a file they stand between a field's name and its value.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match global.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -229,6 +229,7 @@ impl Stage {
 
         let verdict = self.call(&live, plan, &pseudo, leaves.as_ref())?;
         self.counters.calls += 1;
+        tracing::trace!(stage = self.name, rows = live.rows, rejected = verdict.rejects.len(), "a plugin took a batch");
 
         let mut gone = Bitmap::default();
         if !verdict.rejects.is_empty() {

@@ -1,9 +1,10 @@
 //! Compiles components and runs them within their limits. With `bindings`, the only place that knows wasmtime.
 //!
-//! There is one wasmtime engine a process: compiled components are kept by digest, instances come from one pool. A call runs on its caller's
-//! thread; epochs (`budget`) end it when its CPU budget is used. After any failure an instance is gone, and its owner makes a new one.
+//! There is one wasmtime engine a process: compiled components are kept by digest, and on disk (`cache`); instances come from one pool. A call runs on its
+//! caller's thread; epochs (`budget`) end it when its CPU budget is used. After any failure an instance is gone, and its owner makes a new one.
 
 mod budget;
+mod cache;
 mod component;
 mod convert;
 mod host;
@@ -14,12 +15,14 @@ use crate::plugin::describe::{About, Description, Mistake, Request};
 use crate::plugin::{CallError, DescribeError, Input, Instance, Limits, Loader, Plugin, Services, Verdict, verify};
 use anyhow::Context;
 use budget::Ticker;
+pub use cache::keep_compiled;
 use host::Data;
 use sha2::Digest;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Cache, Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 /// Instances that may live at the same time. The pool only reserves addresses for them.
 const INSTANCES: u32 = 4000;
@@ -46,6 +49,7 @@ struct Shared {
     engine: wasmtime::Engine,
     linker: Linker<Data>,
     ticker: Ticker,
+    cache: Option<Cache>,
     /// By digest. A slot is locked while it is filled, so that a component is compiled once.
     compiled: Mutex<HashMap<String, Slot>>,
 }
@@ -66,19 +70,27 @@ impl Shared {
     fn new() -> anyhow::Result<Self> {
         // Where so many addresses cannot be reserved (a limit on virtual memory), instances are made on demand, with memories as large as they are,
         // whose bounds are checked by the guest's code.
+        let cache = cache::open();
+        let config = || config(cache.clone());
         let frugal = || wasmtime::Engine::new(config().memory_reservation(0).memory_reservation_for_growth(1 << 20).memory_guard_size(0));
         let engine = wasmtime::Engine::new(config().allocation_strategy(pool())).or_else(|_| frugal())?;
         let mut linker = Linker::new(&engine);
         Exports::add_to_linker::<_, HasSelf<Data>>(&mut linker, |data| data)?;
         let epochs = engine.clone();
         let ticker = Ticker::start(move || epochs.increment_epoch()).context("cannot start a thread")?;
-        Ok(Self { engine, linker, ticker, compiled: Mutex::default() })
+        Ok(Self { engine, linker, ticker, cache, compiled: Mutex::default() })
+    }
+
+    /// Components that were found compiled.
+    fn hits(&self) -> usize {
+        self.cache.as_ref().map_or(0, Cache::cache_hits)
     }
 }
 
-fn config() -> Config {
+fn config(cache: Option<Cache>) -> Config {
     let mut config = Config::new();
     config
+        .cache(cache)
         // Costs 120 ns an import and 500 ns a call, for what no plugin uses.
         .concurrency_support(false)
         .epoch_interruption(true)
@@ -140,8 +152,10 @@ struct Compiled {
 impl Compiled {
     fn new(shared: &'static Shared, bytes: &[u8], digest: String) -> anyhow::Result<Self> {
         let imports = component::imports(bytes)?;
+        let (hits, started) = (shared.hits(), Instant::now());
         let component =
             Component::from_binary(&shared.engine, bytes).map_err(anyhow::Error::from).context("this component does not compile")?;
+        tracing::debug!(digest, kept = shared.hits() > hits, took = ?started.elapsed(), "a component is ready");
         let exports = shared
             .linker
             .instantiate_pre(&component)

@@ -1,6 +1,7 @@
 //! `topic`, `produce` and `consume` through the program: on the embedded log, and what does not depend on the log also on Kafka.
 
 use crate::cluster::{cluster, unique};
+use crate::program::millstream;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -14,15 +15,12 @@ enum Place<'a> {
 }
 
 fn command(place: Place<'_>, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    let mut command = millstream(Path::new("."));
     command.args(args);
     match place {
         Place::Folder(folder) => command.arg("--data").arg(folder),
         Place::Brokers(brokers) => command.args(["--brokers", brokers]),
     };
-    for name in ["MILLSTREAM_BROKERS", "MILLSTREAM_DATA", "MILLSTREAM_OUTPUT", "MILLSTREAM_CONFIG"] {
-        command.env_remove(name);
-    }
     command
 }
 

@@ -46,6 +46,8 @@ fn consumer_base(brokers: &str) -> ClientConfig {
         // The default of a second stalls bursts.
         .set("fetch.queue.backoff.ms", "2")
         .set("fetch.error.backoff.ms", "100")
+        // A broker that hangs is noticed no later than by a transaction. The default is a minute.
+        .set("socket.timeout.ms", "10000")
         // The first is per partition: together they bound the memory, at the same speed as the much larger defaults.
         .set("queued.min.messages", "5000")
         .set("queued.max.messages.kbytes", "4096");

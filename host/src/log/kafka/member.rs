@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a broker that was lost may take to answer.
+const PING: Duration = Duration::from_millis(250);
+
 /// Where a partition stands.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -35,8 +38,9 @@ pub struct KafkaMember {
     /// A revocation was told and not yet confirmed.
     revoking: bool,
     closed: bool,
-    /// That the brokers are away was said.
-    warned: bool,
+    brokers: String,
+    /// The group has given this member up; the brokers may hang.
+    suspicious: bool,
     client: Arc<Client>,
 }
 
@@ -59,7 +63,8 @@ impl KafkaMember {
             started: BTreeMap::new(),
             revoking: false,
             closed: false,
-            warned: false,
+            suspicious: false,
+            brokers: consumer.get("bootstrap.servers").unwrap_or_default().to_owned(),
             client,
         })
     }
@@ -84,6 +89,7 @@ impl KafkaMember {
             Rebalance::Revoked { partitions, lost } => {
                 let partitions = named(partitions);
                 self.revoking = true;
+                self.suspicious |= lost;
                 self.fetcher.forget(|_| true);
                 if partitions.is_empty() {
                     self.release_all()?;
@@ -125,19 +131,6 @@ impl KafkaMember {
         event
     }
 
-    /// Says once that the brokers are away. librdkafka goes on trying by itself.
-    fn watch(&mut self, came: usize) {
-        if came > 0 {
-            self.warned = false;
-            self.client.context().reached();
-        } else if !self.warned
-            && let Some(error) = super::lost(&self.client, super::REFUSED)
-        {
-            self.warned = true;
-            tracing::warn!("no Kafka broker answers: {error}; waiting for them");
-        }
-    }
-
     fn close(&mut self) -> Result<(), LogError> {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
@@ -160,11 +153,10 @@ impl Member for KafkaMember {
             }
             let rest = deadline.saturating_duration_since(Instant::now());
             let Self { started, names, revoking, .. } = self;
-            let came = self.fetcher.fetch(limit, rest, |topic, partition| {
+            self.fetcher.fetch(limit, rest, |topic, partition| {
                 let at = TopicPartition { topic: names.get(topic), partition };
                 (!*revoking && started.get(&at).is_some_and(|place| !place.paused)).then_some(at)
             });
-            self.watch(came);
             if let Some(failure) = native::fatal(&self.client) {
                 return Err(errors::failed("the group's membership", &failure));
             }
@@ -181,6 +173,21 @@ impl Member for KafkaMember {
                 };
             }
         }
+    }
+
+    fn away(&mut self) -> Option<String> {
+        let reason = match super::lost(&self.client, super::REFUSED) {
+            Some(error) => error.message,
+            None if self.suspicious => "the session with the group has ended".to_owned(),
+            None => return None,
+        };
+        // That it was lost is told by the client, that it is back is not; and what comes may have been fetched before.
+        if native::ping(&self.client, PING).is_ok() {
+            self.suspicious = false;
+            self.client.context().reached();
+            return None;
+        }
+        Some(format!("no Kafka broker answers at {}: {reason}", self.brokers))
     }
 
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {

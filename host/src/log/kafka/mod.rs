@@ -150,7 +150,7 @@ impl KafkaLog {
         let found = self.ask(&format!("looking up the topic {name}"), |client| admin::topics(client, Some(name)))?;
         let first = found.into_iter().next();
         first.map(|(_, partitions)| partitions).ok_or_else(|| {
-            LogError::stop(format!("there is no topic {name} on {}; create it with `millstream topic create {name}`", self.brokers))
+            LogError::stop(format!("there is no topic {name} on {}; create it: {}", self.brokers, self.creation(name, None)))
         })
     }
 }
@@ -236,6 +236,11 @@ impl Log for KafkaLog {
         self.ask(&format!("looking up the end of {partition}"), |_| {
             Ok(uncommitted.fetch_watermarks(&partition.topic, partition.partition, PATIENCE)?.1)
         })
+    }
+
+    fn creation(&self, name: &str, partitions: Option<i32>) -> String {
+        let partitions = partitions.map(|partitions| format!(" --partitions {partitions}")).unwrap_or_default();
+        format!("millstream topic create {name}{partitions} --brokers {}", self.brokers)
     }
 
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {

@@ -1,8 +1,11 @@
 //! A real Kafka for tests and benchmarks: one KRaft node from Maven Central, started at the first use, ended with the process. A test that disturbs its
 //! brokers has a cluster of its own, `Cluster::own`.
 //!
-//! `MILLSTREAM_TEST_BROKERS` names running brokers instead. `MILLSTREAM_TEST_CACHE` is where the jars are kept (default: the target folder).
-//! Without Java and Maven the tests say that they were skipped; under `CI=true` that is a failure.
+//! `MILLSTREAM_TEST_BROKERS` names running brokers instead. Without Java and Maven the tests say that they were skipped; under `CI=true`
+//! that is a failure.
+
+#[path = "maven.rs"]
+pub mod maven;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -15,17 +18,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-
-const VERSION: &str = "4.1.0";
-
-const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion><groupId>millstream</groupId><artifactId>test-kafka</artifactId><version>1</version>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>VERSION</version></dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-  </dependencies>
-</project>
-"#;
 
 /// Does what it is told by lines: `start`s the server or sends it a signal, and answers with a line. When its standard input ends, which it does however
 /// this process ends, it ends the server and removes its folder.
@@ -178,60 +170,15 @@ fn find() -> Option<Cluster> {
 
 /// Whether there is what a cluster needs; if not, says it.
 fn has_tools() -> bool {
-    for (tool, version) in [("java", "-version"), ("mvn", "-version")] {
-        let there = Command::new(tool).arg(version).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !there.is_ok_and(|status| status.success()) {
-            let message = format!("real Kafka needs `{tool}` (Java 17 and Maven), or MILLSTREAM_TEST_BROKERS");
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-            // Past the capture of test output: this is not to be overlooked.
-            let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: tests on real Kafka. {message} ***\n");
-            return false;
-        }
-    }
-    true
-}
-
-fn cache() -> PathBuf {
-    match std::env::var_os("MILLSTREAM_TEST_CACHE") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target folder").join("kafka"),
-    }
-}
-
-/// The folder with Kafka's jars, fetched if it is not there. Complete or absent, also when several processes fetch at once.
-fn jars() -> PathBuf {
-    let cache = cache();
-    let jars = cache.join(VERSION);
-    if jars.is_dir() {
-        return jars;
-    }
-    std::fs::create_dir_all(&cache).expect("the cache folder");
-    let work = tempfile::tempdir_in(&cache).expect("a folder in the cache");
-    std::fs::write(work.path().join("pom.xml"), POM.replace("VERSION", VERSION)).expect("the pom");
-    let output = Command::new("mvn")
-        .args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=jars"])
-        .current_dir(work.path())
-        .stdin(Stdio::null())
-        .output()
-        .expect("maven");
-    assert!(output.status.success(), "Maven could not fetch Kafka:\n{}", String::from_utf8_lossy(&output.stdout));
-    if let Err(error) = std::fs::rename(work.path().join("jars"), &jars) {
-        assert!(jars.is_dir(), "{}: {error}", jars.display());
-    }
-    jars
+    maven::there("tests on real Kafka", &["java", "mvn"], "Java 17 and Maven, or MILLSTREAM_TEST_BROKERS")
 }
 
 fn java(jars: &Path) -> Command {
-    let mut command = Command::new("java");
-    command
-        .args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
-        .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
-        .arg(jars.join("*"));
-    command
+    maven::java(&[jars.join("*")], "warn")
 }
 
 fn start() -> Cluster {
-    let jars = jars();
+    let jars = maven::jars(maven::KAFKA, "kafka_2.13");
     let folder = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a folder").keep();
     // Both are held until both are known, so that they differ.
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));

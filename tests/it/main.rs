@@ -9,6 +9,7 @@ mod kafka;
 mod log_contract;
 mod manifest;
 mod new_plugin;
+mod peer;
 mod pipelines;
 mod program;
 mod schema;

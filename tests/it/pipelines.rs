@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A folder with a manifest and either a data folder or names of its own on the test cluster.
-struct Place {
+pub struct Place {
     folder: tempfile::TempDir,
     brokers: Option<String>,
     /// Put for `NAME` in manifests and topics.
@@ -29,7 +29,7 @@ struct Place {
 }
 
 impl Place {
-    fn embedded() -> Self {
+    pub fn embedded() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), brokers: None, name: "p".to_owned() }
     }
 
@@ -50,7 +50,7 @@ impl Place {
         self.folder.path()
     }
 
-    fn write(&self, manifest: &str) {
+    pub fn write(&self, manifest: &str) {
         std::fs::write(self.path().join("pipeline.yaml"), self.named(manifest)).unwrap();
     }
 
@@ -79,7 +79,7 @@ impl Place {
         success(&self.call(&["topic", "create", topic, "--partitions", partitions]));
     }
 
-    fn produce(&self, topic: &str, lines: &str) {
+    pub fn produce(&self, topic: &str, lines: &str) {
         let mut child = self.command(&["produce", topic]).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
         success(&child.wait_with_output().unwrap());
@@ -89,7 +89,7 @@ impl Place {
         self.command(&[&["run", "pipeline.yaml", "--output", "json"], arguments].concat()).spawn().unwrap()
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[&str]) -> Output {
         self.call(&[&["run", "pipeline.yaml", "--until-end", "--output", "json"], arguments].concat())
     }
 
@@ -100,7 +100,7 @@ impl Place {
     }
 
     /// The records of a topic as lines, in the order of partitions, without their offsets: a transaction takes offsets of its own.
-    fn consume(&self, topic: &str) -> Vec<String> {
+    pub fn consume(&self, topic: &str) -> Vec<String> {
         let output = self.call(&["consume", topic, "--until-end"]);
         let mut records: Vec<(u64, String)> = success(&output)
             .lines()
@@ -137,23 +137,23 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// What a command that ended well has printed.
-fn success(output: &Output) -> String {
+pub fn success(output: &Output) -> String {
     assert!(output.status.success(), "{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
 
 /// What a command that ended with this code has printed.
-fn failure(output: &Output, code: i32) -> String {
+pub fn failure(output: &Output, code: i32) -> String {
     let all = format!("{}{}", text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{all}");
     all
 }
 
 /// Numbers that look random, from a seed that was printed.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let seed = match std::env::var("MILLSTREAM_TEST_SEED") {
             Ok(seed) => seed.parse().unwrap(),
             Err(_) => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64,
@@ -163,7 +163,7 @@ impl Random {
     }
 
     /// Below `end`.
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -1,0 +1,91 @@
+//! Input that looks as real input does at its worst: ties, records out of order and far too late, tombstones, records without a key, fields
+//! that are missing, users that no table knows.
+
+use crate::pipelines::Random;
+use serde_json::{Value, json};
+
+/// A record as `millstream produce` reads it.
+pub struct Recorded {
+    pub topic: &'static str,
+    pub key: Option<String>,
+    /// Null is a tombstone.
+    pub value: Value,
+    pub timestamp: i64,
+}
+
+impl Recorded {
+    pub fn line(&self) -> String {
+        json!({ "topic": self.topic, "key": self.key, "value": self.value, "timestamp": self.timestamp }).to_string()
+    }
+}
+
+const START: i64 = 1_700_000_000_000;
+const WINDOW: i64 = 60_000;
+const GRACE: i64 = 10_000;
+/// How many users events name; a table knows fewer.
+const USERS: u64 = 40;
+
+/// The table's topic: rows that change, rows that are deleted, levels that are null, and a record that names no row.
+pub fn users(random: &mut Random) -> Vec<Recorded> {
+    let mut users = Vec::new();
+    for change in 0..100 {
+        let level = ["gold", "silver", "none"][random.below(3) as usize];
+        let value = match random.below(10) {
+            0 | 1 => Value::Null,
+            2 => json!({ "level": null }),
+            3 => json!({ "name": "without a level" }),
+            _ => json!({ "level": level, "name": format!("user {change}") }),
+        };
+        let key = (change != 50).then(|| format!("u{}", random.below(USERS * 3 / 4)));
+        users.push(Recorded { topic: "users", key, value, timestamp: START });
+    }
+    users
+}
+
+/// A stream of events over about three quarters of an hour.
+///
+/// Records without a key and tombstones are never ahead of all others: they would move stream time here and not there, which is a test of
+/// its own.
+pub fn events(random: &mut Random, count: usize) -> Vec<Recorded> {
+    let (mut now, mut highest) = (START, START);
+    let mut events = Vec::with_capacity(count);
+    for id in 0..count {
+        now += match random.below(100) {
+            0..30 => 0,
+            30..90 => random.below(1500) as i64,
+            // To the edge of a window, or to where one closes.
+            90..99 => GRACE - now % GRACE,
+            _ => WINDOW + random.below(GRACE as u64) as i64,
+        };
+        let mut timestamp = match random.below(100) {
+            0..75 => now,
+            75..90 => now - random.below(2 * GRACE as u64) as i64,
+            90..94 => now - random.below(5 * WINDOW as u64) as i64,
+            // The last and the first millisecond of a window that is about to close.
+            94..97 => now - now % WINDOW - 1,
+            _ => now - now % WINDOW,
+        };
+        let key = (random.below(50) != 0).then(|| format!("k{}", random.below(30)));
+        let value = if random.below(30) == 0 { Value::Null } else { event(random, id) };
+        if key.is_none() || value.is_null() {
+            timestamp = timestamp.min(highest);
+        }
+        highest = highest.max(timestamp);
+        events.push(Recorded { topic: "events", key, value, timestamp });
+    }
+    events
+}
+
+fn event(random: &mut Random, id: usize) -> Value {
+    let mut event = json!({ "id": id, "note": "\u{e9}\n\"quoted\"" });
+    // A field may be missing, null, or there.
+    let mut field = |name: &str, value: Value, odds: u64| match odds {
+        0 => {}
+        1 => event[name] = Value::Null,
+        _ => event[name] = value,
+    };
+    field("amount", json!(random.below(200) as i64 - 50), random.below(15));
+    field("channel", json!(["web", "app", "test"][random.below(3) as usize]), random.below(15));
+    field("user", json!(format!("u{}", random.below(USERS))), random.below(15));
+    event
+}

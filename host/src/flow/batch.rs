@@ -3,7 +3,7 @@
 
 use crate::column::{Bitmap, Cell, Column, ColumnBuilder, Indexed, Strings, Type};
 use crate::field::Path;
-use crate::format::{Change, DecodedField, FieldError, Format, Wanted};
+use crate::format::{Change, DecodedField, EncodeError, FieldError, Format, Wanted};
 use crate::pipeline::KeyFormat;
 use crate::record::{Headers, Records};
 use std::collections::BTreeMap;
@@ -136,7 +136,7 @@ pub struct Batch {
 pub struct WriteError {
     /// The record of the origin that the row comes from.
     pub origin_row: usize,
-    /// The stage that made the last change; None if it is not known.
+    /// The stage whose change failed; None if it is not known.
     pub stage: Option<usize>,
     pub error: FieldError,
 }
@@ -315,9 +315,12 @@ impl Batch {
                 }
             }
         }
-        let stage = self.changes.last().map(|change| change.stage);
-        let failed = encoded.failed.into_iter().filter(|error| !self.is_tombstone(error.row as usize));
-        let failed = failed.map(|error| WriteError { origin_row: self.origin_row(error.row as usize), stage, error }).collect();
+        let failed = encoded.failed.into_iter().filter(|failed| !self.is_tombstone(failed.error.row as usize));
+        let failed = failed.map(|EncodeError { change, error }| {
+            let stage = change.and_then(|change| self.changes.get(change)).map(|change| change.stage);
+            WriteError { origin_row: self.origin_row(error.row as usize), stage, error }
+        });
+        let failed = failed.collect();
         (Held::new(values), failed)
     }
 
@@ -561,4 +564,48 @@ pub fn slots_of(decoded: Vec<DecodedField>) -> impl Iterator<Item = Slot> {
 /// An empty column of blobs.
 pub fn no_blobs() -> Column {
     Column::blobs(Strings::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::json::Json;
+    use crate::record::RecordsBuilder;
+
+    /// Records of these keys and values, at the offsets 0, 1, 2...
+    fn batch(records: &[(&str, &str)]) -> Batch {
+        let mut builder = RecordsBuilder::default();
+        for (key, value) in records {
+            builder.push(7, Some(key.as_bytes()), Some(value.as_bytes()), []);
+        }
+        let records = builder.finish();
+        let rows = records.len();
+        let values = Held::new(records.values.clone());
+        let origin = Origin {
+            source: 0,
+            partitions: vec![0; rows],
+            offsets: (0..rows as i64).collect(),
+            times: records.timestamps.clone(),
+            stream_times: vec![i64::MIN; rows],
+            records,
+        };
+        Batch::new(Arc::new(origin), values, Vec::new())
+    }
+
+    fn write(batch: &mut Batch, path: &str, stage: usize) {
+        let mut column = ColumnBuilder::new(Type::Int, batch.rows);
+        (0..batch.rows as i64).for_each(|row| column.int(row));
+        batch.write(&Arc::new(Path::parse(path).unwrap()), stage, column.finish(), Bitmap::default(), Bitmap::default(), &[]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_put_to_the_stage_that_wrote_it() {
+        let mut rows = batch(&[("k", "{}"), ("k", r#"{"a":1}"#), ("k", "{"), ("k", r#"{"b":[]}"#)]).select(vec![1, 2, 3]);
+        for (path, stage) in [("x", 2), ("a.b", 4), ("b.a", 5), ("y", 6)] {
+            write(&mut rows, path, stage);
+        }
+        let (_, errors) = rows.encode(&Json);
+        let found: Vec<_> = errors.iter().map(|error| (error.origin_row, error.stage, error.error.code)).collect();
+        assert_eq!(found, [(1, Some(4), "not_an_object"), (2, Some(2), "not_json"), (3, Some(5), "not_an_object")]);
+    }
 }

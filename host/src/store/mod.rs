@@ -2,6 +2,8 @@
 //! memory, the log's committed state. Reads see the newest; what is not committed never reaches the log's store.
 
 mod row;
+#[cfg(test)]
+mod scan_model;
 mod table;
 
 pub use row::Row;

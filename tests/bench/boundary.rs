@@ -1,56 +1,31 @@
 //! What the boundary between host and guest costs, in nanoseconds of CPU time a record: `cargo bench -p millstream --bench boundary`.
 //! Batches of 1000 records, each with a time, a text of 16 bytes and an int; the median of 15 runs.
 
-use millstream::column::{Column, ColumnBuilder, Type};
+#[path = "shared.rs"]
+mod shared;
+
+use millstream::column::{ColumnBuilder, Type};
 use millstream::guest_build;
 use millstream::plugin::describe::Request;
 use millstream::plugin::engine::Engine;
-use millstream::plugin::{Found, Input, Leaves, Limits, Loader, Page, Services};
+use millstream::plugin::{Input, Leaves, Limits, Loader, Services};
+use shared::{NoServices, median, thread_cpu};
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Duration;
 
 const CALLS: usize = 2000;
 const RUNS: usize = 15;
 
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 /// Median nanoseconds a record.
 fn measure(rows: usize, mut call: impl FnMut()) -> f64 {
-    let mut runs: Vec<f64> = (0..RUNS)
+    let runs = (0..RUNS)
         .map(|_| {
-            let start = cpu();
+            let start = thread_cpu();
             (0..CALLS).for_each(|_| call());
-            (cpu() - start).as_nanos() as f64 / (CALLS * rows) as f64
+            (thread_cpu() - start).as_nanos() as f64 / (CALLS * rows) as f64
         })
         .collect();
-    runs.sort_by(f64::total_cmp);
-    runs[RUNS / 2]
-}
-
-/// The guests measured use no state.
-struct NoServices;
-
-impl Services for NoServices {
-    fn get_many(&mut self, _: u32, _: &Column) -> Result<Found, String> {
-        Err("no state".to_owned())
-    }
-    fn put_many(&mut self, _: u32, _: Column, _: Vec<Column>) -> Result<(), String> {
-        Err("no state".to_owned())
-    }
-    fn delete_many(&mut self, _: u32, _: Column) -> Result<(), String> {
-        Err("no state".to_owned())
-    }
-    fn scan(&mut self, _: u32, _: &Column, _: &Column, _: u32) -> Result<Page, String> {
-        Err("no state".to_owned())
-    }
-    fn lookup(&mut self, _: u32, _: &[u32], _: &Column) -> Result<Found, String> {
-        Err("no tables".to_owned())
-    }
-    fn log(&mut self, _: u8, _: Option<u32>, _: &str) {}
+    median(runs)
 }
 
 fn main() {

@@ -3,6 +3,9 @@
 //! First each plugin on the ratings example's records: the component (boundary and checks included) beside the same plugin compiled natively, taking
 //! turns, medians of thread CPU time. Then the chain identity, filter, mask from topic to topic, with each stage's share of the time.
 
+#[path = "shared.rs"]
+mod shared;
+
 use millstream::column::{Column, Strings};
 use millstream::field::{Field, Path as FieldPath};
 use millstream::format::{self, Wanted};
@@ -12,16 +15,16 @@ use millstream::manifest::{self, Secrets};
 use millstream::pipeline::FormatKind;
 use millstream::plugin::describe::{FieldType, Part, Request, Schema};
 use millstream::plugin::engine::Engine;
-use millstream::plugin::{Found, Input, Limits, Loader, Page, Services, standard};
+use millstream::plugin::{Input, Limits, Loader, Services, standard};
 use millstream::record::{Headers, Records, RecordsBuilder};
 use millstream::runtime::{self, Creates};
 use millstream::task::BatchLimit;
 use millstream::worker::Options;
 use millstream_guest::{Batch, Plugin, Setup};
+use shared::{NoServices, median, thread_cpu};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,32 +32,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ROWS: usize = 1000;
 const RUNS: usize = 31;
 const CALLS: usize = 100;
-
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-struct NoServices;
-
-impl Services for NoServices {
-    fn get_many(&mut self, _: u32, _: &Column) -> Result<Found, String> {
-        Err("no state".to_owned())
-    }
-    fn put_many(&mut self, _: u32, _: Column, _: Vec<Column>) -> Result<(), String> {
-        Err("no state".to_owned())
-    }
-    fn delete_many(&mut self, _: u32, _: Column) -> Result<(), String> {
-        Err("no state".to_owned())
-    }
-    fn scan(&mut self, _: u32, _: &Column, _: &Column, _: u32) -> Result<Page, String> {
-        Err("no state".to_owned())
-    }
-    fn lookup(&mut self, _: u32, _: &[u32], _: &Column) -> Result<Found, String> {
-        Err("no tables".to_owned())
-    }
-    fn log(&mut self, _: u8, _: Option<u32>, _: &str) {}
-}
 
 /// The recorded ratings that are whole, over and over.
 fn ratings(count: usize) -> Records {
@@ -138,23 +115,19 @@ fn compare<P: Plugin>(records: &Records, config: serde_json::Value) -> (f64, f64
     let mut services: Box<dyn Services> = Box::new(NoServices);
     let (mut component, mut compiled) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        let start = cpu();
+        let start = thread_cpu();
         for _ in 0..CALLS {
             std::hint::black_box(instance.call(&input, &mut services).expect("a verdict"));
         }
-        component.push((cpu() - start).as_nanos() as f64 / (CALLS * ROWS) as f64);
+        component.push((thread_cpu() - start).as_nanos() as f64 / (CALLS * ROWS) as f64);
         // A native plugin owns its batch: the copies are made before the clock runs.
         let batches: Vec<Batch> = (0..CALLS).map(|_| batch.clone()).collect();
-        let start = cpu();
+        let start = thread_cpu();
         for batch in batches {
             std::hint::black_box(native.process(batch).expect("a verdict"));
         }
-        compiled.push((cpu() - start).as_nanos() as f64 / (CALLS * ROWS) as f64);
+        compiled.push((thread_cpu() - start).as_nanos() as f64 / (CALLS * ROWS) as f64);
     }
-    let median = |mut runs: Vec<f64>| {
-        runs.sort_by(f64::total_cmp);
-        runs[RUNS / 2]
-    };
     (median(component), median(compiled))
 }
 
@@ -192,10 +165,10 @@ fn main() {
     let secrets = Secrets::load().expect("no secrets");
     let setting = runtime::prepare(loaded.pipeline, &log, &secrets, BatchLimit::default(), Creates::All, None).expect("ready");
     let options = Options { until_end: true, ..Options::default() };
-    let start = cpu();
+    let start = thread_cpu();
     let (summary, ended) = runtime::run(&Arc::new(setting), &log, None, options, &AtomicBool::new(false), &mut |_| {});
     ended.expect("a whole run");
-    let whole = (cpu() - start).as_nanos() as f64 / summary.records as f64;
+    let whole = (thread_cpu() - start).as_nanos() as f64 / summary.records as f64;
     println!("\nthe chain from topic to topic, {} records, ns a record", summary.records);
     let mut stages = 0.0;
     for (name, did) in ["identity", "filter", "mask"].iter().zip(&summary.stages) {

@@ -3,7 +3,7 @@
 
 use crate::column::{Bitmap, Cell, Column, ColumnBuilder, Indexed, Strings, Type};
 use crate::field::Path;
-use crate::format::{Change, DecodedField, FieldError, Format, Wanted};
+use crate::format::{Change, DecodedField, EncodeError, FieldError, Format, Wanted};
 use crate::pipeline::KeyFormat;
 use crate::record::{Headers, Records};
 use std::collections::BTreeMap;
@@ -128,12 +128,13 @@ pub struct HeldHeaders {
     pub index: Index,
 }
 
-/// Keys that a stage gave.
+/// Keys of which a stage gave at least some.
 #[derive(Clone, Debug)]
 pub struct GivenKeys {
     /// Blobs, nullable.
     pub held: Held,
-    pub format: KeyFormat,
+    /// Marks the keys that are a plugin's text. The others are in the source's format: they come from a branch that gave none.
+    pub texts: (Arc<Bitmap>, Index),
 }
 
 /// Rows between two stages.
@@ -160,7 +161,7 @@ pub struct Batch {
 pub struct WriteError {
     /// The record of the origin that the row comes from.
     pub origin_row: usize,
-    /// The stage that made the last change; None if it is not known.
+    /// The stage whose change failed; None if it is not known.
     pub stage: Option<usize>,
     pub error: FieldError,
 }
@@ -239,6 +240,14 @@ impl Batch {
         }
     }
 
+    /// The format of a row's key, where those of its source have the format `source`.
+    pub fn key_format(&self, row: usize, source: KeyFormat) -> KeyFormat {
+        match &self.keys {
+            Some(GivenKeys { texts: (marks, index), .. }) if marks.get(at(index, row)) => KeyFormat::Text,
+            _ => source,
+        }
+    }
+
     /// The headers, and from which index on.
     pub fn headers(&self) -> (&Headers, &Index) {
         match &self.headers {
@@ -285,7 +294,10 @@ impl Batch {
                     other => other.clone(),
                 })
                 .collect(),
-            keys: self.keys.as_ref().map(|keys| GivenKeys { held: selector.held(&keys.held), format: keys.format }),
+            keys: self.keys.as_ref().map(|GivenKeys { held, texts: (marks, index) }| GivenKeys {
+                held: selector.held(held),
+                texts: (marks.clone(), selector.index(index)),
+            }),
             headers: self.headers.as_ref().map(|held| HeldHeaders { headers: held.headers.clone(), index: selector.index(&held.index) }),
             times: self.times.as_ref().map(|(times, index)| (times.clone(), selector.index(index))),
             tombstones: self.tombstones.as_ref().map(|(marks, index)| (marks.clone(), selector.index(index))),
@@ -339,9 +351,12 @@ impl Batch {
                 }
             }
         }
-        let stage = self.changes.last().map(|change| change.stage);
-        let failed = encoded.failed.into_iter().filter(|error| !self.is_tombstone(error.row as usize));
-        let failed = failed.map(|error| WriteError { origin_row: self.origin_row(error.row as usize), stage, error }).collect();
+        let failed = encoded.failed.into_iter().filter(|failed| !self.is_tombstone(failed.error.row as usize));
+        let failed = failed.map(|EncodeError { change, error }| {
+            let stage = change.and_then(|change| self.changes.get(change)).map(|change| change.stage);
+            WriteError { origin_row: self.origin_row(error.row as usize), stage, error }
+        });
+        let failed = failed.collect();
         (Held::new(values), failed)
     }
 
@@ -505,14 +520,22 @@ impl Batch {
                 }))
             })
             .collect();
-        let keys = parts.iter().find_map(|part| part.keys.as_ref()).map(|given| {
+        let keys = parts.iter().any(|part| part.keys.is_some()).then(|| {
             let held = merged(Type::Bytes, &|part, _| {
                 Some(match &part.keys {
                     Some(keys) => keys.held.clone(),
                     None => Held { column: Arc::new(part.origin.records.keys.clone()), index: part.from.clone(), errors: None },
                 })
             });
-            GivenKeys { held, format: given.format }
+            let mut texts = Bitmap::default();
+            for (to, (_, place, row)) in order.iter().enumerate() {
+                if let Some(keys) = &parts[*place as usize].keys
+                    && keys.texts.0.get(at(&keys.texts.1, *row as usize))
+                {
+                    texts.set(to);
+                }
+            }
+            GivenKeys { held, texts: (Arc::new(texts), None) }
         });
         let headers = parts.iter().any(|part| part.headers.is_some()).then(|| {
             let mut builder = crate::record::HeadersBuilder::default();
@@ -585,4 +608,69 @@ pub fn slots_of(decoded: Vec<DecodedField>) -> impl Iterator<Item = Slot> {
 /// An empty column of blobs.
 pub fn no_blobs() -> Column {
     Column::blobs(Strings::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::json::Json;
+    use crate::record::RecordsBuilder;
+
+    /// Records of these keys and values, at the offsets 0, 1, 2...
+    fn batch(records: &[(&str, &str)]) -> Batch {
+        let mut builder = RecordsBuilder::default();
+        for (key, value) in records {
+            builder.push(7, Some(key.as_bytes()), Some(value.as_bytes()), []);
+        }
+        let records = builder.finish();
+        let rows = records.len();
+        let values = Held::new(records.values.clone());
+        let origin = Origin {
+            source: 0,
+            partitions: vec![0; rows],
+            offsets: (0..rows as i64).collect(),
+            times: records.timestamps.clone(),
+            stream_times: vec![i64::MIN; rows],
+            records,
+        };
+        Batch::new(Arc::new(origin), values, Vec::new())
+    }
+
+    fn write(batch: &mut Batch, path: &str, stage: usize) {
+        let mut column = ColumnBuilder::new(Type::Int, batch.rows);
+        (0..batch.rows as i64).for_each(|row| column.int(row));
+        batch.write(&Arc::new(Path::parse(path).unwrap()), stage, column.finish(), Bitmap::default(), Bitmap::default(), &[]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_put_to_the_stage_that_wrote_it() {
+        let mut rows = batch(&[("k", "{}"), ("k", r#"{"a":1}"#), ("k", "{"), ("k", r#"{"b":[]}"#)]).select(vec![1, 2, 3]);
+        for (path, stage) in [("x", 2), ("a.b", 4), ("b.a", 5), ("y", 6)] {
+            write(&mut rows, path, stage);
+        }
+        let (_, errors) = rows.encode(&Json);
+        let found: Vec<_> = errors.iter().map(|error| (error.origin_row, error.stage, error.error.code)).collect();
+        assert_eq!(found, [(1, Some(4), "not_an_object"), (2, Some(2), "not_json"), (3, Some(5), "not_an_object")]);
+    }
+
+    #[test]
+    fn merged_keys_keep_the_format_in_which_they_came() {
+        let whole = batch(&[("1", "{}"), ("2", "{}"), ("3", "{}")]);
+        let mut given = whole.select(vec![0, 2]);
+        let mut keys = ColumnBuilder::new(Type::Bytes, 2);
+        keys.bytes(b"one");
+        keys.bytes(b"three");
+        given.keys = Some(GivenKeys { held: Held::new(keys.finish()), texts: (Arc::new(Bitmap::filled(2, true)), None) });
+        let merge = |parts| Batch::merge(parts, &Json, &[]).0.unwrap();
+        let once = merge(vec![given.clone(), whole.clone()]);
+        // What is merged may be selected from and merged again.
+        let again = merge(vec![once.select(vec![1, 2, 3, 4]), given]);
+        let keys = |batch: &Batch| -> Vec<_> {
+            let key = |row| (String::from_utf8(batch.key(row).unwrap().to_vec()).unwrap(), batch.key_format(row, KeyFormat::Int64));
+            (0..batch.rows).map(key).map(|(key, format)| format!("{key} {format:?}")).collect()
+        };
+        assert_eq!(keys(&whole), ["1 Int64", "2 Int64", "3 Int64"]);
+        assert_eq!(keys(&once), ["one Text", "1 Int64", "2 Int64", "three Text", "3 Int64"]);
+        assert_eq!(keys(&again), ["1 Int64", "one Text", "2 Int64", "three Text", "3 Int64", "three Text"]);
+    }
 }

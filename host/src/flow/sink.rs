@@ -54,14 +54,13 @@ impl Sink {
             values = Held::new(only(fields, &values, batch, source));
         }
 
-        let from = batch.keys.as_ref().map_or(source_key, |keys| keys.format);
         let mut keys = None;
         if let Some(to) = self.sink.key
-            && to != from
+            && (to != source_key || batch.keys.is_some())
         {
             let mut builder = ColumnBuilder::new(Type::Bytes, batch.rows);
             for row in 0..batch.rows {
-                match batch.key(row).map(|bytes| key::convert(bytes, from, to)) {
+                match batch.key(row).map(|bytes| key::convert(bytes, batch.key_format(row, source_key), to)) {
                     Some(Ok(bytes)) => builder.bytes(&bytes),
                     Some(Err(message)) => {
                         builder.null();

@@ -9,7 +9,7 @@ use crate::flow::source::with_place;
 use crate::flow::window::{self, Assigned};
 use crate::format::{FieldError, Format};
 use crate::key;
-use crate::pipeline::{KeyFormat, Pipeline, Source, Tombstones};
+use crate::pipeline::{Pipeline, Source, Tombstones};
 use crate::plugin::describe::{self, Part};
 use crate::plugin::{CallError, Derived, FROM_NONE, Found, Input, Instance, Leaves, Outcome, Page, Plugin, Services, Verdict};
 use crate::store::{GlobalTable, StateStore};
@@ -348,8 +348,8 @@ impl Stage {
                 match &read.path {
                     Field::Value(_) => return None,
                     Field::Key => {
-                        let format = batch.keys.as_ref().map_or(source.key, |keys| keys.format);
                         for row in 0..batch.rows {
+                            let format = batch.key_format(row, source.key);
                             if let Err(message) = key::read(batch.key(row), format, read.kind, &mut builder) {
                                 builder.null();
                                 if !refused.get(row) {
@@ -558,8 +558,7 @@ impl Stage {
         }
         if let Some(keys) = derived.keys {
             // What a plugin writes stands for itself: text, or bytes of its own making.
-            let format = if output.base == describe::Base::Extend { live.keys.as_ref().map(|keys| keys.format) } else { None };
-            batch.keys = Some(GivenKeys { held: Held::new(keys), format: format.unwrap_or(KeyFormat::Text) });
+            batch.keys = Some(GivenKeys { held: Held::new(keys), texts: (Arc::new(Bitmap::filled(batch.rows, true)), None) });
         }
         if let Some(headers) = derived.headers {
             batch.headers = Some(HeldHeaders { headers: Arc::new(headers), index: None });

@@ -71,8 +71,18 @@ pub struct Change<'a> {
 pub struct Encoded {
     /// Blobs, nullable. The slot of a failed row is null.
     pub values: Column,
-    /// In the order of rows; `FieldError::message` names the path.
-    pub failed: Vec<FieldError>,
+    /// In the order of rows.
+    pub failed: Vec<EncodeError>,
+}
+
+/// A row into which its changes could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodeError {
+    /// The change that failed, by its place among the changes: the first one of the row if the base cannot be read at all. None if nothing was to
+    /// be changed.
+    pub change: Option<usize>,
+    /// Its message names the path.
+    pub error: FieldError,
 }
 
 /// A format of record values. Null values (tombstones) decode to nulls and encode to null.

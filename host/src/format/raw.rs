@@ -1,6 +1,6 @@
 //! Raw bytes: no fields. For pipelines whose plugins read the value itself.
 
-use super::{Change, Decoded, DecodedField, Decoder, Encoded, FieldError, Format, Wanted};
+use super::{Change, Decoded, DecodedField, Decoder, EncodeError, Encoded, FieldError, Format, Wanted};
 use crate::column::{Column, ColumnBuilder, Indexed, Type};
 use crate::plugin::{Leaves, ReplacedLeaves};
 
@@ -41,19 +41,23 @@ impl Format for Raw {
         let mut values = ColumnBuilder::new(Type::Bytes, rows);
         let mut failed = Vec::new();
         for row in 0..rows {
-            let Some(base) = base else {
-                failed.push(no_fields(row, "a value of format `raw` cannot be made of fields".to_owned()));
-                values.null();
-                continue;
-            };
-            match (base.bytes(row), changes.iter().find(|change| !change.kept.get(row))) {
-                (None, _) => values.null(),
-                (Some(bytes), None) => values.bytes(bytes),
-                (Some(_), Some(change)) => {
-                    failed.push(no_fields(row, format!("`{}` cannot be written: a value of format `raw` has no fields", change.path)));
-                    values.null();
+            let change = changes.iter().position(|change| !change.kept.get(row));
+            let message = match (base.map(|base| base.bytes(row)), change) {
+                (None, _) => "a value of format `raw` cannot be made of fields".to_owned(),
+                (Some(Some(_)), Some(change)) => {
+                    format!("`{}` cannot be written: a value of format `raw` has no fields", changes[change].path)
                 }
-            }
+                (Some(Some(bytes)), None) => {
+                    values.bytes(bytes);
+                    continue;
+                }
+                (Some(None), _) => {
+                    values.null();
+                    continue;
+                }
+            };
+            failed.push(EncodeError { change, error: no_fields(row, message) });
+            values.null();
         }
         Encoded { values: values.finish(), failed }
     }
@@ -116,7 +120,8 @@ mod tests {
         let change = Change { path: &path, column: Indexed { column: &ints, index: None }, kept: &kept, removed: &Bitmap::default() };
         let encoded = Raw.encode(Some(base), 3, &[change]);
         assert_eq!([encoded.values.bytes(0), encoded.values.bytes(1), encoded.values.bytes(2)], [Some(&b"\xff"[..]), None, None]);
-        assert_eq!(encoded.failed.iter().map(|error| (error.row, error.code)).collect::<Vec<_>>(), [(1, "no_fields")]);
+        let failed: Vec<_> = encoded.failed.iter().map(|failed| (failed.change, failed.error.row, failed.error.code)).collect();
+        assert_eq!(failed, [(Some(0), 1, "no_fields")]);
         assert_eq!(Raw.encode(None, 2, &[]).failed.len(), 2);
     }
 

@@ -4,6 +4,8 @@
 pub mod changelog;
 mod local;
 mod row;
+#[cfg(test)]
+mod scan_model;
 mod table;
 
 pub use local::{LocalFolder, LocalMemory};

@@ -58,6 +58,28 @@ fn input() -> Vec<(String, Option<&'static str>)> {
     ]
 }
 
+/// Where changes of several stages wait to be written, the policy is that of the stage whose change fails.
+#[test]
+fn a_change_that_cannot_be_written_is_its_own_stages_error() {
+    const WRITES: &str = "\
+pipeline: NAME
+sources:
+  in: { topic: NAME.in, schema: { id: int } }
+stages:
+  - { name: bad, plugin: map, with: { set: { a.b: id } }, on_error: skip }
+  - { name: good, plugin: map, with: { set: { c: id } }, on_error: fail }
+sinks:
+  - { from: good, topic: NAME.out, create: true }
+";
+    let place = Place::embedded();
+    place.write(WRITES);
+    place.topic("NAME.in", "1");
+    let line = |id: usize, a: Value| json!({ "value": { "id": id, "a": a } }).to_string();
+    place.produce("NAME.in", &[line(1, json!({})), line(2, json!(7)), line(3, json!({ "x": 1 }))].join("\n"));
+    assert_eq!(place.run_well(&[]), 3);
+    assert_eq!(place.field("NAME.out", "c"), [json!(1), json!(3)]);
+}
+
 fn filled(place: Place, manifest: &str, policy: &str) -> Place {
     place.write(&manifest.replace("POLICY", policy));
     place.topic("NAME.in", "1");

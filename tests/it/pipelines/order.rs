@@ -64,6 +64,24 @@ sinks:
 }
 
 #[test]
+fn merged_keys_keep_the_format_of_their_branch() {
+    let manifest = "\
+pipeline: NAME
+sources:
+  in: { topic: in, key: json, schema: { n: int } }
+stages:
+  - { name: own, plugin: map, with: { set: { $key: '\"own \" + string(n)' } } }
+sinks:
+  - { from: [in, own], topic: out, key: text }
+";
+    // Keys as JSON texts: `\"came 0\"`.
+    let lines: String = (0..9).map(|n| format!("{{\"key\":\"\\\"came {n}\\\"\",\"value\":{{\"n\":{n}}},\"timestamp\":{n}}}\n")).collect();
+    let outputs = alike(manifest, &[("in", "1", lines)], &["out"]);
+    let keys: Vec<_> = outputs[0].iter().map(|record| serde_json::from_str::<serde_json::Value>(record).unwrap()["key"].clone()).collect();
+    assert_eq!(keys, (0..9).flat_map(|n| [json!(format!("came {n}")), json!(format!("own {n}"))]).collect::<Vec<_>>());
+}
+
+#[test]
 fn two_sources_meet_in_the_order_of_their_times() {
     let manifest = "\
 pipeline: NAME

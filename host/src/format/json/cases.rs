@@ -85,7 +85,7 @@ fn write(base: &str, changes: &[(&str, To<'_>)]) -> Result<String, (&'static str
     let encoded = encode(Some(base), changes);
     match (encoded.failed.first(), encoded.values.bytes(0)) {
         (None, Some(bytes)) => Ok(String::from_utf8(bytes.to_vec()).unwrap()),
-        (Some(error), None) => Err((error.code, error.at)),
+        (Some(failed), None) => Err((failed.error.code, failed.error.at)),
         _ => panic!("either a value or an error"),
     }
 }
@@ -141,7 +141,7 @@ fn duplicate_keys() {
     assert_eq!(write(r#"{"a":{},"a":{}}"#, &[("a.b", int(3))]), Err(("duplicate_field", Some(8))));
     assert_eq!(write(r#"{"x":1,"x":2}"#, &[("a", int(3))]), value(r#"{"x":1,"x":2,"a":3}"#));
     assert_eq!(write(r#"{"a":1,"a":2}"#, &[("a", Kept), ("b", int(1))]), value(r#"{"a":1,"a":2,"b":1}"#));
-    let error = &encode(Some(r#"{"a":{"b":1,"b":2}}"#), &[("a.b", int(3))]).failed[0];
+    let error = &encode(Some(r#"{"a":{"b":1,"b":2}}"#), &[("a.b", int(3))]).failed[0].error;
     assert!(error.message.contains("`a.b`"), "{}", error.message);
 }
 
@@ -355,6 +355,29 @@ fn a_parent_that_is_no_object() {
     for record in ["null", "1", "[]"] {
         assert_eq!(write(record, &[("a", int(1))]), Err(("not_an_object", Some(0))));
         assert_eq!(write(record, &[("a", Removed)]), value(record));
+    }
+}
+
+#[test]
+fn an_error_names_the_change_that_failed() {
+    let nan = To::Cell(Cell::Float(f64::NAN));
+    let cases: [(&str, &[(&str, To<'_>)], usize); 9] = [
+        (r#"{"a":1}"#, &[("c", int(1)), ("a.b", int(2)), ("d", int(3))], 1),
+        // To remove what is not there is no error.
+        (r#"{"a":1}"#, &[("a.x", Removed), ("a.b", int(1)), ("a.c", int(1))], 1),
+        (r#"{"a":1,"a":2}"#, &[("c", int(1)), ("a", Removed)], 1),
+        (r#"{"a":{"x":1},"a":2}"#, &[("c", int(1)), ("a.b", Kept), ("a.x", Removed)], 2),
+        ("{}", &[("c", int(1)), ("d", nan), ("e", int(1))], 1),
+        // What a later stage writes has a walk of its own.
+        ("{}", &[("a", int(1)), ("c", int(1)), ("a.b", int(1)), ("d", int(1))], 2),
+        // Without a base that can be read, the first one that asks for something.
+        ("{", &[("k", Kept), ("c", int(1)), ("d", int(1))], 1),
+        ("", &[("k", Kept), ("c", Removed)], 1),
+        ("[1]", &[("c", Removed), ("d", int(1))], 1),
+    ];
+    for (base, changes, expected) in cases {
+        let failed = encode(Some(base), changes).failed;
+        assert_eq!(failed.iter().map(|failed| failed.change).collect::<Vec<_>>(), [Some(expected)], "{base}");
     }
 }
 

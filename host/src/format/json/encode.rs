@@ -4,7 +4,8 @@ use super::scan::{Fault, Scanner};
 use super::trie::Trie;
 use super::{Refusal, open, refusal, text, value};
 use crate::column::{Bitmap, Column, Indexed, Strings, Values};
-use crate::format::{Change, Encoded};
+use crate::format::{Change, EncodeError, Encoded};
+use std::ops::Range;
 
 /// What happens at a node in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ struct Action {
 /// Changes no two of which meet, so that one walk applies them all.
 struct Group<'c> {
     changes: &'c [Change<'c>],
+    /// The place of the first one among all changes.
+    first: usize,
     trie: Trie,
     /// The node of each change.
     nodes: Vec<usize>,
@@ -32,7 +35,9 @@ struct Group<'c> {
 }
 
 impl<'c> Group<'c> {
-    fn new(changes: &'c [Change<'c>], rows: usize) -> Self {
+    fn new(all: &'c [Change<'c>], places: Range<usize>, rows: usize) -> Self {
+        let first = places.start;
+        let changes = &all[places];
         let mut trie = Trie::default();
         // A new parent stands where the first field that is written into it is declared: what is only removed must not make its place.
         for change in changes.iter().filter(|change| (0..rows).any(|row| !change.removed.get(row))) {
@@ -41,7 +46,7 @@ impl<'c> Group<'c> {
         let nodes = changes.iter().map(|change| trie.add(change.path)).collect();
         let uniform = changes.iter().all(|change| !change.kept.any(rows) && !change.removed.any(rows));
         let (actions, seen) = (vec![Action::default(); trie.len()], vec![false; trie.len()]);
-        let mut group = Self { changes, trie, nodes, uniform, actions, seen };
+        let mut group = Self { changes, first, trie, nodes, uniform, actions, seen };
         if uniform {
             group.choose(0);
         }
@@ -66,19 +71,68 @@ impl<'c> Group<'c> {
     }
 
     /// Writes a row of which `json` is the base.
-    fn splice(&mut self, row: usize, json: &[u8], out: &mut Vec<u8>, scratch: &mut Vec<u8>) -> Result<(), Refusal> {
+    fn splice(&mut self, row: usize, json: &[u8], out: &mut Vec<u8>, scratch: &mut Vec<u8>) -> Result<(), Refused> {
         if !self.uniform && !self.choose(row) || !self.actions[0].live {
             out.extend_from_slice(json);
             return Ok(());
         }
         self.seen.fill(false);
         let Self { changes, trie, actions, seen, .. } = self;
-        let mut walk = Walk { row, changes, trie, actions, seen, scan: open(json)?, out, copied: 0, scratch };
-        walk.record()?;
-        let rest = json.get(walk.copied..).unwrap_or_default();
-        walk.out.extend_from_slice(rest);
-        Ok(())
+        let outcome = open(json).map_err(Refused::from).and_then(|scan| {
+            let mut walk = Walk { row, changes, trie, actions, seen, scan, out, copied: 0, scratch };
+            walk.record()?;
+            let rest = json.get(walk.copied..).unwrap_or_default();
+            walk.out.extend_from_slice(rest);
+            Ok(())
+        });
+        outcome.map_err(|refused| Refused { change: self.guilty(&refused, row), ..refused })
     }
+
+    /// The first of all changes that asks for something in a row at or below the node where it was refused.
+    fn guilty(&self, refused: &Refused, row: usize) -> Option<usize> {
+        let below = |mut node: usize| {
+            while node != refused.node && node != 0 {
+                node = self.trie.node(node).parent;
+            }
+            node == refused.node
+        };
+        let asks = |change: &Change<'_>| !(change.kept.get(row) || refused.writing && change.removed.get(row));
+        self.changes.iter().zip(&self.nodes).position(|(change, node)| asks(change) && below(*node)).map(|place| self.first + place)
+    }
+}
+
+/// A row that cannot be written.
+struct Refused {
+    refusal: Refusal,
+    /// The node at which it happened: the root if the base cannot be read.
+    node: usize,
+    /// Whether something was to be written there, not only removed.
+    writing: bool,
+    /// By its place among all changes; filled in by the group.
+    change: Option<usize>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, node: 0, writing: false, change: None }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        refusal(fault)
+    }
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        refusal(fault).into()
+    }
+}
+
+/// Refused where something was to be written.
+fn unwritten(node: usize, code: &'static str, message: String, at: usize) -> Refused {
+    Refused { refusal: Refusal::new(code, message, at), node, writing: true, change: None }
 }
 
 /// A walk over one row, which copies as it goes.
@@ -95,14 +149,8 @@ struct Walk<'a> {
     scratch: &'a mut Vec<u8>,
 }
 
-impl From<Fault> for Refusal {
-    fn from(fault: Fault) -> Self {
-        refusal(fault)
-    }
-}
-
 impl Walk<'_> {
-    fn record(&mut self) -> Result<(), Refusal> {
+    fn record(&mut self) -> Result<(), Refused> {
         self.scan.space();
         if self.scan.peek() == Some(b'{') {
             self.object(0, 0)?;
@@ -110,7 +158,7 @@ impl Walk<'_> {
             let at = self.scan.at;
             self.scan.skip(0)?;
             self.scan.finish()?;
-            return Err(Refusal::new("not_an_object", "the value is not an object, so no field can be written into it", at));
+            return Err(unwritten(0, "not_an_object", "the value is not an object, so no field can be written into it".to_owned(), at));
         } else {
             self.scan.skip(0)?;
         }
@@ -123,7 +171,7 @@ impl Walk<'_> {
         self.copied = to;
     }
 
-    fn object(&mut self, node: usize, depth: u32) -> Result<(), Refusal> {
+    fn object(&mut self, node: usize, depth: u32) -> Result<(), Refused> {
         // Where members are added: behind the last one.
         let mut end = self.scan.at + 1;
         // Whether some member stays, so that the next one needs a comma.
@@ -168,17 +216,17 @@ impl Walk<'_> {
     }
 
     /// A member to which something happens; whether it is to be removed.
-    fn member(&mut self, node: usize, start: usize, depth: u32) -> Result<bool, Refusal> {
+    fn member(&mut self, node: usize, start: usize, depth: u32) -> Result<bool, Refused> {
         if std::mem::replace(&mut self.seen[node], true) {
             let message = format!("the record has `{}` more than once, so it cannot be written", self.trie.path(node));
-            return Err(Refusal::new("duplicate_field", message, start));
+            return Err(Refused { node, ..Refusal::new("duplicate_field", message, start).into() });
         }
         let Action { writes, change, .. } = self.actions[node];
         let at = self.scan.at;
         match change {
             Some(change) if writes => {
                 self.copy(at);
-                self.write(change, at)?;
+                self.write(node, change, at)?;
                 self.scan.skip(depth)?;
                 self.copied = self.scan.at;
             }
@@ -189,7 +237,7 @@ impl Walk<'_> {
             None if self.scan.peek() == Some(b'{') => self.object(node, depth)?,
             None if writes => {
                 let message = format!("`{}` is not an object, so no field can be written into it", self.trie.path(node));
-                return Err(Refusal::new("not_an_object", message, at));
+                return Err(unwritten(node, "not_an_object", message, at));
             }
             // There is nothing to remove.
             None => self.scan.skip(depth)?,
@@ -198,7 +246,7 @@ impl Walk<'_> {
     }
 
     /// Adds what is written into an object and was not met.
-    fn add(&mut self, node: usize, end: usize, mut stays: bool) -> Result<(), Refusal> {
+    fn add(&mut self, node: usize, end: usize, mut stays: bool) -> Result<(), Refused> {
         let trie = self.trie;
         for child in &trie.node(node).children {
             if self.actions[*child].writes && !self.seen[*child] {
@@ -213,12 +261,12 @@ impl Walk<'_> {
     }
 
     /// A new member, with its parents as far as they are missing.
-    fn create(&mut self, node: usize, at: usize) -> Result<(), Refusal> {
+    fn create(&mut self, node: usize, at: usize) -> Result<(), Refused> {
         let trie = self.trie;
         text::write(trie.node(node).name.as_bytes(), self.out);
         self.out.push(b':');
         if let Some(change) = self.actions[node].change {
-            return self.write(change, at);
+            return self.write(node, change, at);
         }
         let mut before = b'{';
         for child in trie.node(node).children.iter().filter(|child| self.actions[**child].writes) {
@@ -229,10 +277,10 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn write(&mut self, change: usize, at: usize) -> Result<(), Refusal> {
+    fn write(&mut self, node: usize, change: usize, at: usize) -> Result<(), Refused> {
         let Change { path, column, .. } = self.changes[change];
         value::write(column, self.row, self.out)
-            .ok_or_else(|| Refusal::new("out_of_range", format!("`{path}` is NaN or infinite, which JSON cannot say"), at))
+            .ok_or_else(|| unwritten(node, "out_of_range", format!("`{path}` is NaN or infinite, which JSON cannot say"), at))
     }
 }
 
@@ -243,12 +291,12 @@ fn groups<'c>(changes: &'c [Change<'c>], rows: usize) -> Vec<Group<'c>> {
     for place in 0..changes.len() {
         let path = changes[place].path;
         if changes[start..place].iter().any(|earlier| earlier.path.is_prefix_of(path) || path.is_prefix_of(earlier.path)) {
-            groups.push(Group::new(&changes[start..place], rows));
+            groups.push(Group::new(changes, start..place, rows));
             start = place;
         }
     }
     if start < changes.len() {
-        groups.push(Group::new(&changes[start..], rows));
+        groups.push(Group::new(changes, start..changes.len(), rows));
     }
     groups
 }
@@ -269,8 +317,8 @@ pub fn encode(base: Option<Indexed<'_>>, rows: usize, changes: &[Change<'_>]) ->
         let start = values.data.len();
         match json.map(|json| splice(&mut groups, row, json, &mut values.data, (&mut before, &mut after), &mut scratch)) {
             Some(Ok(())) => {}
-            Some(Err(refusal)) => {
-                failed.push(refusal.of(row));
+            Some(Err(refused)) => {
+                failed.push(EncodeError { change: refused.change, error: refused.refusal.of(row) });
                 values.data.truncate(start);
                 nulls.push(row);
             }
@@ -289,7 +337,7 @@ fn splice(
     out: &mut Vec<u8>,
     (before, after): (&mut Vec<u8>, &mut Vec<u8>),
     scratch: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+) -> Result<(), Refused> {
     let Some((last, first)) = groups.split_last_mut() else {
         out.extend_from_slice(json);
         return Ok(());

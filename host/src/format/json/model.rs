@@ -339,7 +339,7 @@ fn splice(base: &[u8], edits: &[Edit]) -> Result<Vec<u8>, &'static str> {
         .collect();
     let encoded = Json.encode(Some(all(&blobs(&[base]))), 1, &changes);
     match encoded.failed.first() {
-        Some(error) => Err(error.code),
+        Some(failed) => Err(failed.error.code),
         None => Ok(encoded.values.bytes(0).expect("a row without an error has a value").to_vec()),
     }
 }

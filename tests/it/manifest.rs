@@ -79,13 +79,21 @@ fn the_ratings_pipeline_has_no_mistakes() {
     let output = check(RATINGS, &["--output", "json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["single_task"], true);
+    assert_eq!(
+        json["repartitions"],
+        serde_json::json!([{ "topic": "ratings.by-club.repartition", "from": ["with-user"], "by": "`club_status`" }])
+    );
     assert_eq!(json["stages"][5]["stores"], serde_json::json!(["by-club"]));
     assert_eq!(json["stages"][2]["tables"], serde_json::json!(["users"]));
     assert!(json["diagnostics"].as_array().unwrap().iter().all(|one| one["severity"] == "warning"));
     let text = check(RATINGS, &[]);
     let shown = String::from_utf8(text.stdout).unwrap();
-    for wanted in ["drop-tests", "channel: text", "all partitions form one task", "pipeline ratings: no mistakes"] {
+    for wanted in [
+        "drop-tests",
+        "channel: text",
+        "topic ratings.by-club.repartition: of the pipeline's own; brings records together by `club_status`",
+        "pipeline ratings: no mistakes",
+    ] {
         assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
     }
 }

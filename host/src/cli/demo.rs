@@ -84,7 +84,7 @@ fn show(
     came_in: Vec<serde_json::Value>,
 ) -> Result<(), Failure> {
     let pipeline = &loaded.pipeline;
-    let mut topics: Vec<Arc<str>> = pipeline.sinks.iter().map(|sink| sink.topic.clone()).collect();
+    let mut topics: Vec<Arc<str>> = pipeline.sinks.iter().filter(|sink| sink.regroup.is_none()).map(|sink| sink.topic.clone()).collect();
     topics.push("ratings.dead".into());
     if context.global.output == Output::Json {
         let mut outputs = Vec::new();

@@ -105,7 +105,7 @@ impl Changelog {
             .collect();
         let encoded = self.format.encode(None, count, &changes);
         if let Some(error) = encoded.failed.first() {
-            return Err(format!("a row of store `{}` cannot be written: {}", self.store, error.message));
+            return Err(format!("a row of store `{}` cannot be written: {}", self.store, error.error.message));
         }
         let mut values = encoded.values;
         // A row that was deleted is a tombstone.

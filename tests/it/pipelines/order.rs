@@ -1,7 +1,8 @@
 //! What comes out does not depend on how the input is cut into batches: merges, several sources, several partitions.
 
-use super::Place;
+use super::{Place, success};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 const ROWS: [&str; 3] = ["1", "7", "1000"];
 
@@ -103,22 +104,38 @@ sinks:
 }
 
 #[test]
-fn partitions_of_a_grouping_meet_in_the_order_of_their_times() {
+fn groups_over_several_partitions_lose_no_record_to_a_clock_that_is_ahead() {
     let manifest = "\
 pipeline: NAME
 sources:
   in: { topic: in, schema: { n: int, group: text } }
 stages:
-  - { name: total, plugin: aggregate, with: { group_by: [group], window: { tumbling: 10ms, grace: 3ms }, compute: { count: count(), last: last(n) } } }
+  - { name: total, plugin: aggregate, with: { group_by: [group], window: { tumbling: 10ms, grace: 3ms }, compute: { count: count(), total: sum(n) } } }
 sinks:
   - { from: total, topic: totals }
 ";
-    let lines: String = (0..200)
+    let lines: String = (0..900)
         .map(|n| format!("{{\"key\":\"{n}\",\"value\":{{\"n\":{n},\"group\":\"{}\"}},\"timestamp\":{}}}\n", n % 4, 1000 + n))
         .collect();
-    let outputs = alike(manifest, &[("in", "3", lines)], &["totals"]);
-    let mut last: Vec<u64> = values(&outputs[0], "last").iter().map(|last| last.as_u64().unwrap()).collect();
-    // The output's partitions follow the groups.
-    last.sort_unstable();
-    assert_eq!(last, (0..200).collect::<Vec<_>>());
+    let mut expected: BTreeMap<(String, u64), (u64, u64)> = BTreeMap::new();
+    for n in 0..900 {
+        let (count, total) = expected.entry(((n % 4).to_string(), (1000 + n) / 10 * 10)).or_default();
+        *count += 1;
+        *total += n;
+    }
+    for (rows, partitions) in [("1", "3"), ("7", "3"), ("1000", "3"), ("50", "1")] {
+        let place = Place::embedded();
+        place.write(manifest);
+        place.topic("in", partitions);
+        place.produce("in", &lines);
+        let report: serde_json::Value = serde_json::from_str(success(&place.run(&["--batch-rows", rows])).trim()).unwrap();
+        assert_eq!((&report["records"], &report["stages"][0]["late"]), (&json!(900), &json!(0)), "{report}");
+        let mut last = BTreeMap::new();
+        for record in place.consume("totals") {
+            let value = serde_json::from_str::<serde_json::Value>(&record).unwrap()["value"].clone();
+            let at = (value["group"].as_str().unwrap().to_owned(), value["window_start"].as_u64().unwrap());
+            last.insert(at, (value["count"].as_u64().unwrap(), value["total"].as_u64().unwrap()));
+        }
+        assert!(last == expected, "{rows} rows a batch, {partitions} partitions: {last:?}");
+    }
 }

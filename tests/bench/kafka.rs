@@ -1,7 +1,9 @@
 //! What copying a topic exactly-once costs: CPU seconds of this process per million records, on a real Kafka.
 //!
-//! `cargo bench -p millstream --bench kafka [-- RECORDS [ROUNDS]]`. The loops take turns, so that noise hits them alike; compare their medians.
-//! All have the same guarantee (one transaction every 100 ms), client settings and allocator (mimalloc, for C too).
+//! `cargo bench -p millstream --bench kafka [-- RECORDS [ROUNDS]]`. A bare loop on rdkafka, twice (the second tells how much is noise); our log
+//! alone; whole pipelines whose one stage, a filter, lets every record pass: one that reads no field and one that reads four. They take turns, each
+//! round in another order, so that noise hits them alike: compare medians, and ratios to the bare loop of the same round. All have the same guarantee
+//! (one transaction every 100 ms), client settings and allocator (mimalloc, for C too).
 
 #[allow(dead_code, reason = "no benchmark disturbs its cluster")]
 #[path = "../it/cluster.rs"]
@@ -10,8 +12,13 @@ mod cluster;
 use cluster::{cluster, unique};
 use millstream::io::{Commit, CommitState, Event, FetchLimit, Log, Membership, Position, TopicPartition};
 use millstream::log::kafka::KafkaLog;
+use millstream::manifest::{self, Secrets};
+use millstream::plugin::engine::Engine;
 use millstream::record::RecordsBuilder;
+use millstream::runtime::{self, Creates};
 use millstream::settings::KafkaSettings;
+use millstream::task::{BatchLimit, Setting};
+use millstream::worker::Options;
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -20,7 +27,9 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 #[global_allocator]
@@ -35,27 +44,52 @@ fn main() {
     let count = numbers.first().copied().unwrap_or(1_000_000);
     let rounds = numbers.get(1).copied().unwrap_or(3);
     let Some(cluster) = cluster() else { return };
-    let log = KafkaLog::connect(&cluster.brokers, KafkaSettings::default()).expect("connected");
+    let log = Arc::new(KafkaLog::connect(&cluster.brokers, KafkaSettings::default()).expect("connected"));
+    let shared: Arc<dyn Log> = log.clone();
     let input = fill(&log, count);
-    let mut costs: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    let loops: [(&str, &dyn Fn(&str) -> Duration); 5] = [
+        (BARE, &|output| timed(|| bare(&cluster.brokers, &input, output, count))),
+        ("bare rdkafka again", &|output| timed(|| bare(&cluster.brokers, &input, output, count))),
+        ("our log alone", &|output| timed(|| through_the_log(&log, &input, output, count))),
+        ("pipeline, no field read", &|output| pipeline(&shared, &input, output, "", "true", count)),
+        ("pipeline, four fields read", &|output| pipeline(&shared, &input, output, SCHEMA, FOUR_FIELDS, count)),
+    ];
+    // By loop, in the order of rounds: CPU seconds a million records, thousands of records a second.
+    let mut costs: Vec<Vec<(f64, f64)>> = vec![Vec::new(); loops.len()];
     for round in 0..rounds {
-        let mut measure = |name: &'static str, copy: &dyn Fn(&str)| {
+        for turn in 0..loops.len() {
+            let place = (turn + round) % loops.len();
+            let (name, copy) = loops[place];
             let output = topic(&log, "out");
-            let (cpu, wall) = (cpu(), Instant::now());
-            copy(&output);
+            let wall = Instant::now();
+            let cpu = copy(&output);
             let millions = count as f64 / 1e6;
-            let cost = ((self::cpu() - cpu).as_secs_f64() / millions, millions * 1e3 / wall.elapsed().as_secs_f64());
-            println!("round {round} {name:>12}: {:.2} CPU s/M, {:.0} k records/s", cost.0, cost.1);
-            costs.entry(name).or_default().push(cost);
-        };
-        measure("bare rdkafka", &|output| bare(&cluster.brokers, &input, output, count));
-        measure("log", &|output| through_the_log(&log, &input, output, count));
+            let cost = (cpu.as_secs_f64() / millions, millions * 1e3 / wall.elapsed().as_secs_f64());
+            println!("round {round} {name:>26}: {:.2} CPU s/M, {:.0} k records/s", cost.0, cost.1);
+            costs[place].push(cost);
+        }
     }
-    for (name, mut costs) in costs {
-        costs.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let median = costs[costs.len() / 2];
-        println!("median  {name:>12}: {:.2} CPU s/M, {:.0} k records/s", median.0, median.1);
+    println!("medians of {rounds} rounds, {count} records:");
+    for ((name, _), own) in loops.iter().zip(&costs) {
+        let ratios = own.iter().zip(&costs[0]).map(|(own, bare)| own.0 / bare.0).collect();
+        let (cpu, rate) = own.iter().copied().unzip();
+        let (cpu, rate, ratio) = (median(cpu), median(rate), median(ratios));
+        println!("{name:>26}: {cpu:.2} CPU s/M, {rate:.0} k records/s, {ratio:.2} times {BARE}");
     }
+}
+
+const BARE: &str = "bare rdkafka";
+
+fn median(mut runs: Vec<f64>) -> f64 {
+    runs.sort_by(f64::total_cmp);
+    runs[runs.len() / 2]
+}
+
+/// The CPU time of some work.
+fn timed(work: impl FnOnce()) -> Duration {
+    let before = cpu();
+    work();
+    cpu() - before
 }
 
 /// CPU time of this process, all threads.
@@ -69,6 +103,9 @@ fn topic(log: &KafkaLog, name: &str) -> String {
     log.create_topic(&name, PARTITIONS).expect("a topic");
     name
 }
+
+const SCHEMA: &str = ", schema: { user_id: int, channel: text, stars: int, country: text }";
+const FOUR_FIELDS: &str = "user_id >= 0 && channel != \"\" && stars > 0 && country == \"CH\"";
 
 /// JSON records of about 160 bytes.
 fn fill(log: &KafkaLog, count: usize) -> String {
@@ -197,4 +234,24 @@ fn through_the_log(log: &KafkaLog, input: &str, output: &str, count: usize) {
         }
     }
     member.leave().expect("left");
+}
+
+/// The same by a pipeline as `run` runs it. What is done before its first record, such as compiling the plugin, does not count.
+fn pipeline(log: &Arc<dyn Log>, input: &str, output: &str, schema: &str, condition: &str, count: usize) -> Duration {
+    let name = unique("pipeline");
+    let text = format!(
+        "pipeline: {name}\nsources: {{ in: {{ topic: {input}{schema} }} }}\nstages:\n  - {{ name: all, plugin: filter, with: {{ where: '{condition}' }} }}\n\
+         sinks: [{{ from: all, topic: {output} }}]\n"
+    );
+    let engine = Engine::new().expect("an engine");
+    let loaded = manifest::load_text(Path::new("bench.yaml"), text, &engine).expect("a pipeline");
+    let secrets = Secrets::load().expect("no secrets");
+    let setting: Setting = runtime::prepare(loaded.pipeline, log, &secrets, BatchLimit::default(), Creates::Nothing).expect("ready");
+    // The bare loop commits by time alone.
+    let options = Options { until_end: true, commit_interval: INTERVAL, commit_rows: usize::MAX, ..Options::default() };
+    timed(|| {
+        let (summary, ended) = runtime::run(&Arc::new(setting), log, None, options, &AtomicBool::new(false), &mut |_| {});
+        ended.expect("a whole run");
+        assert_eq!(summary.records, count as u64);
+    })
 }

@@ -57,6 +57,10 @@ impl Log for DryLog {
         self.of(topic).retention(topic)
     }
 
+    fn delete_before(&self, _: &[(TopicPartition, i64)]) -> Result<(), LogError> {
+        Ok(())
+    }
+
     fn high_watermark(&self, partition: &TopicPartition) -> Result<i64, LogError> {
         self.of(&partition.topic).high_watermark(partition)
     }

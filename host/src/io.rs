@@ -170,6 +170,8 @@ pub trait Log: Send + Sync {
     fn retention(&self, _topic: &str) -> Result<Option<Retention>, LogError> {
         Ok(None)
     }
+    /// Deletes records below these offsets; some may stay. For topics that one group alone reads.
+    fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;
     /// One past the last record of a partition, committed or not.
     fn high_watermark(&self, partition: &TopicPartition) -> Result<i64, LogError> {
         Ok(self.bounds(partition)?.end)
@@ -203,6 +205,17 @@ pub struct Membership {
     /// Stable over restarts: `<host id>.<worker>`.
     pub member: String,
     pub topics: Vec<Arc<str>>,
+    pub guarantee: Guarantee,
+}
+
+/// How often a record of a source counts, whatever fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Once: output, state and positions are committed as one.
+    #[default]
+    ExactlyOnce,
+    /// At least once: output and state are acknowledged, then positions are committed. After a failure, records since the last commit count again.
+    AtLeastOnce,
 }
 
 /// Reads partitions that its owner names.
@@ -276,6 +289,14 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> i64;
     /// Time since some fixed moment; never falls.
     fn elapsed(&self) -> Duration;
+}
+
+/// Every partition of a topic.
+pub fn partitions_of(log: &dyn Log, topic: &Arc<str>) -> Result<Vec<TopicPartition>, LogError> {
+    let Some(described) = log.topic(topic)? else {
+        return Err(LogError::stop(format!("there is no topic `{topic}`; create it: {}", log.creation(topic, None))));
+    };
+    Ok((0..described.partitions).map(|partition| TopicPartition::new(topic.clone(), partition)).collect())
 }
 
 /// The partition of a key among `partitions`, as Kafka's Java clients choose it: murmur2 of the key's bytes.

@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- restore <- worker <- runtime <- cli.
+//! Imports run one way: column, field, record <- io <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- restore, tables <- worker <- runtime <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -24,5 +24,6 @@ pub mod runtime;
 pub mod settings;
 pub mod store;
 pub mod summary;
+mod tables;
 pub mod task;
 pub mod worker;

@@ -3,6 +3,7 @@
 
 use crate::column::Type;
 use crate::field::Path;
+use crate::io::Guarantee;
 use crate::plugin::describe::{Description, Schema};
 use crate::plugin::{Limits, Plugin};
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ pub struct Pipeline {
     pub sinks: Vec<Sink>,
     /// For what fails before the first stage (decoding) and after the last (encoding).
     pub on_error: Policy,
+    pub guarantee: Guarantee,
 }
 
 /// By what records are brought together before a stage that needs all records of a group in one task.

@@ -2,7 +2,7 @@
 
 use crate::clock::SystemClock;
 use crate::flow::plan::Plan;
-use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member};
+use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, partitions_of};
 use crate::manifest::{Secrets, resolve_secrets};
 use crate::pipeline::{Pipeline, Policy};
 use crate::plugin::CallError;
@@ -10,12 +10,14 @@ use crate::plugin::describe::Request;
 use crate::store::changelog::{Changelog, Changelogs};
 use crate::store::{GlobalTable, LocalFolder, LocalMemory};
 use crate::summary::Summary;
+use crate::tables::TableReader;
 use crate::task::{BatchLimit, Setting, Stop};
-use crate::worker::{Ended, Observer, Options, Worker, partitions_of};
+use crate::worker::{Ended, Observer, Options, Worker};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// What may be created on a log.
@@ -233,20 +235,20 @@ pub fn partitions_read(pipeline: &Pipeline, log: &dyn Log) -> Result<Option<i32>
     Ok(most)
 }
 
-/// Keeps the newest summary, and passes it on.
-struct Summarize<'a> {
-    summary: Summary,
-    also: &'a mut dyn FnMut(&Summary),
-}
+/// Keeps the newest summary of a worker for whoever asks.
+struct Summarize<'a>(&'a Mutex<Summary>);
 
 impl Observer for Summarize<'_> {
     fn progress(&mut self, worker: &Worker<'_>) {
-        self.summary = worker.summary();
-        (self.also)(&self.summary);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = worker.summary();
     }
 }
 
-/// Runs a prepared pipeline in this thread. `member` stands in for the log's own (a dry run). The summary comes in either case.
+/// How often the caller hears of the progress.
+const TOLD: Duration = Duration::from_millis(100);
+
+/// Runs a prepared pipeline to its end, in as many workers as `options` says. `member` stands in for the log's own (a dry run, of one worker). The summary
+/// comes in either case; of several failures the first is told, the others are logged.
 pub fn run(
     setting: &Arc<Setting>,
     log: &Arc<dyn Log>,
@@ -256,13 +258,58 @@ pub fn run(
     progress: &mut dyn FnMut(&Summary),
 ) -> (Summary, Result<(), RunError>) {
     let clock = SystemClock::default();
-    let worker = match member {
-        Some(member) => Worker::with_member(setting.clone(), log.clone(), member, &clock, options, stop),
-        None => Worker::new(setting.clone(), log.clone(), &clock, options, stop),
+    let tables = match TableReader::new(setting, &**log, stop) {
+        Ok(tables) => tables,
+        Err(error) => return (Summary::default(), Err(error.into())),
     };
-    let mut observer = Summarize { summary: Summary::default(), also: progress };
-    let ended = worker.and_then(|worker| worker.run(&mut observer));
-    (observer.summary, ended.map_err(|ended| explain(&setting.pipeline, ended)))
+    // Of the caller's flag, or a worker that failed: the others commit what they have done, and end.
+    let ending = AtomicBool::new(false);
+    let summaries: Vec<Mutex<Summary>> = (0..options.workers.max(1)).map(|_| Mutex::default()).collect();
+    let total = || {
+        let mut total = Summary::default();
+        summaries.iter().for_each(|summary| total.add(&summary.lock().unwrap_or_else(PoisonError::into_inner)));
+        total
+    };
+    let mut firsts = (member, tables);
+    let mut ended = Ok(());
+    std::thread::scope(|scope| {
+        let (clock, ending) = (&clock, &ending);
+        let (done, ends) = std::sync::mpsc::channel();
+        for (number, summary) in summaries.iter().enumerate() {
+            let (member, tables) = std::mem::take(&mut firsts);
+            let (done, options) = (done.clone(), options.clone());
+            let worker = move || {
+                let worker = Worker::new(setting.clone(), log.clone(), member, number, tables, clock, options, ending);
+                let ended = worker.and_then(|worker| worker.run(&mut Summarize(summary)));
+                // Nobody listens any more only if the caller has panicked.
+                drop(done.send(ended));
+            };
+            let started = std::thread::Builder::new().name(format!("worker-{number}")).spawn_scoped(scope, worker);
+            if let Err(error) = started {
+                ended = Err(RunError::Setup(format!("cannot start a thread for a worker: {error}")));
+                break;
+            }
+        }
+        drop(done);
+        loop {
+            ending.fetch_or(stop.load(Ordering::Relaxed) || ended.is_err(), Ordering::Relaxed);
+            match ends.recv_timeout(TOLD) {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => {
+                    let failure = explain(&setting.pipeline, failure);
+                    match &ended {
+                        Ok(()) => ended = Err(failure),
+                        Err(_) => tracing::error!(pipeline = setting.pipeline.name, "{failure}"),
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => progress(&total()),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    });
+    let total = total();
+    progress(&total);
+    (total, ended)
 }
 
 /// What happened, where, what to do.

@@ -32,6 +32,10 @@ impl Summary {
         for (total, part) in self.sinks.iter_mut().zip(&other.sinks) {
             *total += part;
         }
+        if let Some((read, total)) = other.restoring {
+            let (sum_read, sum_total) = self.restoring.unwrap_or_default();
+            self.restoring = Some((sum_read + read, sum_total + total));
+        }
         for (code, count) in &other.refused {
             *self.refused.entry(code).or_default() += count;
         }

@@ -75,6 +75,8 @@ struct Queue {
     until: Option<i64>,
     /// The position moved since the last commit.
     moved: bool,
+    /// Of a repartition topic: its end when the task began.
+    fresh_from: i64,
 }
 
 /// What came of a batch.
@@ -189,8 +191,8 @@ impl Task {
         Ok(())
     }
 
-    /// Adds a partition, read from `position` on.
-    pub fn add(&mut self, source: usize, from: TopicPartition, position: &Position, until: Option<i64>) {
+    /// Adds a partition, read from `position` on. `fresh_from`: of a repartition topic, its end now.
+    pub fn add(&mut self, source: usize, from: TopicPartition, position: &Position, until: Option<i64>, fresh_from: i64) {
         let metadata = Metadata::of(&position.metadata).unwrap_or_default();
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
         self.keeps_state |= metadata.state;
@@ -207,6 +209,7 @@ impl Task {
             end: None,
             until,
             moved: false,
+            fresh_from,
         });
         self.queues.sort_by(|a, b| (a.source, &a.from).cmp(&(b.source, &b.from)));
     }
@@ -412,7 +415,9 @@ impl Task {
     fn received(&mut self, source: usize, taken: Taken) -> Result<Taken, Stop> {
         let Some(clock) = self.clock.as_mut().filter(|_| self.setting.pipeline.sources[source].carries.is_some()) else { return Ok(taken) };
         let places: Vec<_> = taken.partitions.iter().copied().zip(taken.offsets.iter().copied()).collect();
-        repartition::receive(taken, clock).map_err(|row| {
+        let own = |queue: &&Queue| queue.source == source && taken.partitions.first() == Some(&queue.from.partition);
+        let fresh_from = self.queues.iter().find(own).map_or(0, |queue| queue.fresh_from);
+        repartition::receive(taken, fresh_from, clock).map_err(|row| {
             let topic = &self.setting.pipeline.sources[source].topic;
             let (partition, offset) = places[row];
             Stop::Log(LogError::stop(format!(
@@ -474,6 +479,11 @@ impl Task {
     /// Where the task stands, for the tasks that get its records.
     fn standing(&self) -> repartition::Standing {
         repartition::Standing { stream_time: self.stream_time, idle: self.queues.iter().all(|queue| queue.rows == 0 && queue.ended()) }
+    }
+
+    /// Tells the tasks downstream again where this one stands, for those that began since.
+    pub fn repeat_mark(&mut self) {
+        self.told = None;
     }
 
     /// Whether the tasks downstream wait to hear that there is nothing more for now.

@@ -2,17 +2,18 @@
 //! flight it goes on polling and processing in memory.
 
 use crate::io::{
-    Checkpoint, Clock, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Reader, Remedy, TopicPartition,
+    Checkpoint, Clock, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
+    partitions_of,
 };
 use crate::pipeline::Start;
 use crate::record::Records;
 use crate::restore::Restore;
-use crate::store::GlobalTable;
 use crate::summary::Summary;
+use crate::tables::TableReader;
 use crate::task::{Metadata, Produced, Setting, Stop, Task, TaskId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How a worker runs.
@@ -28,7 +29,10 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// Stop after so many records of the sources.
     pub limit: Option<u64>,
-    pub member: String,
+    /// Names this host in groups and transactions, stable over restarts.
+    pub host: String,
+    /// Threads, each a member of the group with a transaction of its own.
+    pub workers: usize,
 }
 
 impl Default for Options {
@@ -39,7 +43,8 @@ impl Default for Options {
             commit_rows: 50_000,
             checkpoint_interval: Duration::from_secs(10),
             limit: None,
-            member: "host.0".to_owned(),
+            host: "host".to_owned(),
+            workers: 1,
         }
     }
 }
@@ -88,6 +93,8 @@ const AFTERMATH: Duration = Duration::from_secs(10);
 /// A commit under way.
 struct InFlight {
     tasks: Vec<TaskId>,
+    /// Positions in repartition topics.
+    passed: Vec<(TopicPartition, i64)>,
 }
 
 /// The ends of changelogs when everything committed before was applied, by task and store. They hold for a checkpoint once a further commit has come
@@ -97,6 +104,8 @@ type Captured = BTreeMap<(TaskId, Arc<str>), i64>;
 pub struct Worker<'a> {
     setting: Arc<Setting>,
     log: Arc<dyn Log>,
+    /// In the group: `<host>.<worker>`.
+    name: String,
     member: Box<dyn Member>,
     clock: &'a dyn Clock,
     options: Options,
@@ -114,6 +123,11 @@ pub struct Worker<'a> {
     pending_rows: usize,
     in_flight: Option<InFlight>,
     captured: Option<Captured>,
+    /// Committed positions in repartition topics, below which nobody reads any more, and when records were deleted there last.
+    passed: HashMap<TopicPartition, i64>,
+    deleted: Duration,
+    /// When tasks last repeated where they stand.
+    marked: Duration,
     /// When the last checkpoint was made.
     checkpointed: Duration,
     /// Tasks that take no records yet.
@@ -125,7 +139,6 @@ pub struct Worker<'a> {
     pub processed: u64,
     pub commits: u64,
     paused: Vec<TopicPartition>,
-    assigned: bool,
     stopped: Option<Stop>,
     /// That the log is in trouble was told, and the trouble lasts.
     troubled: bool,
@@ -136,27 +149,23 @@ pub struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Reads the tables to their ends, then joins the group.
+    /// Joins the group as the host's worker `number`; `member` stands in for the log's own (a dry run). `tables`: read to their ends; one worker keeps
+    /// them current for all.
     pub fn new(
         setting: Arc<Setting>,
         log: Arc<dyn Log>,
+        member: Option<Box<dyn Member>>,
+        number: usize,
+        tables: Option<TableReader>,
         clock: &'a dyn Clock,
         options: Options,
         stop: &'a AtomicBool,
     ) -> Result<Self, Ended> {
-        let member = join(&setting, &log, &options)?;
-        Self::with_member(setting, log, member, clock, options, stop)
-    }
-
-    /// As `new`, with a member of the caller's.
-    pub fn with_member(
-        setting: Arc<Setting>,
-        log: Arc<dyn Log>,
-        member: Box<dyn Member>,
-        clock: &'a dyn Clock,
-        options: Options,
-        stop: &'a AtomicBool,
-    ) -> Result<Self, Ended> {
+        let name = format!("{}.{number}", options.host);
+        let member = match member {
+            Some(member) => member,
+            None => join(&setting, &log, &name)?,
+        };
         let mut ends = HashMap::new();
         if options.until_end {
             for source in setting.pipeline.sources.iter().filter(|source| source.carries.is_none()) {
@@ -166,10 +175,10 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        let tables = TableReader::new(&setting, &*log, stop)?;
         Ok(Self {
             setting,
             log,
+            name,
             member,
             clock,
             options,
@@ -183,6 +192,9 @@ impl<'a> Worker<'a> {
             pending_rows: 0,
             in_flight: None,
             captured: None,
+            passed: HashMap::new(),
+            deleted: clock.elapsed(),
+            marked: clock.elapsed(),
             checkpointed: clock.elapsed(),
             restore: None,
             since_commit: 0,
@@ -190,7 +202,6 @@ impl<'a> Worker<'a> {
             processed: 0,
             commits: 0,
             paused: Vec::new(),
-            assigned: false,
             stopped: None,
             troubled: false,
             well_since: None,
@@ -269,6 +280,10 @@ impl<'a> Worker<'a> {
         self.process(idle)?;
         self.resume()?;
         self.progress_commit(Duration::ZERO)?;
+        if self.clock.elapsed() >= self.marked + self.options.checkpoint_interval {
+            self.marked = self.clock.elapsed();
+            self.tasks.values_mut().for_each(Task::repeat_mark);
+        }
         if self.first_since.is_none() && self.tasks.values().any(Task::mark_due) {
             self.first_since = Some(self.clock.elapsed());
         }
@@ -439,7 +454,10 @@ impl<'a> Worker<'a> {
                 self.member.append(&changelog.partition(writes.task), &records)?;
             }
         }
-        self.in_flight = Some(InFlight { tasks });
+        let carried =
+            |at: &TopicPartition| self.setting.pipeline.sources.iter().any(|source| source.carries.is_some() && source.topic == at.topic);
+        let passed = commit.positions.iter().filter(|(at, _)| carried(at)).map(|(at, position)| (at.clone(), position.offset)).collect();
+        self.in_flight = Some(InFlight { tasks, passed });
         self.member.begin_commit(commit)?;
         Ok(())
     }
@@ -457,6 +475,8 @@ impl<'a> Worker<'a> {
                     task.committed();
                 }
             }
+            self.passed.extend(done.passed);
+            self.delete_passed();
             match self.captured.take() {
                 Some(captured) => self.checkpoint(captured)?,
                 None if self.checkpoint_due() => self.captured = Some(self.capture()?),
@@ -468,6 +488,18 @@ impl<'a> Worker<'a> {
         }
         self.pending_rows = 0;
         Ok(())
+    }
+
+    /// Deletes what was processed from repartition topics, now and then. Nothing depends on it but space.
+    fn delete_passed(&mut self) {
+        if self.passed.is_empty() || self.clock.elapsed() < self.deleted + self.options.checkpoint_interval {
+            return;
+        }
+        self.deleted = self.clock.elapsed();
+        let passed: Vec<_> = self.passed.drain().collect();
+        if let Err(error) = self.log.delete_before(&passed) {
+            tracing::warn!(pipeline = self.setting.pipeline.name, "{error}; repartition topics keep what was processed, and grow");
+        }
     }
 
     fn checkpoint_due(&mut self) -> bool {
@@ -560,15 +592,15 @@ impl<'a> Worker<'a> {
         let setting = self.setting.clone();
         let segments = &setting.plan.segments;
         let of_level = |id: &TaskId| segments[id.segment].level == self.level;
-        if !self.assigned || !self.tasks.iter().filter(|(id, _)| of_level(id)).all(|(_, task)| task.done()) {
+        if !self.tasks.iter().filter(|(id, _)| of_level(id)).all(|(_, task)| task.done()) {
             return Ok(false);
-        }
-        if !segments.iter().any(|segment| segment.level > self.level) {
-            return Ok(true);
         }
         self.commit_all()?;
         if !self.level_done()? {
             return Ok(false);
+        }
+        if !segments.iter().any(|segment| segment.level > self.level) {
+            return Ok(true);
         }
         self.level += 1;
         for source in segments.iter().filter(|segment| segment.level == self.level).flat_map(|segment| &segment.sources) {
@@ -661,12 +693,13 @@ impl<'a> Worker<'a> {
             }
             let until = self.ends.get(partition).copied();
             for source in (0..setting.pipeline.sources.len()).filter(|source| setting.pipeline.sources[*source].topic == partition.topic) {
-                task.add(source, partition.clone(), &position, until);
+                let carried = setting.pipeline.sources[source].carries.is_some();
+                let fresh_from = if carried { self.log.bounds(partition)?.end } else { 0 };
+                task.add(source, partition.clone(), &position, until, fresh_from);
             }
             self.tasks.insert(id, task);
         }
         self.member.start(&starts)?;
-        self.assigned = true;
         if let Some(changelogs) = setting.changelogs.as_ref().filter(|_| !fresh.is_empty()) {
             let waiting: Vec<_> = starts.into_iter().map(|(at, _)| at).filter(|at| fresh.contains(&task_of(&setting, at))).collect();
             self.member.pause(&waiting)?;
@@ -809,103 +842,21 @@ impl<'a> Worker<'a> {
                 self.assign(&partitions)?;
             }
         } else {
-            self.assigned = false;
-            self.member = join(&self.setting, &self.log, &self.options)?;
+            self.member = join(&self.setting, &self.log, &self.name)?;
         }
         Ok(())
     }
 }
 
-fn join(setting: &Setting, log: &Arc<dyn Log>, options: &Options) -> Result<Box<dyn Member>, LogError> {
+fn join(setting: &Setting, log: &Arc<dyn Log>, name: &str) -> Result<Box<dyn Member>, LogError> {
     let mut topics: Vec<_> = setting.pipeline.sources.iter().map(|source| source.topic.clone()).collect();
     topics.sort();
     topics.dedup();
-    log.member(&Membership { group: setting.pipeline.name.clone(), member: options.member.clone(), topics })
+    log.member(&Membership { group: setting.pipeline.name.clone(), member: name.to_owned(), topics, guarantee: setting.pipeline.guarantee })
 }
 
 /// The task of a partition of a source.
 fn task_of(setting: &Setting, partition: &TopicPartition) -> TaskId {
     let source = setting.pipeline.sources.iter().position(|source| source.topic == partition.topic).unwrap_or_default();
     TaskId { segment: setting.plan.segment_of[source], partition: partition.partition }
-}
-
-/// Every partition of a topic.
-pub fn partitions_of(log: &dyn Log, topic: &Arc<str>) -> Result<Vec<TopicPartition>, LogError> {
-    let Some(described) = log.topic(topic)? else {
-        return Err(LogError::stop(format!("there is no topic `{topic}`; create it: {}", log.creation(topic, None))));
-    };
-    Ok((0..described.partitions).map(|partition| TopicPartition::new(topic.clone(), partition)).collect())
-}
-
-/// Keeps the global tables current.
-struct TableReader {
-    reader: Box<dyn Reader>,
-    tables: Vec<(Arc<str>, Arc<RwLock<GlobalTable>>)>,
-    told: u64,
-}
-
-/// Records of tables that do not decode are told one by one up to here, then counted.
-const TOLD: u64 = 10;
-
-impl TableReader {
-    /// Reads every table to its end. None if there are none.
-    fn new(setting: &Setting, log: &dyn Log, stop: &AtomicBool) -> Result<Option<Self>, LogError> {
-        let described = &setting.pipeline.tables;
-        if described.is_empty() {
-            return Ok(None);
-        }
-        let mut starts = Vec::new();
-        let mut left: HashMap<TopicPartition, i64> = HashMap::new();
-        for table in described {
-            for partition in partitions_of(log, &table.topic)? {
-                let bounds = log.bounds(&partition)?;
-                if starts.iter().any(|(known, _)| *known == partition) {
-                    continue;
-                }
-                starts.push((partition.clone(), bounds.begin));
-                if bounds.end > bounds.begin {
-                    left.insert(partition, bounds.end);
-                }
-            }
-        }
-        let mut reader = log.reader()?;
-        reader.assign(&starts)?;
-        let tables = described.iter().map(|table| table.topic.clone()).zip(setting.tables.iter().cloned()).collect();
-        let mut tables = Self { reader, tables, told: 0 };
-        while !left.is_empty() && !stop.load(Ordering::Relaxed) {
-            match tables.poll(Duration::from_millis(100), &left)? {
-                Some((at, offset)) if left.get(&at).is_some_and(|end| offset >= *end) => drop(left.remove(&at)),
-                _ => {}
-            }
-        }
-        Ok(Some(tables))
-    }
-
-    /// Takes over what has come, without waiting.
-    fn follow(&mut self) -> Result<(), LogError> {
-        while self.poll(Duration::ZERO, &HashMap::new())?.is_some() {}
-        Ok(())
-    }
-
-    /// One poll; answers with the partition that moved and its next offset. Records at or past a captured end are left out.
-    fn poll(&mut self, wait: Duration, ends: &HashMap<TopicPartition, i64>) -> Result<Option<(TopicPartition, i64)>, LogError> {
-        match self.reader.poll(FetchLimit { rows: 1000, bytes: 1 << 20 }, wait)? {
-            Event::Records(fetched) => {
-                for (topic, table) in &self.tables {
-                    if *topic == fetched.from.topic {
-                        for message in table.write().unwrap_or_else(PoisonError::into_inner).apply(&fetched) {
-                            self.told += 1;
-                            if self.told <= TOLD {
-                                tracing::warn!("{message}");
-                            }
-                        }
-                    }
-                }
-                let next = fetched.offsets.last().map_or(0, |offset| offset + 1);
-                Ok(Some((fetched.from, next)))
-            }
-            Event::End { at, offset } if ends.contains_key(&at) => Ok(Some((at, offset))),
-            _ => Ok(None),
-        }
-    }
 }

@@ -10,7 +10,7 @@
 mod cluster;
 
 use cluster::{cluster, unique};
-use millstream::io::{Commit, CommitState, Event, FetchLimit, Log, Membership, Position, TopicPartition};
+use millstream::io::{Commit, CommitState, Event, FetchLimit, Guarantee, Log, Membership, Position, TopicPartition};
 use millstream::log::kafka::KafkaLog;
 use millstream::manifest::{self, Secrets};
 use millstream::plugin::engine::Engine;
@@ -201,7 +201,8 @@ fn bare(brokers: &str, input: &str, output: &str, count: usize) {
 /// The same by our log: batches of columns, and nothing in between.
 fn through_the_log(log: &KafkaLog, input: &str, output: &str, count: usize) {
     let topic: Arc<str> = output.into();
-    let membership = Membership { group: unique("log"), member: "bench.0".to_owned(), topics: vec![input.into()] };
+    let membership =
+        Membership { group: unique("log"), member: "bench.0".to_owned(), topics: vec![input.into()], guarantee: Guarantee::ExactlyOnce };
     let mut member = log.member(&membership).expect("a member");
     let limit = FetchLimit { rows: 1000, bytes: 1 << 20 };
     let mut copied = 0;

@@ -5,7 +5,7 @@ mod crash;
 mod speed;
 
 use crate::log_contract::{contract_tests, fresh, numbers, read_all, texts};
-use millstream::io::{Commit, Event, FetchLimit, Log, Member, Membership, Position, Reader, StateWrites, TopicPartition};
+use millstream::io::{Commit, Event, FetchLimit, Guarantee, Log, Member, Membership, Position, Reader, StateWrites, TopicPartition};
 use millstream::log::embedded::{AttachedLog, EmbeddedLog, Options};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ fn attach(folder: &Path) -> AttachedLog {
 }
 
 fn membership(group: &str, topic: &str) -> Membership {
-    Membership { group: group.to_owned(), member: format!("{group}.0"), topics: vec![topic.into()] }
+    Membership { group: group.to_owned(), member: format!("{group}.0"), topics: vec![topic.into()], guarantee: Guarantee::ExactlyOnce }
 }
 
 fn position(topic: &str, offset: i64) -> Vec<(TopicPartition, Position)> {

@@ -86,7 +86,7 @@ impl Place {
         let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(self.data.path()).unwrap());
         let limit = BatchLimit { rows, ..BatchLimit::default() };
         let setting = Arc::new(runtime::prepare(pipeline, &log, &Secrets::load().unwrap(), limit, Creates::All, None).unwrap());
-        let options = Options { until_end: true, member: "embedded.0".to_owned(), ..Options::default() };
+        let options = Options { until_end: true, ..Options::default() };
         let (summary, ended) = runtime::run(&setting, &log, None, options, &Arc::new(AtomicBool::new(false)), &mut |_| {});
         ended.unwrap();
         summary.records

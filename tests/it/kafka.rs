@@ -2,7 +2,9 @@
 
 use crate::cluster::{cluster, unique};
 use crate::log_contract::contract_tests;
-use millstream::io::{Bounds, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Remedy, TopicPartition};
+use millstream::io::{
+    Bounds, Commit, CommitState, Event, FetchLimit, Guarantee, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
+};
 use millstream::log::kafka::KafkaLog;
 use millstream::record::{Records, RecordsBuilder};
 use millstream::settings::{KafkaSettings, Settings};
@@ -107,7 +109,12 @@ fn read_values(log: &KafkaLog, topic: &Arc<str>) -> Vec<String> {
 }
 
 fn membership(group: &str, member: &str, topics: &[&Arc<str>]) -> Membership {
-    Membership { group: group.to_owned(), member: member.to_owned(), topics: topics.iter().map(|topic| (*topic).clone()).collect() }
+    Membership {
+        group: group.to_owned(),
+        member: member.to_owned(),
+        topics: topics.iter().map(|topic| (*topic).clone()).collect(),
+        guarantee: Guarantee::ExactlyOnce,
+    }
 }
 
 /// Polls until partitions are assigned, and starts them from the committed positions, or the beginning.

@@ -1,7 +1,8 @@
 //! The contract of a log, as tests over the trait. Each log makes them its own by `contract_tests!`.
 
 use millstream::io::{
-    Commit, CommitState, Event, FetchLimit, Fetched, Log, LogError, Member, Membership, Position, Reader, TopicPartition, partition_for,
+    Commit, CommitState, Event, FetchLimit, Fetched, Guarantee, Log, LogError, Member, Membership, Position, Reader, TopicPartition,
+    partition_for,
 };
 use millstream::record::{Records, RecordsBuilder};
 use std::collections::BTreeMap;
@@ -108,6 +109,7 @@ fn join(log: &dyn Log, group: &str, topics: &[&str]) -> (Box<dyn Member>, Vec<To
         group: group.to_owned(),
         member: format!("{group}.0"),
         topics: topics.iter().map(|topic| Arc::from(*topic)).collect(),
+        guarantee: Guarantee::ExactlyOnce,
     };
     let mut member = log.member(&membership).unwrap();
     match next(|wait| member.poll(ALL, wait)) {

@@ -1,7 +1,7 @@
 //! `millstream check`.
 
 use super::{Context, Outcome, Output};
-use crate::io::{Log, LogError};
+use crate::io::{Guarantee, Log, LogError};
 use crate::manifest::{self, Diagnostic, Diagnostics, Loaded};
 use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Regroup, Stage};
 use crate::plugin::describe::Base;
@@ -217,6 +217,11 @@ fn print_summary(pipeline: &Pipeline) {
     }
     for (sink, by) in pipeline.sinks.iter().filter_map(|sink| Some((sink, sink.regroup.as_ref()?))) {
         out.push_str(&format!("topic {}: of the pipeline's own; brings records together by {}\n", sink.topic, by_text(by)));
+    }
+    if pipeline.guarantee == Guarantee::AtLeastOnce {
+        out.push_str(
+            "guarantee: at least once on Kafka: after a failure, records since the last commit count again, in outputs and in state\n",
+        );
     }
     anstream::print!("{out}pipeline {}: no mistakes\n", pipeline.name);
 }

@@ -1,14 +1,14 @@
 //! `millstream demo`: the ratings pipeline on records that come with the program, on an embedded log of its own.
 
 use super::{Context, Failure, Outcome, Output};
-use crate::io::{Event, FetchLimit, Log};
+use crate::io::{Event, FetchLimit, Log, partitions_of};
 use crate::log::embedded::EmbeddedLog;
 use crate::manifest::{self, Loaded, Secrets};
 use crate::plugin::engine::Engine;
 use crate::runtime::{self, Creates};
 use crate::summary::Summary;
 use crate::task::BatchLimit;
-use crate::worker::{Options, partitions_of};
+use crate::worker::Options;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -3,10 +3,9 @@
 
 use super::Context;
 use super::run::Args;
-use crate::io::{Event, FetchLimit, Log, Reader};
+use crate::io::{Event, FetchLimit, Log, Reader, partitions_of};
 use crate::jsonl::{self, Standing};
 use crate::pipeline::Pipeline;
-use crate::worker::partitions_of;
 use anyhow::Context as _;
 use std::fs::File;
 use std::io::Write;

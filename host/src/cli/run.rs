@@ -3,7 +3,7 @@
 use super::files::Files;
 use super::{Context, Exit, Failure, Outcome, Output};
 use crate::dry_run::{DryLog, DryRun};
-use crate::io::{Log, Member, TopicPartition};
+use crate::io::{Log, Member, TopicPartition, partitions_of};
 use crate::jsonl::{self, Standing};
 use crate::log::embedded::{EmbeddedLog, folder};
 use crate::manifest::{self, Secrets};
@@ -13,7 +13,7 @@ use crate::record::Records;
 use crate::runtime::{self, Creates, RunError};
 use crate::summary::Summary;
 use crate::task::{BatchLimit, Setting};
-use crate::worker::{Options, partitions_of};
+use crate::worker::Options;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +47,12 @@ pub struct Args {
     /// Commit this often
     #[arg(long, default_value = "100", value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     commit_interval: u64,
+    /// On Kafka: write committed state to the data folder this often; what is not there is read from the changelogs at the next start
+    #[arg(long, default_value = "10000", value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    checkpoint_interval: u64,
+    /// Threads that share the partitions, each with a transaction of its own [default: as many as there are cores on Kafka, one on the embedded log]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
     /// Rows of a batch at most; results do not depend on it
     #[arg(long, default_value = "1000", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batch_rows: u32,
@@ -66,7 +72,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         super::check::print_diagnostics(&loaded.warnings);
     }
     let files = Files::new(args, &loaded.pipeline, context)?;
-    let (log, _identity, member) = open(context, &loaded.pipeline, files.temporary(context))?;
+    let (log, _identity, host) = open(context, &loaded.pipeline, files.temporary(context))?;
     super::check::check_log(&loaded, &*log, context.connection.brokers.is_some())?;
     let creates = match (args.dry_run, &context.connection.brokers) {
         (true, Some(_)) => Creates::Nothing,
@@ -81,11 +87,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         None => log,
     };
     let setting = Arc::new(runtime::prepare(loaded.pipeline, &log, &Secrets::load()?, limit, creates, Some(&data)).map_err(failure)?);
+    let workers = workers(args, &setting, context.connection.brokers.is_some())?;
     let mut options = Options {
         until_end: args.until_end || args.dry_run || files.read_whole(&log)?,
         commit_interval: Duration::from_millis(args.commit_interval),
+        checkpoint_interval: Duration::from_millis(args.checkpoint_interval),
         limit: args.limit,
-        member,
+        host,
+        workers,
         ..Options::default()
     };
     let mut printers = files.print(&log)?;
@@ -119,7 +128,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     ended
 }
 
-/// The log, the lock on this host's name, and the member's name.
+/// The log, the lock on this host's name, and that name.
 fn open(context: &Context, pipeline: &Pipeline, temporary: bool) -> Result<(Arc<dyn Log>, Option<folder::Identity>, String), Failure> {
     let folder = context.connection.data_folder();
     let (log, identity): (Arc<dyn Log>, _) = match &context.connection.brokers {
@@ -131,7 +140,20 @@ fn open(context: &Context, pipeline: &Pipeline, temporary: bool) -> Result<(Arc<
         None => (Arc::new(EmbeddedLog::open_with(&folder, context.connection.embedded_options())?), None),
     };
     let host = identity.as_ref().map_or_else(|| "embedded".to_owned(), |identity| identity.host_id.clone());
-    Ok((log, identity, format!("{host}.0")))
+    Ok((log, identity, host))
+}
+
+/// How many workers run: no more than there are partitions to share.
+fn workers(args: &Args, setting: &Setting, on_kafka: bool) -> anyhow::Result<usize> {
+    // A limit of records is for one who counts; the embedded log and a dry run have one member.
+    let one = args.dry_run || args.limit.is_some() || !on_kafka;
+    if let Some(wanted) = args.workers.filter(|wanted| one && *wanted > 1) {
+        let why = if on_kafka { "with --limit or --dry-run" } else { "on the embedded log" };
+        anyhow::bail!("--workers {wanted}: {why} a pipeline runs in one worker; leave --workers out");
+    }
+    let partitions = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(if one { 1 } else { args.workers.map_or_else(cores, usize::from).min(partitions) })
 }
 
 /// Raised by SIGINT and SIGTERM: the run commits what it has done and leaves. A second signal ends the process at once.

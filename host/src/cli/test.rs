@@ -2,7 +2,7 @@
 //! new instances; both must agree, with each other and with what is expected.
 
 use super::{Context, Exit, Failure, Outcome, Output};
-use crate::io::{Event, FetchLimit, Log, LogError, TopicPartition, partition_for};
+use crate::io::{Event, FetchLimit, Log, LogError, TopicPartition, partition_for, partitions_of};
 use crate::log::embedded::{EmbeddedLog, Options as LogOptions};
 use crate::manifest::{
     self, Case, Diagnostic, Diagnostics, Expect, ExpectRecord, Expected, ExpectedValue, GivenRecord, GivenValue, Loaded, Secrets, Severity,
@@ -13,7 +13,7 @@ use crate::plugin::engine::Engine;
 use crate::record::RecordsBuilder;
 use crate::runtime::{self, Creates};
 use crate::task::BatchLimit;
-use crate::worker::{Options, partitions_of};
+use crate::worker::Options;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

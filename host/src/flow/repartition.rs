@@ -3,7 +3,8 @@
 //!
 //! Times. A record carries the stream time of the task that sent it. Downstream the clock stands at the lowest of all sending tasks, so that a task
 //! that is ahead closes no window for records of one that is behind. A task that has nothing more to send tells so by a *mark* and is left
-//! out; marks are records without key and value.
+//! out; marks are records without key and value. A mark of idleness counts only if it was written since the receiving task began: what was idle
+//! when an earlier run ended may have much to send now. Tasks repeat theirs, so that nobody waits for ever.
 
 use crate::column::{Column, ColumnBuilder, Type};
 use crate::flow::batch::{Batch, Carried, Held};
@@ -102,8 +103,9 @@ pub fn mark(task: i32, standing: Standing) -> Records {
     records.finish()
 }
 
-/// Records of a repartition topic as what they were. Err: the first row that is not of this program's making.
-pub fn receive(taken: Taken, clock: &mut Clock) -> Result<Taken, usize> {
+/// Records of a repartition topic as what they were; `fresh_from`: the end of the partition when the task began. Err: the first row that is not of this
+/// program's making.
+pub fn receive(taken: Taken, fresh_from: i64, clock: &mut Clock) -> Result<Taken, usize> {
     let rows = taken.offsets.len();
     let mut back = Taken::default();
     let carried = Carried { sources: Vec::with_capacity(rows), rows: Vec::with_capacity(rows) };
@@ -114,7 +116,7 @@ pub fn receive(taken: Taken, clock: &mut Clock) -> Result<Taken, usize> {
         let old = &taken.records.headers;
         if let Some(Some(mark)) = old.last(row, MARK) {
             let [task, stream_time, idle] = numbers(mark).ok_or(row)?;
-            clock.see(task as i32, Standing { stream_time, idle: idle != 0 });
+            clock.see(task as i32, Standing { stream_time, idle: idle != 0 && taken.offsets[row] >= fresh_from });
             // The next row finds the clock as it stands then; there may be none.
             provenance.pending = Some(clock.lowest());
             continue;
@@ -226,10 +228,25 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_an_earlier_run_makes_nobody_idle() {
+        let marks = |fresh_from| {
+            let mut clock = Clock::new(2);
+            for task in 0..2 {
+                let records = mark(task, standing(500 + i64::from(task), task == 1));
+                let taken = Taken { partitions: vec![0], offsets: vec![i64::from(task)], records, provenance: None };
+                receive(taken, fresh_from, &mut clock).unwrap();
+            }
+            clock.see(0, standing(900, false));
+            clock.lowest()
+        };
+        assert_eq!((marks(0), marks(2)), (900, 501));
+    }
+
+    #[test]
     fn records_of_others_are_told() {
         let mut records = RecordsBuilder::default();
         records.push(1, None, Some(b"{}"), [(ORIGIN, Some(&b"0 0 0 0 0 0"[..]))]);
         let taken = Taken { partitions: vec![0], offsets: vec![0], records: records.finish(), provenance: None };
-        assert_eq!(receive(taken, &mut Clock::new(1)).err(), Some(0), "the key's header is missing");
+        assert_eq!(receive(taken, 0, &mut Clock::new(1)).err(), Some(0), "the key's header is missing");
     }
 }

@@ -7,6 +7,7 @@ use super::units;
 use super::yaml::{self, Entry, Node};
 use crate::column::Type;
 use crate::field::{Field, Path};
+use crate::io::Guarantee;
 use crate::pipeline::{FormatKind, KeyFormat, Policy, Source, SourceSchema, Start, Table, TimeField, Tombstones};
 use crate::plugin::Limits;
 use crate::plugin::describe::{FieldType, Schema};
@@ -57,6 +58,14 @@ pub(crate) fn source(report: &Report, entry: &Entry) -> (Source, Flow) {
     let open = source.schema.schema.open && source.format != FormatKind::Raw;
     let flow = Flow { fields, removed: Vec::new(), open, format: source.format, key: Some(source.key), source_key: true };
     (source, flow)
+}
+
+/// Exactly once where nothing is said.
+pub(crate) fn guarantee(node: Option<&Node>) -> Guarantee {
+    match node.and_then(Node::text) {
+        Some("at-least-once") => Guarantee::AtLeastOnce,
+        _ => Guarantee::ExactlyOnce,
+    }
 }
 
 pub(crate) fn table(report: &Report, entry: &Entry) -> Table {

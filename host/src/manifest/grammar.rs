@@ -347,6 +347,14 @@ static PIPELINE_KEYS: Keys = Keys {
         must("sinks", &Shape::List(&Shape::Keys(&SINK)), "Topics that are written."),
         may("on_error", &POLICY, "What becomes of a record that fails. Default fail."),
         may("limits", &Shape::Keys(&LIMITS), "Limits of every plugin."),
+        may(
+            "guarantee",
+            &Shape::Word(&[
+                ("exactly-once", "output, state and positions are committed as one (default)"),
+                ("at-least-once", "on Kafka without transactions: after a failure, records since the last commit count again"),
+            ]),
+            "How often a record counts, whatever fails.",
+        ),
         may("tests", &Shape::List(&Shape::Keys(&CASE)), "Cases for `millstream test`."),
     ],
 };

@@ -85,6 +85,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
         stages,
         sinks: sinks.into_iter().collect::<Option<Vec<_>>>()?,
         on_error: draft.on_error,
+        guarantee: declare::guarantee(root.get("guarantee")),
     };
     for (stage, by, key) in regroups {
         pipeline.regroup(stage, by, key);

@@ -195,3 +195,125 @@ fn a_dry_run_reads_state_and_leaves_it() {
     assert_eq!(last(&place, "NAME.totals.changelog"), state);
     assert_eq!(place.run_well(&[]), 17);
 }
+
+/// Groups by another field than the key, twice, over four partitions and two workers.
+const REGROUPED: &str = "\
+pipeline: NAME
+sources:
+  in: { topic: NAME.in, schema: { n: int, team: text, house: text } }
+stages:
+  - { name: by-team, plugin: aggregate, with: { group_by: [team, house], compute: { count: count(), total: sum(n) } } }
+  - { name: by-house, plugin: aggregate, with: { group_by: [house], compute: { changes: count(), highest: max(total) } } }
+  - { name: by-minute, from: in, plugin: aggregate, with: { group_by: [house], window: { tumbling: 1m, grace: 0s }, compute: { count: count() } } }
+sinks:
+  - { from: by-team, topic: NAME.teams }
+  - { from: by-house, topic: NAME.houses }
+  - { from: by-minute, topic: NAME.minutes }
+";
+
+fn regrouped_lines(from: u64, to: u64) -> String {
+    (from..to)
+        .map(|n| {
+            let (team, time) = (n % 12, 1_700_000_000_000u64 + n * 50);
+            format!("{{\"key\":\"k{n}\",\"timestamp\":{time},\"value\":{{\"n\":{n},\"team\":\"t{team}\",\"house\":\"h{}\"}}}}\n", team % 3)
+        })
+        .collect()
+}
+
+/// What all came to in the end, whatever the order of tasks on the way.
+fn settled(place: &Place, records: u64) {
+    let values = |topic| last(place, topic).into_values().map(|record| record["value"].clone()).collect::<Vec<_>>();
+    let teams = values("NAME.teams");
+    assert_eq!(teams.len(), 12);
+    for team in teams {
+        let number: u64 = team["team"].as_str().unwrap()[1..].parse().unwrap();
+        let ns: Vec<u64> = (0..records).filter(|n| n % 12 == number).collect();
+        assert_eq!((&team["count"], &team["total"]), (&json!(ns.len()), &json!(ns.iter().sum::<u64>())), "{team}");
+    }
+    let houses = values("NAME.houses");
+    assert_eq!(
+        houses.iter().map(|house| house["changes"].as_u64().unwrap()).sum::<u64>(),
+        records,
+        "each change of a team once: {houses:?}"
+    );
+    let mut minutes = std::collections::BTreeMap::new();
+    for record in place.consume("NAME.minutes") {
+        let value = serde_json::from_str::<Value>(&record).unwrap()["value"].clone();
+        minutes.insert((value["house"].to_string(), value["window_start"].as_u64().unwrap()), value["count"].as_u64().unwrap());
+    }
+    assert_eq!(minutes.values().sum::<u64>(), records, "no record came too late for its minute: {minutes:?}");
+}
+
+#[test]
+fn groups_over_several_workers_and_hosts_count_every_record_once() {
+    let Some(place) = Place::kafka() else { return };
+    place.write(REGROUPED);
+    for topic in ["NAME.in", "NAME.teams", "NAME.houses", "NAME.minutes"] {
+        place.topic(topic, "4");
+    }
+    place.produce("NAME.in", &regrouped_lines(0, 1500));
+    assert_eq!(place.run_well(&["--workers", "2", "--commit-interval", "20", "--batch-rows", "50"]), 1500);
+    settled(&place, 1500);
+    assert_eq!(place.run_well(&["--workers", "2"]), 0, "a second run finds nothing to do");
+
+    // Two hosts at once, each with a folder of its own and two workers.
+    place.produce("NAME.in", &regrouped_lines(1500, 4000));
+    let other = place.path().join("other");
+    let second = place
+        .command(&["run", "pipeline.yaml", "--until-end", "--output", "json", "--workers", "2", "--data", other.to_str().unwrap()])
+        .spawn();
+    let first = place.run_well(&["--workers", "2", "--commit-interval", "20", "--batch-rows", "50"]);
+    let report: Value = serde_json::from_str(success(&second.unwrap().wait_with_output().unwrap()).trim()).unwrap();
+    eprintln!("one host took {first} records, the other {}", report["records"]);
+    settled(&place, 4000);
+
+    // One host takes all over, with what the other has done.
+    place.produce("NAME.in", &regrouped_lines(4000, 4600));
+    assert_eq!(place.run_well(&[]), 600);
+    settled(&place, 4600);
+}
+
+#[test]
+fn repartition_topics_lose_what_is_processed() {
+    for place in [Some(Place::embedded()), Place::kafka()].into_iter().flatten() {
+        place.write(REGROUPED);
+        for topic in ["NAME.in", "NAME.teams", "NAME.houses", "NAME.minutes"] {
+            place.topic(topic, "2");
+        }
+        let log = place.log();
+        let begins = || {
+            let topic: std::sync::Arc<str> = place.named("NAME.by-team.repartition").into();
+            let begin = |partition| log.bounds(&millstream::io::TopicPartition::new(topic.clone(), partition)).unwrap().begin;
+            begin(0) + begin(1)
+        };
+        let mut from = 0;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while from == 0 || begins() == 0 {
+            assert!(std::time::Instant::now() < deadline, "nothing is deleted");
+            place.produce("NAME.in", &regrouped_lines(from, from + 400));
+            place.run_well(&["--commit-interval", "5", "--batch-rows", "20", "--checkpoint-interval", "10"]);
+            from += 400;
+        }
+        settled(&place, from);
+    }
+}
+
+#[test]
+fn at_least_once_loses_nothing_and_says_what_it_is() {
+    let Some(place) = Place::kafka() else { return };
+    place.write(&format!("{BY_KEY}guarantee: at-least-once\n"));
+    for topic in ["NAME.in", "NAME.totals", "NAME.minutes"] {
+        place.topic(topic, "3");
+    }
+    let shown = success(&place.call(&["check", "pipeline.yaml"]));
+    assert!(shown.contains("guarantee: at least once"), "{shown}");
+    // Undisturbed, it counts as exactly as any.
+    for (from, to) in [(0, 1000), (1000, 4000)] {
+        place.produce("NAME.in", &lines(from, to));
+        assert_eq!(place.run_well(&["--commit-interval", "20"]), to - from);
+    }
+    let [totals, minutes] = expected(1000, 4000);
+    let [found_totals, found_minutes] = outputs(&place);
+    assert!(found_totals == totals && found_minutes == minutes, "other results than on the embedded log");
+    assert_eq!(place.run_well(&[]), 0);
+}

@@ -257,6 +257,10 @@ impl Log for AttachedLog {
         self.pinned()?.member(membership)
     }
 
+    fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
+        self.pinned()?.delete_before(partitions)
+    }
+
     fn state(&self, group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {
         self.pinned()?.state(group)
     }

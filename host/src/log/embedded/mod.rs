@@ -114,7 +114,13 @@ impl Log for EmbeddedLog {
     }
 
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {
-        Ok(Bounds { begin: 0, end: self.shared.catalog.find(&partition.topic)?.end(partition.partition)? })
+        let topic = self.shared.catalog.find(&partition.topic)?;
+        let end = topic.end(partition.partition)?;
+        Ok(Bounds { begin: self.shared.begin(&topic, partition.partition)?.min(end), end })
+    }
+
+    fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
+        partitions.iter().try_for_each(|(at, offset)| self.shared.delete_before(at, *offset))
     }
 
     fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError> {

@@ -163,6 +163,33 @@ impl Shared {
         end.ok_or_else(|| self.damaged("an entry of the index cannot be read"))
     }
 
+    /// The first offset of a partition that is still there.
+    pub fn begin(&self, topic: &TopicEntry, partition: i32) -> Result<i64, LogError> {
+        let Some(first) = self.index.prefix(keys::partition(topic.id, partition)).next() else { return Ok(0) };
+        let key = first.key().map_err(|error| self.failure("read the index", &error))?;
+        keys::base(&key).ok_or_else(|| self.damaged("an entry of the index cannot be read"))
+    }
+
+    /// Deletes the batches that lie below an offset as a whole. The last one stays: its place is where the next one goes.
+    pub fn delete_before(&self, at: &TopicPartition, offset: i64) -> Result<(), LogError> {
+        let topic = self.catalog.find(&at.topic)?;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
+        let mut before = None;
+        for entry in self.index.prefix(keys::partition(topic.id, at.partition)) {
+            let key = entry.key().map_err(|error| self.failure("read the index", &error))?;
+            let base = keys::base(&key).ok_or_else(|| self.damaged("an entry of the index cannot be read"))?;
+            if let Some(key) = before.replace(key) {
+                if base > offset {
+                    break;
+                }
+                batch.remove(&self.index, key.clone());
+                batch.remove(&self.records, key);
+            }
+        }
+        batch.commit().map_err(|error| self.failure("delete records", &error))
+    }
+
     pub fn topic_or_create(&self, name: &str) -> Result<Arc<TopicEntry>, LogError> {
         if let Some(topic) = self.catalog.get(name) {
             return Ok(topic);

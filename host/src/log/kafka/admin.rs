@@ -2,8 +2,8 @@
 
 use super::config::PATIENCE;
 use super::errors;
-use super::native::{Client, Failure};
-use crate::io::{LogError, Retention};
+use super::native::{self, Client, Failure};
+use crate::io::{LogError, Retention, TopicPartition};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -101,6 +101,20 @@ pub fn create(config: &ClientConfig, name: &str, partitions: i32, settings: &[(&
             _ => Ok(()),
         },
         Err(error) => Err(errors::failed(&what, &error.into())),
+    }
+}
+
+/// Deletes the records below these offsets.
+pub fn delete_before(config: &ClientConfig, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
+    let what = "deleting records that were processed";
+    let list = native::list(partitions.iter().map(|(at, offset)| (&*at.topic, at.partition, Some(*offset))));
+    let list = list.map_err(|failure| errors::failed(what, &failure))?;
+    let deleted = block_on(admin(config)?.delete_records(&list, &options())).map_err(|error| errors::failed(what, &error.into()))?;
+    match native::list_entries(&deleted).into_iter().find_map(|entry| Some((entry.error?, entry.topic, entry.partition))) {
+        Some((code, topic, partition)) => {
+            Err(errors::failed(&format!("{what} from {topic}/{partition}"), &Failure::new(code, code.to_string())))
+        }
+        None => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The configuration of each client: what is ours, then what the user's settings add.
 
+use crate::io::{Guarantee, Membership};
 use crate::settings::KafkaSettings;
 use rdkafka::ClientConfig;
 use std::time::Duration;
@@ -110,10 +111,15 @@ pub fn producer(brokers: &str, settings: &KafkaSettings) -> ClientConfig {
 }
 
 /// A member's producer.
-pub fn transactional(brokers: &str, settings: &KafkaSettings, group: &str, member: &str) -> ClientConfig {
+pub fn member_producer(brokers: &str, settings: &KafkaSettings, membership: &Membership) -> ClientConfig {
     let mut config = producer_base(brokers);
-    config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT);
-    let mut config = with(config, &[&settings.common, &settings.producer]);
-    config.set("transactional.id", format!("{group}.{member}"));
-    config
+    match membership.guarantee {
+        Guarantee::ExactlyOnce => {
+            config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT);
+            let mut config = with(config, &[&settings.common, &settings.producer]);
+            config.set("transactional.id", format!("{}.{}", membership.group, membership.member));
+            config
+        }
+        Guarantee::AtLeastOnce => with(config, &[&settings.common, &settings.producer]),
+    }
 }

@@ -12,7 +12,7 @@ use super::errors;
 use super::fetch::{Fetcher, Names};
 use super::native::{self, Client, Failure, Kind, Queue};
 use super::transaction::Transactions;
-use crate::io::{Commit, CommitState, Event, FetchLimit, Fetched, LogError, Member, Membership, Position, TopicPartition};
+use crate::io::{Commit, CommitState, Event, FetchLimit, Fetched, Guarantee, LogError, Member, Membership, Position, TopicPartition};
 use crate::record::Records;
 use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
@@ -46,11 +46,12 @@ pub struct KafkaMember {
 
 impl KafkaMember {
     pub fn join(consumer: &ClientConfig, producer: &ClientConfig, membership: &Membership) -> Result<Self, LogError> {
-        // The producer first: it ends what an older one of this name left open, which the committed positions wait for.
-        let transactions = Transactions::new(producer)?;
         let client = native::client(consumer, Kind::Member, Context::default())
             .map_err(|error| LogError::stop(format!("cannot make a Kafka consumer: {error}")))?;
         let client = Arc::new(client);
+        // Before the group is joined: it ends what an older producer of this name left open, which the committed positions wait for.
+        let committer = (membership.guarantee == Guarantee::AtLeastOnce).then(|| client.clone());
+        let transactions = Transactions::new(producer, committer)?;
         let what = format!("joining the group {}", membership.group);
         let failed = |failure| errors::failed(&what, &failure);
         let queue = Queue::of_member(client.clone()).map_err(failed)?;

@@ -224,6 +224,10 @@ impl Log for KafkaLog {
         admin::retention(&config::producer(&self.brokers, &self.settings), topic)
     }
 
+    fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
+        admin::delete_before(&config::producer(&self.brokers, &self.settings), partitions)
+    }
+
     fn high_watermark(&self, partition: &TopicPartition) -> Result<i64, LogError> {
         self.require(partition)?;
         let uncommitted = {
@@ -309,7 +313,7 @@ impl Log for KafkaLog {
         }
         let Membership { group, member, .. } = membership;
         let consumer = config::member(&self.brokers, &self.settings, group, member);
-        let producer = config::transactional(&self.brokers, &self.settings, group, member);
+        let producer = config::member_producer(&self.brokers, &self.settings, membership);
         Ok(Box::new(member::KafkaMember::join(&consumer, &producer, membership)?))
     }
 

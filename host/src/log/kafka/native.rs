@@ -607,6 +607,18 @@ pub fn commit_transaction(client: &Client, wait: Duration) -> Result<(), Failure
     outcome(unsafe { rd::rd_kafka_commit_transaction(client.native_ptr(), millis(wait)) })
 }
 
+/// Commits offsets of a member outside of any transaction. Blocks.
+pub fn commit_offsets(client: &Client, offsets: &TopicPartitionList) -> Result<(), Failure> {
+    // SAFETY: both are live; 0 = wait for the answer.
+    checked(unsafe { rd::rd_kafka_commit(client.native_ptr(), offsets.ptr(), 0) })
+}
+
+/// Drops what waits to be sent, and forgets what is on its way.
+pub fn purge(client: &Client) -> Result<(), Failure> {
+    // SAFETY: the client is live.
+    checked(unsafe { rd::rd_kafka_purge(client.native_ptr(), (rd::RD_KAFKA_PURGE_F_QUEUE | rd::RD_KAFKA_PURGE_F_INFLIGHT) as c_int) })
+}
+
 /// Drops what waits to be sent, and aborts. Blocks.
 pub fn abort_transaction(client: &Client, wait: Duration) -> Result<(), Failure> {
     // SAFETY: the client is live.

@@ -40,6 +40,8 @@ enum State {
 /// A transactional producer.
 pub struct Transactions {
     config: ClientConfig,
+    /// Where there are no transactions (at least once): the consumer that commits positions once all is acknowledged.
+    committer: Option<Arc<Client>>,
     /// How long the brokers keep a transaction open.
     lifetime: Duration,
     producer: Producer,
@@ -55,20 +57,25 @@ pub struct Transactions {
 
 impl Transactions {
     /// Makes the producer; another with the same transactional id is fenced, and what it left open is aborted.
-    pub fn new(config: &ClientConfig) -> Result<Self, LogError> {
+    /// With `committer` there are no transactions: see the field.
+    pub fn new(config: &ClientConfig, committer: Option<Arc<Client>>) -> Result<Self, LogError> {
         let lifetime =
             config.get("transaction.timeout.ms").and_then(|text| text.parse().ok()).map_or(Duration::from_secs(60), Duration::from_millis);
         let producer = Producer::new(config)?;
         let (jobs, inbox) = channel();
         let (outbox, done) = channel();
         let client = producer.client().clone();
-        init(&client)?;
+        if committer.is_none() {
+            init(&client)?;
+        }
+        let of_thread = committer.clone();
         let thread = std::thread::Builder::new()
             .name("kafka-commit".to_owned())
-            .spawn(move || work(&client, &inbox, &outbox))
+            .spawn(move || work(&client, of_thread.as_ref(), &inbox, &outbox))
             .map_err(|error| LogError::stop(format!("cannot start a thread for commits: {error}")))?;
         Ok(Self {
             config: config.clone(),
+            committer,
             lifetime,
             producer,
             state: State::None,
@@ -85,8 +92,10 @@ impl Transactions {
             State::Open => Ok(()),
             State::Committing => Err(LogError::stop("nothing may be written while a commit is in flight")),
             State::None => {
-                native::begin_transaction(self.producer.client())
-                    .map_err(|failure| errors::transaction_failed("beginning a transaction", &failure))?;
+                if self.committer.is_none() {
+                    native::begin_transaction(self.producer.client())
+                        .map_err(|failure| errors::transaction_failed("beginning a transaction", &failure))?;
+                }
                 self.state = State::Open;
                 self.opened = Instant::now();
                 Ok(())
@@ -174,7 +183,7 @@ impl Transactions {
                 self.state = State::None;
                 self.producer.client().context().take_undelivered();
                 if std::mem::take(&mut self.spoilt) {
-                    let renewed = Self::new(&self.config)?;
+                    let renewed = Self::new(&self.config, self.committer.clone())?;
                     *self = renewed;
                 }
                 Ok(())
@@ -224,10 +233,17 @@ fn init(client: &Client) -> Result<(), LogError> {
     })
 }
 
-fn work(client: &Arc<Client>, jobs: &Receiver<Job>, done: &Sender<Result<(), LogError>>) {
+fn work(client: &Arc<Client>, committer: Option<&Arc<Client>>, jobs: &Receiver<Job>, done: &Sender<Result<(), LogError>>) {
     while let Ok(job) = jobs.recv() {
         let outcome = match job {
-            Job::Commit { offsets, group } => commit(client, &offsets, &group),
+            Job::Commit { offsets, group } => match committer {
+                None => commit(client, &offsets, &group),
+                Some(committer) => acknowledge(client, committer, &offsets),
+            },
+            // What was sent stays: it will be there twice.
+            Job::Abort if committer.is_some() => native::purge(client)
+                .and_then(|()| native::flush(client, STEP))
+                .map_err(|failure| errors::failed("dropping what was not sent", &failure)),
             Job::Abort => {
                 native::abort_transaction(client, STEP).map_err(|failure| errors::transaction_failed("aborting a transaction", &failure))
             }
@@ -250,4 +266,14 @@ fn commit(client: &Client, offsets: &TopicPartitionList, group: &GroupMetadata) 
             _ => error,
         }
     })
+}
+
+/// At least once: positions are committed only when everything before them is acknowledged.
+fn acknowledge(client: &Client, committer: &Client, offsets: &TopicPartitionList) -> Result<(), LogError> {
+    let flushed = native::flush(client, STEP);
+    if let Some(undelivered) = client.context().take_undelivered() {
+        return Err(errors::not_taken(&undelivered));
+    }
+    flushed.map_err(|failure| errors::failed("writing: waiting for the brokers' acknowledgement", &failure))?;
+    native::commit_offsets(committer, offsets).map_err(|failure| errors::failed("committing positions", &failure))
 }

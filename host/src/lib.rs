@@ -24,6 +24,6 @@ pub mod runtime;
 pub mod settings;
 pub mod store;
 pub mod summary;
-mod tables;
+pub mod tables;
 pub mod task;
 pub mod worker;

@@ -12,7 +12,7 @@ use crate::store::{GlobalTable, LocalFolder, LocalMemory};
 use crate::summary::Summary;
 use crate::tables::TableReader;
 use crate::task::{BatchLimit, Setting, Stop};
-use crate::worker::{Ended, Observer, Options, Worker};
+use crate::worker::{Ended, Observer, Options, Role, Worker};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -277,9 +277,10 @@ pub fn run(
         let (done, ends) = std::sync::mpsc::channel();
         for (number, summary) in summaries.iter().enumerate() {
             let (member, tables) = std::mem::take(&mut firsts);
+            let role = Role { number, member, tables };
             let (done, options) = (done.clone(), options.clone());
             let worker = move || {
-                let worker = Worker::new(setting.clone(), log.clone(), member, number, tables, clock, options, ending);
+                let worker = Worker::new(setting.clone(), log.clone(), role, clock, options, ending);
                 let ended = worker.and_then(|worker| worker.run(&mut Summarize(summary)));
                 // Nobody listens any more only if the caller has panicked.
                 drop(done.send(ended));

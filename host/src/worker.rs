@@ -49,6 +49,17 @@ impl Default for Options {
     }
 }
 
+/// What one of several workers has of its own.
+#[derive(Default)]
+pub struct Role {
+    /// Among the host's workers.
+    pub number: usize,
+    /// Stands in for the log's own (a dry run).
+    pub member: Option<Box<dyn Member>>,
+    /// The tables, read to their ends: one worker keeps them current for all.
+    pub tables: Option<TableReader>,
+}
+
 /// How a run ended other than well.
 #[derive(Debug)]
 pub enum Ended {
@@ -149,18 +160,16 @@ pub struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Joins the group as the host's worker `number`; `member` stands in for the log's own (a dry run). `tables`: read to their ends; one worker keeps
-    /// them current for all.
+    /// Joins the group.
     pub fn new(
         setting: Arc<Setting>,
         log: Arc<dyn Log>,
-        member: Option<Box<dyn Member>>,
-        number: usize,
-        tables: Option<TableReader>,
+        role: Role,
         clock: &'a dyn Clock,
         options: Options,
         stop: &'a AtomicBool,
     ) -> Result<Self, Ended> {
+        let Role { number, member, tables } = role;
         let name = format!("{}.{number}", options.host);
         let member = match member {
             Some(member) => member,

@@ -29,10 +29,7 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
     if context.connection.brokers.is_some() {
-        return Err(anyhow::anyhow!(
-            "the demo counts by club status, and state on Kafka comes with a later version: run it without --brokers"
-        )
-        .into());
+        return Err(anyhow::anyhow!("the demo brings its own log, so that nothing is needed for it: leave --brokers out").into());
     }
     let say = |text: String| {
         if context.global.output == Output::Text {
@@ -50,9 +47,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 
     say("What came in".to_owned());
     let mut came_in = Vec::new();
-    for (topic, file) in [("ratings", "data/ratings.jsonl"), ("users", "data/users.jsonl")] {
+    for (topic, partitions, file) in [("ratings", 4, "data/ratings.jsonl"), ("users", 1, "data/users.jsonl")] {
         if log.topic(topic)?.is_none() {
-            log.create_topic(topic, 1)?;
+            log.create_topic(topic, partitions)?;
             let described =
                 log.topic(topic)?.ok_or_else(|| anyhow::anyhow!("topic `{topic}` is not there although it was just created"))?;
             super::produce::feed(&*log, described, &folder.join(file))?;

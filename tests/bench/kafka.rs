@@ -247,7 +247,7 @@ fn pipeline(log: &Arc<dyn Log>, input: &str, output: &str, schema: &str, conditi
     let engine = Engine::new().expect("an engine");
     let loaded = manifest::load_text(Path::new("bench.yaml"), text, &engine).expect("a pipeline");
     let secrets = Secrets::load().expect("no secrets");
-    let setting: Setting = runtime::prepare(loaded.pipeline, log, &secrets, BatchLimit::default(), Creates::Nothing).expect("ready");
+    let setting: Setting = runtime::prepare(loaded.pipeline, log, &secrets, BatchLimit::default(), Creates::Nothing, None).expect("ready");
     // The bare loop commits by time alone.
     let options = Options { until_end: true, commit_interval: INTERVAL, commit_rows: usize::MAX, ..Options::default() };
     timed(|| {

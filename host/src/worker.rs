@@ -23,6 +23,8 @@ pub struct Options {
     pub commit_interval: Duration,
     /// Commit after so many records, however little time has passed.
     pub commit_rows: usize,
+    /// Hand over every window that is still open when the ends are reached.
+    pub close_windows: bool,
     /// Stop after so many records of the sources.
     pub limit: Option<u64>,
     pub member: String,
@@ -32,6 +34,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             until_end: false,
+            close_windows: false,
             commit_interval: Duration::from_millis(100),
             commit_rows: 50_000,
             limit: None,
@@ -194,6 +197,9 @@ impl<'a> Worker<'a> {
         let stopping =
             self.stop.load(Ordering::Relaxed) || self.stopped.is_some() || self.options.limit.is_some_and(|limit| self.processed >= limit);
         if stopping || self.finished() {
+            if !stopping && self.options.close_windows {
+                self.close_windows()?;
+            }
             self.commit_all()?;
             return Ok(false);
         }
@@ -315,8 +321,23 @@ impl<'a> Worker<'a> {
             || self.first_since.is_some_and(|first| self.clock.elapsed() >= first + self.options.commit_interval)
     }
 
+    fn close_windows(&mut self) -> Result<(), Ended> {
+        let numbers: Vec<i32> = self.tasks.keys().copied().collect();
+        for number in numbers {
+            let produced = self.tasks.get_mut(&number).map(Task::close_windows).transpose().map_err(stopped)?.flatten();
+            produced.map_or(Ok(()), |produced| self.take_over(produced))?;
+        }
+        Ok(())
+    }
+
     /// Starts to commit everything processed so far. Nothing may be in flight.
     fn begin_commit(&mut self) -> Result<(), Ended> {
+        for task in self.tasks.values_mut() {
+            let changes = task.give_changes().map_err(stopped)?;
+            for (to, records) in changes.map(|changes| changes.appends).unwrap_or_default() {
+                self.member.append(&to, &records)?;
+            }
+        }
         let mut commit = Commit::default();
         let mut tasks = Vec::new();
         for (number, task) in &mut self.tasks {
@@ -531,6 +552,14 @@ impl<'a> Worker<'a> {
             self.member = join(&self.setting, &self.log, &self.options)?;
         }
         Ok(())
+    }
+}
+
+/// Why a task stops, of what cannot be undone alone.
+fn stopped(stop: Stop) -> Ended {
+    match stop {
+        Stop::Log(error) => Ended::Log(error),
+        stop => Ended::Stopped(stop),
     }
 }
 

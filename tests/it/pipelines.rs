@@ -5,6 +5,7 @@ mod bad_plugin;
 mod crash;
 mod leaks;
 mod order;
+mod windows;
 
 use crate::cluster::{cluster, unique};
 use std::io::Write;

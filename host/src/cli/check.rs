@@ -83,8 +83,7 @@ fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str)> {
     let sources = pipeline.sources.iter().map(|source| (&*source.topic, "a source's"));
     let tables = pipeline.tables.iter().map(|table| (&*table.topic, "a table's"));
     let sinks = pipeline.sinks.iter().filter(|sink| !sink.create).map(|sink| (&*sink.topic, "a sink's"));
-    let policies = std::iter::once(&pipeline.on_error).chain(pipeline.stages.iter().map(|stage| &stage.on_error));
-    let dead = policies.filter_map(|policy| match policy {
+    let dead = pipeline.policies().filter_map(|policy| match policy {
         Policy::DeadLetter { topic, .. } => Some((&**topic, "for dead letters")),
         _ => None,
     });

@@ -1,9 +1,11 @@
 //! State stores of a task: typed rows by key, in layers: the batch under way, the open transaction, the transaction in flight, committed rows in
 //! memory, the log's committed state. Reads see the newest; what is not committed never reaches the log's store.
 
+mod handed;
 mod row;
 mod table;
 
+pub use handed::Handed;
 pub use row::Row;
 pub use table::GlobalTable;
 
@@ -199,7 +201,7 @@ impl StateStore {
     /// Drops the rows of windows that `stream_time` has closed, at most a thousand at a time.
     pub fn expire(&mut self, stream_time: i64) -> Result<(), LogError> {
         let Some(window) = self.window else { return Ok(()) };
-        let open_from = first_open(stream_time, window);
+        let open_from = window.open_from(stream_time);
         if open_from <= self.dropped_below {
             return Ok(());
         }
@@ -231,6 +233,15 @@ impl StateStore {
     }
 }
 
+/// The rows of a column of keys of any type.
+pub fn rows_of_column(keys: &Column) -> usize {
+    match &keys.values {
+        Values::Ints(values) => values.len(),
+        Values::Texts(strings) | Values::Blobs(strings) => strings.len(),
+        _ => 0,
+    }
+}
+
 /// The rows of a column of keys, if it is one.
 fn rows_of(keys: &Column, kind: Type, store: &str) -> Result<usize, String> {
     match &keys.values {
@@ -248,12 +259,6 @@ pub fn encode_int(value: i64) -> [u8; 8] {
 
 fn decode_int(key: &[u8]) -> Option<i64> {
     Some((u64::from_be_bytes(key.try_into().ok()?) ^ 1 << 63) as i64)
-}
-
-/// The lowest window start that may still take rows: everything below is closed.
-fn first_open(stream_time: i64, window: Window) -> i64 {
-    // Closed: start + size + grace <= stream time.
-    stream_time.saturating_sub(window.size).saturating_sub(window.grace).saturating_add(1)
 }
 
 #[cfg(test)]
@@ -288,7 +293,7 @@ mod tests {
 
     fn described() -> Store {
         let fields = vec![StoreField { name: "n".to_owned(), kind: Type::Int, nullable: false }];
-        Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false }
+        Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false, emits: Vec::new() }
     }
 
     fn ints(values: &[i64]) -> Vec<Column> {

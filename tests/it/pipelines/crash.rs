@@ -13,9 +13,15 @@ sources:
 stages:
   - { name: keep, plugin: filter, with: { where: 'n % 7 != 0' } }
   - { name: by-k, plugin: aggregate, with: { group_by: [k], compute: { count: count(), total: sum(n) } } }
+  - name: windows
+    from: keep
+    plugin: aggregate
+    with: { group_by: [k], window: { hopping: 100ms, advance: 40ms }, emit: final, compute: { count: count() } }
+  - { name: sessions, from: keep, plugin: aggregate, with: { group_by: [k], window: { session: 13ms }, emit: final, compute: { count: count() } } }
 sinks:
   - { from: keep, topic: NAME.kept }
   - { from: by-k, topic: NAME.totals }
+  - { from: [windows, sessions], topic: NAME.finals }
 ";
 
 const STATELESS: &str = "\
@@ -98,7 +104,7 @@ fn equal(place: &Place, topics: &[&str], outputs: &[Vec<String>]) {
 #[test]
 #[ignore = "takes minutes on two cores"]
 fn runs_that_are_killed_count_every_record_once() {
-    let topics = ["NAME.kept", "NAME.totals"];
+    let topics = ["NAME.kept", "NAME.totals", "NAME.finals"];
     let (outputs, empty, whole) = undisturbed(&prepared(Place::embedded(), STATEFUL), &topics);
     assert_eq!(outputs[1].len(), outputs[0].len());
     // On a machine that is now quick, now slow, the moments may all be too early or too late.

@@ -8,3 +8,15 @@ wit_bindgen::generate!({
     export_macro_name: "export_bindings",
     default_bindings_module: "millstream_guest::bindings",
 });
+
+/// The optional export `emitting`.
+pub mod emits {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "emits",
+        with: { "millstream:plugin/types@0.1.0": crate::bindings::millstream::plugin::types },
+        pub_export_macro: true,
+        export_macro_name: "export_emits",
+        default_bindings_module: "millstream_guest::bindings::emits",
+    });
+}

@@ -130,18 +130,77 @@ pub struct Store {
     /// The fields that the keys are made of. Exactly `["$key"]`: rows live where their record's partition lives; anything else needs
     /// all records of a group in one task.
     pub by: Vec<Field>,
-    /// Keys are bytes: 8 bytes of window start (sign-flipped big-endian milliseconds), then the rest. Rows of closed windows are dropped by the host.
+    /// Keys are bytes: 8 bytes of time (sign-flipped big-endian milliseconds), then the rest. The time is the window's start; with sessions, that of the
+    /// session's last record. Rows of closed windows are dropped by the host.
     #[serde(default)]
     pub windowed: bool,
+    /// When rows of this store are handed to the export `emitting`. `closed` needs a windowed store.
+    #[serde(default)]
+    pub emits: Vec<Occasion>,
 }
 
-/// Tumbling windows of record time, in milliseconds: the host gives `$window.start` and `$window.end`, counts late rows and keeps them from the plugin.
+/// Why a row is handed to the export `emitting`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Occasion {
+    /// It was written since the last commit.
+    Changed,
+    /// Its window is closed: it is dropped afterwards.
+    Closed,
+}
+
+/// Windows of record time, in milliseconds: the host gives `$window.start` and `$window.end`, counts late rows and keeps them from the plugin.
+/// A row that belongs to several windows comes once for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Window {
+    /// The length. Of sessions: the longest time between a record and the next one of its session.
     pub size: i64,
+    /// A window begins at every multiple of this; 0 = of `size`, so that each row has one.
+    #[serde(default)]
+    pub advance: i64,
+    /// Sessions: the plugin finds and merges those of a group; a row's window is that of a session of it alone.
+    #[serde(default)]
+    pub session: bool,
     /// A window takes rows until stream time has passed its end by this much.
     #[serde(default)]
     pub grace: i64,
+}
+
+impl Window {
+    pub fn tumbling(size: i64, grace: i64) -> Self {
+        Self { size, grace, ..Self::default() }
+    }
+
+    /// From one window's start to the next.
+    pub fn advance(&self) -> i64 {
+        if self.advance > 0 { self.advance } else { self.size.max(1) }
+    }
+
+    /// From the time in a windowed key to the window's end.
+    pub fn span(&self) -> i64 {
+        // A record exactly `size` behind the last one still belongs to its session.
+        self.size.max(1).saturating_add(i64::from(self.session))
+    }
+
+    /// The stream time at which the window with this time in its keys is closed.
+    pub fn closes(&self, time: i64) -> i64 {
+        time.saturating_add(self.span()).saturating_add(self.grace.max(0))
+    }
+
+    /// The lowest time in a windowed key that is still open at this stream time: everything below is closed.
+    pub fn open_from(&self, stream_time: i64) -> i64 {
+        // Closed: time + span + grace <= stream time.
+        stream_time.saturating_sub(self.span()).saturating_sub(self.grace.max(0)).saturating_add(1)
+    }
+
+    /// The starts of the windows that a record of this time belongs to, rising. Of sessions: the time itself.
+    pub fn starts(&self, time: i64) -> impl Iterator<Item = i64> + use<> {
+        let advance = self.advance();
+        let last = if self.session { time } else { time.div_euclid(advance).saturating_mul(advance) };
+        let count =
+            if self.session { 1 } else { (time.saturating_sub(self.size.max(1)).div_euclid(advance)).abs_diff(time.div_euclid(advance)) };
+        (0..count as i64).rev().map(move |back| last.saturating_sub(back.saturating_mul(advance)))
+    }
 }
 
 /// What `describe` answers.

@@ -1,28 +1,29 @@
 //! From the exported functions to a `Plugin`.
 
+use crate::bindings::emits::exports::millstream::plugin::emitting;
 use crate::bindings::exports::millstream::plugin::transform as wit;
-use crate::plugin::{Batch, Plugin};
-use crate::verdict::Verdict;
+use crate::describe::Occasion;
+use crate::plugin::{Emitting, Plugin};
 use crate::{log, transform};
+use std::any::Any;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
 /// What `export!` hands to the generated bindings.
 pub struct Exported<P>(PhantomData<P>);
 
-trait Process {
-    fn process(&mut self, batch: Batch) -> Result<Verdict, String>;
-}
-
-impl<P: Plugin> Process for P {
-    fn process(&mut self, batch: Batch) -> Result<Verdict, String> {
-        Plugin::process(self, batch)
-    }
-}
-
 thread_local! {
     /// The plugin after `init`. A static cannot be generic, hence the box.
-    static INSTANCE: RefCell<Option<Box<dyn Process>>> = const { RefCell::new(None) };
+    static INSTANCE: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+}
+
+/// Works with the plugin after `init`.
+fn with<P: Plugin, R>(work: impl FnOnce(&mut P) -> Result<R, String>) -> Result<R, String> {
+    log::set_current_row(None);
+    INSTANCE.with_borrow_mut(|instance| match instance.as_mut().and_then(|plugin| plugin.downcast_mut::<P>()) {
+        Some(plugin) => work(plugin),
+        None => Err("the plugin was called before `init`".to_owned()),
+    })
 }
 
 /// On this target a panic's message would be lost with the trap.
@@ -56,10 +57,21 @@ impl<P: Plugin> wit::Guest for Exported<P> {
     }
 
     fn process(input: wit::Batch) -> Result<wit::Verdict, String> {
-        log::set_current_row(None);
-        INSTANCE.with_borrow_mut(|instance| match instance {
-            Some(plugin) => plugin.process(input.into()).map(Into::into),
-            None => Err("`process` was called before `init`".to_owned()),
-        })
+        with::<P, _>(|plugin| plugin.process(input.into()).map(Into::into))
+    }
+}
+
+impl<P: Emitting> emitting::Guest for Exported<P> {
+    fn emit(
+        store: u32,
+        occasion: emitting::Occasion,
+        keys: emitting::Column,
+        fields: Vec<emitting::Column>,
+    ) -> Result<emitting::Verdict, String> {
+        let occasion = match occasion {
+            emitting::Occasion::Changed => Occasion::Changed,
+            emitting::Occasion::Closed => Occasion::Closed,
+        };
+        with::<P, _>(|plugin| plugin.emit(store, occasion, keys.into(), crate::convert::each(fields)).map(Into::into))
     }
 }

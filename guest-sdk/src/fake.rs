@@ -84,6 +84,9 @@ struct Host {
     stores: Vec<Rows>,
     tables: Vec<Rows>,
     log: Vec<Line>,
+    /// Of the batch under way.
+    stream_times: Vec<i64>,
+    late: Vec<u32>,
 }
 
 thread_local! {
@@ -104,7 +107,7 @@ pub fn open(description: &Description, tables: &BTreeMap<String, Schema>) {
         fields: tables[name].fields.iter().map(|field| (field.path.to_string(), field.kind)).collect(),
         rows: BTreeMap::new(),
     });
-    HOST.set(Host { stores: stores.collect(), tables: tables.collect(), log: Vec::new() });
+    HOST.set(Host { stores: stores.collect(), tables: tables.collect(), ..Host::default() });
 }
 
 /// A look at a store; None if there is none.
@@ -120,6 +123,26 @@ pub fn table<R>(name: &str, look: impl FnOnce(&mut Rows) -> R) -> Option<R> {
 /// What was logged since `open`.
 pub fn lines() -> Vec<Line> {
     HOST.with_borrow(|host| host.log.clone())
+}
+
+/// A batch begins: rows of these times, the first one at this stream time.
+pub fn begin(stream_time: i64, timestamps: &[i64]) {
+    HOST.with_borrow_mut(|host| {
+        host.late.clear();
+        host.stream_times = timestamps
+            .iter()
+            .scan(stream_time, |highest, time| {
+                let before = *highest;
+                *highest = before.max(*time);
+                Some(before)
+            })
+            .collect();
+    });
+}
+
+/// Rows of the last batch that the plugin said to be late.
+pub fn late_rows() -> Vec<u32> {
+    HOST.with_borrow(|host| host.late.clone())
 }
 
 /// Keys in the order in which the host keeps them; None for null.
@@ -208,4 +231,16 @@ pub(crate) fn lookup(table: u32, rows: &[u32], keys: &Column) -> Found {
 
 pub(crate) fn log(level: u8, row: Option<u32>, message: &str) {
     HOST.with_borrow_mut(|host| host.log.push(Line { level, row, message: message.to_owned() }));
+}
+
+pub(crate) fn stream_times() -> Vec<i64> {
+    HOST.with_borrow(|host| host.stream_times.clone())
+}
+
+pub(crate) fn late(rows: &[u32]) {
+    HOST.with_borrow_mut(|host| {
+        assert!(rows.is_sorted_by(|a, b| a < b), "late rows are strictly increasing");
+        assert!(rows.iter().all(|row| (*row as usize) < host.stream_times.len()), "a late row is one of the batch");
+        host.late.extend_from_slice(rows);
+    });
 }

@@ -11,9 +11,10 @@ pub mod state;
 pub mod tables;
 pub mod transform;
 pub mod verdict;
+pub mod windows;
 
 pub use millstream_guest_macros::{Fields, Outputs, aggregate, enrich, filter, map, stateful};
-pub use plugin::{Batch, Leaves, Plugin, Setup};
+pub use plugin::{Batch, Emitting, Leaves, Plugin, Setup};
 pub use records::{Answer, Change, Fields, Json, JsonText, Keys, Reject, Rows};
 
 // What the macros write names this crate, in its own tests too.
@@ -33,8 +34,22 @@ mod fake;
 pub mod testing;
 
 /// Exports a [`Plugin`]: once in a crate, and only where the target is Wasm (elsewhere the crate is a library that tests can call).
+/// `export!(MyPlugin: emitting)` exports [`Emitting`] too.
 #[macro_export]
 macro_rules! export {
+    ($plugin:ty : emitting) => {
+        $crate::export!($plugin);
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type Exported = $crate::export::Exported<$plugin>;
+    $crate::bindings::emits::export_emits!(Exported with_types_in $crate::bindings::emits);
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            const fn emits<P: $crate::Emitting>() {}
+            emits::<$plugin>();
+        };
+    };
     ($plugin:ty) => {
         #[cfg(target_family = "wasm")]
         const _: () = {

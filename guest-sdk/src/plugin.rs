@@ -2,7 +2,7 @@
 //! only where a record at a time is too slow, or where a plugin must see the whole batch.
 
 use crate::column::{Column, Strings};
-use crate::describe::{Description, Mistake, Schema};
+use crate::describe::{Description, Mistake, Occasion, Schema};
 use crate::headers::Headers;
 use crate::verdict::Verdict;
 use std::collections::BTreeMap;
@@ -57,4 +57,11 @@ pub trait Plugin: Sized + 'static {
     fn init(setup: Setup<Self::Config>) -> Result<Self, String>;
     /// One batch. Err: the whole call failed.
     fn process(&mut self, batch: Batch) -> Result<Verdict, String>;
+}
+
+/// A plugin with results that do not come of one record: of rows that changed, or of closed windows. Export it with
+/// `millstream_guest::export!(MyPlugin: emitting)`, and say in the description's stores with `emits` which rows are wanted.
+pub trait Emitting: Plugin {
+    /// Rows of a store, in the order of encoded keys. The verdict derives: `source` names rows given here; keys and timestamps are given.
+    fn emit(&mut self, store: u32, occasion: Occasion, keys: Column, fields: Vec<Column>) -> Result<Verdict, String>;
 }

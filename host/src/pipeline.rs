@@ -88,6 +88,13 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// Every policy that may have a topic of its own.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        std::iter::once(&self.on_error).chain(self.stages.iter().flat_map(|stage| [&stage.on_error, &stage.on_late]))
+    }
+}
+
 /// How values are written in a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FormatKind {
@@ -218,6 +225,8 @@ pub struct Stage {
     pub input: Schema,
     pub description: Description,
     pub on_error: Policy,
+    /// What becomes of records whose windows are closed: `Skip`, or a dead letter.
+    pub on_late: Policy,
     pub limits: Limits,
     /// What leaves this stage may be shown in dead letters.
     pub protects: bool,

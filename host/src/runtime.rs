@@ -110,8 +110,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
             }
         }
     }
-    let policies = std::iter::once(&pipeline.on_error).chain(pipeline.stages.iter().map(|stage| &stage.on_error));
-    let dead = policies.filter_map(|policy| match policy {
+    let dead = pipeline.policies().filter_map(|policy| match policy {
         Policy::DeadLetter { topic, .. } => Some((topic.clone(), false)),
         _ => None,
     });

@@ -2,13 +2,15 @@
 //! through the stages, and hands over what is to be appended. Everything it does is a function of its records: the clock
 //! is asked only for the figures of `Counters`.
 
+mod give;
+
 use crate::flow::batch::Batch;
 use crate::flow::plan::{self, Plan, SourcePlan};
 use crate::flow::reject::{self, Place, Rejected};
 use crate::flow::repartition;
 use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
-use crate::flow::stage::{CallFailure, Stage, write_errors};
+use crate::flow::stage::{CallFailure, Give, Stage, write_errors};
 use crate::io::{CommittedState, Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
 use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::describe;
@@ -133,13 +135,15 @@ impl Task {
     pub fn new(id: TaskId, setting: Arc<Setting>) -> Self {
         let pipeline = &setting.pipeline;
         let exposed = plan::exposed(pipeline);
+        // Rows of a stage that this task never reaches are another task's.
+        let reached = &setting.plan.segments[id.segment].stages;
         let stages = pipeline
             .stages
             .iter()
             .enumerate()
             .map(|(index, stage)| {
                 let description = &stage.description;
-                let stores = setting.state.iter().flat_map(|state| {
+                let stores = setting.state.iter().filter(|_| reached[index]).flat_map(|state| {
                     stage
                         .stores
                         .iter()
@@ -365,32 +369,67 @@ impl Task {
         let mut stream_time = self.stream_time;
 
         let first = source::read(described, source, source_plan, taken, &mut stream_time, &mut rejected);
+        // Marks alone may close windows: then what is given out comes of no record.
+        let first = if first.origin.offsets.is_empty() { self.here(stream_time).unwrap_or(first) } else { first };
+        let mut appends = Vec::new();
+        self.pass(source, &first, Give::Closed(stream_time), &mut rejected, &mut appends)?;
+        self.settle(rejected, &mut appends)?;
+        self.stream_time = stream_time;
+        self.keep_batch();
+        Ok(Produced { appends, rows, records })
+    }
 
+    /// Stages and sinks. What a stage gives out beside its records' results stands before them.
+    fn pass(
+        &mut self,
+        source: usize,
+        first: &Batch,
+        give: Give,
+        rejected: &mut Vec<Rejected>,
+        appends: &mut Vec<(TopicPartition, Records)>,
+    ) -> Result<(), Stop> {
+        let setting = self.setting.clone();
+        let (pipeline, plan) = (&setting.pipeline, &setting.plan);
+        let (described, source_plan) = (&pipeline.sources[source], &plan.sources[source]);
+        let reached = &plan.segments[self.id.segment].stages;
         let mut outputs: Vec<Vec<Option<Batch>>> = Vec::with_capacity(pipeline.stages.len());
         for (index, stage) in pipeline.stages.iter().enumerate() {
-            let input = inputs(&stage.from, source, &first, &outputs, source_plan, &mut rejected);
+            let input = inputs(&stage.from, source, first, &outputs, source_plan, rejected);
             let mut output = vec![None; stage.description.outputs.len()];
+            let stage = &mut self.stages[index];
+            let started = std::time::Instant::now();
+            let failed = |failure| Stop::Call(Box::new(failure));
             if let Some(batch) = input {
-                let stage = &mut self.stages[index];
-                let started = std::time::Instant::now();
-                let ran = stage.run(batch, plan, described, &mut rejected);
-                stage.counters.time += started.elapsed();
-                output = ran.map_err(|failure| Stop::Call(Box::new(failure)))?;
+                output = stage.run(batch, plan, described, rejected).map_err(failed)?;
             }
+            if reached[index] && stage.gives(give) {
+                let given = stage.give(give, &first.origin, plan, described, rejected).map_err(failed)?;
+                for (output, given) in output.iter_mut().zip(given) {
+                    let parts = given.into_iter().chain(output.take()).collect();
+                    let (merged, errors) = Batch::merge(parts, source_plan.format, &source_plan.wanted);
+                    rejected.extend(write_errors(errors, &first.origin));
+                    *output = merged;
+                }
+            }
+            stage.counters.time += started.elapsed();
             outputs.push(output);
         }
-
-        let mut appends = Vec::new();
         for (sink, at) in pipeline.sinks.iter().zip(0..) {
-            let input = inputs(&sink.from, source, &first, &outputs, source_plan, &mut rejected);
+            let input = inputs(&sink.from, source, first, &outputs, source_plan, rejected);
             if let Some(batch) = input {
                 let writer: &mut Sink = &mut self.sinks[at];
-                writer.write(&batch, source_plan, described.key, &mut rejected, &mut appends);
+                writer.write(&batch, source_plan, described.key, rejected, appends);
             }
         }
+        Ok(())
+    }
 
+    /// What becomes of refused records, each by its policy.
+    fn settle(&mut self, rejected: Vec<Rejected>, appends: &mut Vec<(TopicPartition, Records)>) -> Result<(), Stop> {
+        let setting = self.setting.clone();
+        let pipeline = &setting.pipeline;
         let rejected = reject::sorted(rejected);
-        let policy = |rejected: &Rejected| rejected.stage.map_or(&pipeline.on_error, |stage| &pipeline.stages[stage].on_error);
+        let policy = |rejected: &Rejected| policy_of(pipeline, rejected);
         if let Some(guilty) = rejected.iter().find(|rejected| *policy(rejected) == Policy::Fail) {
             return Err(Stop::Record(Box::new(guilty.clone())));
         }
@@ -402,13 +441,15 @@ impl Task {
             }
         }
         for (topic, refused) in letters {
-            self.bury(&topic, &refused, &mut appends);
+            self.bury(&topic, &refused, appends);
         }
-        self.stream_time = stream_time;
+        Ok(())
+    }
+
+    fn keep_batch(&mut self) {
         for stage in &mut self.stages {
             stage.stores(|stores| stores.iter_mut().for_each(StateStore::keep_batch));
         }
-        Ok(Produced { appends, rows, records })
     }
 
     /// Records of a repartition topic become what they were; others are.
@@ -442,7 +483,7 @@ impl Task {
                 plugin: stage.map_or("", |stage| &stage.plugin.about().name),
                 topic: &source.topic,
             };
-            let policy = stage.map_or(&pipeline.on_error, |stage| &stage.on_error);
+            let policy = policy_of(pipeline, rejected);
             let include = matches!(policy, Policy::DeadLetter { include_original: true, .. });
             let key = rejected.shown.as_ref().and_then(|shown| shown.key.as_deref());
             let partition = match key {
@@ -690,6 +731,14 @@ fn cut(fetched: &Fetched, rows: usize) -> Fetched {
 /// The last offset of each partition.
 fn positions_of(taken: &Taken) -> BTreeMap<i32, i64> {
     taken.partitions.iter().copied().zip(taken.offsets.iter().copied()).collect()
+}
+
+fn policy_of<'p>(pipeline: &'p Pipeline, rejected: &Rejected) -> &'p Policy {
+    match rejected.stage.map(|stage| &pipeline.stages[stage]) {
+        Some(stage) if rejected.code == reject::LATE => &stage.on_late,
+        Some(stage) => &stage.on_error,
+        None => &pipeline.on_error,
+    }
 }
 
 /// What a stage or sink gets of this batch: the outputs it reads, interleaved.

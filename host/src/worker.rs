@@ -27,6 +27,8 @@ pub struct Options {
     pub commit_rows: usize,
     /// Write committed rows to the local copies of the stores this often, where the log keeps state as changelogs.
     pub checkpoint_interval: Duration,
+    /// Hand over every window that is still open when the ends are reached.
+    pub close_windows: bool,
     /// Stop after so many records of the sources.
     pub limit: Option<u64>,
     /// Names this host in groups and transactions, stable over restarts.
@@ -39,6 +41,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             until_end: false,
+            close_windows: false,
             commit_interval: Duration::from_millis(100),
             commit_rows: 50_000,
             checkpoint_interval: Duration::from_secs(10),
@@ -427,6 +430,17 @@ impl<'a> Worker<'a> {
             || self.first_since.is_some_and(|first| self.clock.elapsed() >= first + self.options.commit_interval)
     }
 
+    /// Hands over the windows that are still open in the tasks of this level.
+    fn close_windows(&mut self) -> Result<(), Ended> {
+        let level = |id: &TaskId| self.setting.plan.segments[id.segment].level;
+        let ids: Vec<TaskId> = self.tasks.keys().filter(|id| level(id) == self.level).copied().collect();
+        for id in ids {
+            let produced = self.tasks.get_mut(&id).map(Task::close_windows).transpose().map_err(stopped)?.flatten();
+            produced.map_or(Ok(()), |produced| self.take_over(produced))?;
+        }
+        Ok(())
+    }
+
     /// Starts to commit everything processed so far. Nothing may be in flight.
     fn begin_commit(&mut self) -> Result<(), Ended> {
         self.begin_commit_of(false)
@@ -434,6 +448,12 @@ impl<'a> Worker<'a> {
 
     /// `all`: every position, moved or not.
     fn begin_commit_of(&mut self, all: bool) -> Result<(), Ended> {
+        for task in self.tasks.values_mut() {
+            let changes = task.give_changes().map_err(stopped)?;
+            for (to, records) in changes.map(|changes| changes.appends).unwrap_or_default() {
+                self.member.append(&to, &records)?;
+            }
+        }
         let mut commit = Commit::default();
         let mut tasks = Vec::new();
         for (id, task) in &mut self.tasks {
@@ -603,6 +623,9 @@ impl<'a> Worker<'a> {
         let of_level = |id: &TaskId| segments[id.segment].level == self.level;
         if !self.tasks.iter().filter(|(id, _)| of_level(id)).all(|(_, task)| task.done()) {
             return Ok(false);
+        }
+        if self.options.close_windows {
+            self.close_windows()?;
         }
         self.commit_all()?;
         if !self.level_done()? {
@@ -854,6 +877,14 @@ impl<'a> Worker<'a> {
             self.member = join(&self.setting, &self.log, &self.name)?;
         }
         Ok(())
+    }
+}
+
+/// Why a task stops, of what cannot be undone alone.
+fn stopped(stop: Stop) -> Ended {
+    match stop {
+        Stop::Log(error) => Ended::Log(error),
+        stop => Ended::Stopped(stop),
     }
 }
 

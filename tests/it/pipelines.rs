@@ -9,6 +9,7 @@ mod order;
 mod outage;
 mod state;
 mod topics;
+mod windows;
 
 use crate::cluster::{Cluster, cluster, unique};
 use crate::program::millstream;

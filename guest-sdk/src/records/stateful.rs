@@ -70,6 +70,7 @@ impl<T: Stored> Plugin for Stateful<T> {
             fields: declared::<T::Row>().iter().map(field).collect(),
             by: by.iter().map(|place| reads[*place].path.clone()).collect(),
             windowed: false,
+            emits: Vec::new(),
         }];
         Ok(description)
     }

@@ -1,8 +1,9 @@
 //! Tests of plugins in columns. State, tables and log are this thread's own.
 
-use crate::describe::{Description, Mistake, Request, Schema};
+use crate::column::ColumnBuilder;
+use crate::describe::{Description, Mistake, Occasion, Request, Schema};
 use crate::fake::{Line, Value};
-use crate::plugin::{Batch, Plugin};
+use crate::plugin::{Batch, Emitting, Plugin};
 use crate::verdict::Verdict;
 use std::collections::BTreeMap;
 
@@ -25,8 +26,34 @@ impl<P: Plugin> Columns<P> {
     }
 
     pub fn process(&mut self, batch: Batch) -> Result<Verdict, String> {
+        crate::fake::begin(batch.stream_time, &batch.timestamps);
         self.plugin.process(batch)
     }
+}
+
+impl<P: Emitting> Columns<P> {
+    /// Hands the plugin the rows of a store that `wanted` names by their keys, in their order. After `closed` they are dropped, as by the host.
+    pub fn emit(&mut self, store: u32, occasion: Occasion, wanted: impl Fn(&Value) -> bool) -> Result<Verdict, String> {
+        let described = &self.description.stores[store as usize];
+        let rows: Vec<_> = store_rows(store).into_iter().filter(|(key, _)| wanted(key)).collect();
+        let mut keys = ColumnBuilder::new(described.key, rows.len());
+        rows.iter().for_each(|(key, _)| keys.cell(key.cell()));
+        let fields = described.fields.iter().enumerate().map(|(place, field)| {
+            let mut column = ColumnBuilder::new(field.kind, rows.len());
+            rows.iter().for_each(|(_, values)| column.cell(values[place].cell()));
+            column.finish()
+        });
+        let verdict = self.plugin.emit(store, occasion, keys.finish(), fields.collect())?;
+        if occasion == Occasion::Closed {
+            crate::fake::store(store, |kept| kept.rows.retain(|_, (key, _)| !rows.iter().any(|(gone, _)| gone == key)));
+        }
+        Ok(verdict)
+    }
+}
+
+/// Rows of the last batch that the plugin said to be late.
+pub fn late_rows() -> Vec<u32> {
+    crate::fake::late_rows()
 }
 
 /// Opens empty stores and tables on this thread, as a plugin described them; [`Columns::start`] does so itself. What was there is gone.

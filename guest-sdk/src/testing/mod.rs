@@ -27,7 +27,7 @@ mod columns;
 mod project;
 
 pub use crate::fake::{Line, Rows, Value};
-pub use columns::{Columns, log_lines, open, put_table_row, store_rows};
+pub use columns::{Columns, late_rows, log_lines, open, put_table_row, store_rows};
 
 use crate::column::Type;
 use crate::describe::{Description, FieldType, Mistake, Request, Schema};
@@ -157,6 +157,7 @@ impl<P: Plugin> Case<P> {
             let mut plugin = transform::init_json::<P>(&request).unwrap_or_else(|message| panic!("the plugin does not start: {message}"));
             let (input, taken, rejects) = project::batch(&description, batch, place * cut, stream_time);
             answers.rejects.extend(rejects);
+            fake::begin(input.stream_time, &input.timestamps);
             let verdict = plugin.process(input).unwrap_or_else(|message| panic!("the call failed: {message}"));
             apply::verdict(verdict, &description, batch, &taken, place * cut, &mut answers);
             stream_time = batch.iter().map(|record| record.timestamp).fold(stream_time, i64::max);

@@ -77,8 +77,7 @@ fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str, bool)> {
     let sources = pipeline.sources.iter().filter(|source| source.carries.is_none()).map(|source| (&*source.topic, "a source's", false));
     let tables = pipeline.tables.iter().map(|table| (&*table.topic, "a table's", false));
     let sinks = pipeline.sinks.iter().filter(|sink| !sink.create).map(|sink| (&*sink.topic, "a sink's", true));
-    let policies = std::iter::once(&pipeline.on_error).chain(pipeline.stages.iter().map(|stage| &stage.on_error));
-    let dead = policies.filter_map(|policy| match policy {
+    let dead = pipeline.policies().filter_map(|policy| match policy {
         Policy::DeadLetter { topic, .. } => Some((&**topic, "for dead letters", true)),
         _ => None,
     });

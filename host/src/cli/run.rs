@@ -32,6 +32,9 @@ pub struct Args {
     /// Stop at the ends of the topics as they are now
     #[arg(long)]
     until_end: bool,
+    /// At the end, close every window that is open and give its results out; what comes later for them is late
+    #[arg(long)]
+    close_windows: bool,
     /// Show what would be written, as JSON lines, and commit nothing; implies --until-end
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -90,6 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let workers = workers(args, &setting, context.connection.brokers.is_some())?;
     let mut options = Options {
         until_end: args.until_end || args.dry_run || files.read_whole(&log)?,
+        close_windows: args.close_windows,
         commit_interval: Duration::from_millis(args.commit_interval),
         checkpoint_interval: Duration::from_millis(args.checkpoint_interval),
         limit: args.limit,

@@ -160,8 +160,7 @@ fn attempt(loaded: &Loaded, case: &Case, rows: usize) -> Result<Result<Topics, S
     if let Err(error) = ended {
         return Ok(Err(error.to_string()));
     }
-    let policies = std::iter::once(&pipeline.on_error).chain(pipeline.stages.iter().map(|stage| &stage.on_error));
-    let dead = policies.filter_map(|policy| match policy {
+    let dead = pipeline.policies().filter_map(|policy| match policy {
         Policy::DeadLetter { topic, .. } => Some(topic.clone()),
         _ => None,
     });

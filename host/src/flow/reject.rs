@@ -19,6 +19,9 @@ pub struct Rejected {
     pub shown: Option<Shown>,
 }
 
+/// The code of records that came when their windows were closed.
+pub const LATE: &str = "late";
+
 /// A record as it stood at a stage.
 #[derive(Clone, Debug)]
 pub struct Shown {

@@ -1,15 +1,19 @@
 //! A stage at work: what the plugin asked for is gathered, rows that cannot be read are refused, the plugin answers, the answer becomes batches.
 
+mod emit;
+
+pub use emit::Give;
+
 use crate::column::{Bitmap, Column, ColumnBuilder, Type};
 use crate::field::Field;
 use crate::flow::batch::{Base, Batch, GivenKeys, Held, HeldHeaders, Origin, Slot, WriteError, nulls};
 use crate::flow::plan::{Plan, ReadFrom, SourcePlan};
-use crate::flow::reject::{Rejected, Shown};
+use crate::flow::reject::{LATE, Rejected, Shown};
 use crate::flow::source::with_place;
-use crate::flow::window::{self, Assigned};
+use crate::flow::window;
 use crate::format::{FieldError, Format};
 use crate::key;
-use crate::pipeline::{Pipeline, Source, Tombstones};
+use crate::pipeline::{Pipeline, Policy, Source, Tombstones};
 use crate::plugin::describe::{self, Part};
 use crate::plugin::{CallError, Derived, FROM_NONE, Found, Input, Instance, Leaves, Outcome, Page, Plugin, Services, Verdict};
 use crate::store::{GlobalTable, StateStore};
@@ -56,6 +60,8 @@ struct Shared {
     tables: Vec<Arc<RwLock<GlobalTable>>>,
     /// Where the rows of the call come from.
     place: Option<(Arc<Origin>, Vec<u32>)>,
+    /// Rows of the call that its plugin said to be late.
+    late: Vec<u32>,
 }
 
 struct StageServices {
@@ -82,6 +88,10 @@ pub struct Stage {
     /// Whether records and reasons at this stage may be shown.
     exposed: bool,
     reasons_shown: bool,
+    /// Whether late records are told, not only counted.
+    tells_late: bool,
+    /// Windows with times below are handed over.
+    closed_below: i64,
     pub counters: Counters,
 }
 
@@ -96,7 +106,7 @@ impl Stage {
         tables: Vec<Arc<RwLock<GlobalTable>>>,
     ) -> Self {
         let stage = &pipeline.stages[index];
-        let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None }));
+        let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None, late: Vec::new() }));
         let reasons_shown = exposed || stage.log_unsafe;
         let services = StageServices {
             shared: shared.clone(),
@@ -118,6 +128,8 @@ impl Stage {
             topics: pipeline.sources.iter().map(|source| source.topic.clone()).collect(),
             exposed,
             reasons_shown,
+            tells_late: stage.on_late != Policy::Skip,
+            closed_below: i64::MIN,
             counters: Counters::default(),
         }
     }
@@ -133,6 +145,8 @@ impl Stage {
     /// Drops the instance, and with it all that it remembers.
     pub fn reset(&mut self) {
         self.instance = None;
+        // What was handed over since the last batch may be there again.
+        self.closed_below = i64::MIN;
     }
 
     /// Works on the stage's stores.
@@ -142,6 +156,35 @@ impl Stage {
 
     /// Sends a batch through the plugin; answers with a batch for each output.
     pub fn run(
+        &mut self,
+        batch: Batch,
+        plan: &Plan,
+        source: &Source,
+        rejected: &mut Vec<Rejected>,
+    ) -> Result<Vec<Option<Batch>>, CallFailure> {
+        let rows = self.description.window.map_or(usize::MAX, window::rows_of_a_call);
+        if batch.rows <= rows {
+            return self.run_whole(batch, plan, source, rejected);
+        }
+        // Rows that come once for each of their windows are many: cut, lest a call has more than a guest can hold.
+        let mut parts: Vec<Vec<Batch>> = vec![Vec::new(); self.description.outputs.len()];
+        for first in (0..batch.rows).step_by(rows) {
+            let part = batch.select((first as u32..batch.rows.min(first + rows) as u32).collect());
+            for (parts, output) in parts.iter_mut().zip(self.run_whole(part, plan, source, rejected)?) {
+                parts.extend(output);
+            }
+        }
+        let source_plan = &plan.sources[batch.origin.source];
+        let mut whole = Vec::with_capacity(parts.len());
+        for parts in parts {
+            let (merged, errors) = Batch::merge(parts, source_plan.format, &source_plan.wanted);
+            self.refuse_writes(errors, &batch.origin, rejected);
+            whole.push(merged);
+        }
+        Ok(whole)
+    }
+
+    fn run_whole(
         &mut self,
         mut batch: Batch,
         plan: &Plan,
@@ -153,15 +196,12 @@ impl Stage {
         let format = source_plan.format;
         self.counters.rows_in += batch.rows as u64;
 
-        let mut windows = None;
         if let Some(window) = description.window {
-            let assigned = window::assign(&batch, window);
-            self.counters.late += assigned.late_rows as u64;
-            if assigned.late_rows > 0 {
-                batch = batch.without(&assigned.late);
-                windows = Some(window::assign(&batch, window));
-            } else {
-                windows = Some(assigned);
+            let late = window::late(&batch, window);
+            self.counters.late += late.count as u64;
+            if !late.rows.0.is_empty() {
+                self.tell_late((0..batch.rows).filter(|row| late.rows.get(*row)), &batch, format, rejected);
+                batch = batch.without(&late.rows);
             }
         }
 
@@ -184,13 +224,13 @@ impl Stage {
         let mut reasons: Vec<(usize, &'static str, String)> = Vec::new();
         self.check_sizes(&batch, &mut refused, &mut reasons);
         self.check_reads(&batch, plan, &mut refused, &mut reasons);
-        let pseudo = self.pseudo(&batch, source, windows.as_ref(), &mut refused, &mut reasons);
+        let pseudo = self.pseudo(&batch, source, &mut refused, &mut reasons);
         self.refuse(&batch, format, reasons, rejected);
 
         // `live` are the rows that the plugin sees.
         let selection: Option<Vec<u32>> =
             refused.any(batch.rows).then(|| (0..batch.rows as u32).filter(|row| !refused.get(*row as usize)).collect());
-        let pseudo: Vec<Option<Column>> = match &selection {
+        let mut pseudo: Vec<Option<Column>> = match &selection {
             None => pseudo,
             Some(rows) => pseudo.into_iter().map(|column| column.map(|column| column.gather(rows))).collect(),
         };
@@ -203,6 +243,18 @@ impl Stage {
             let passing = passing(&batch);
             self.counters.rows_out += passing.as_ref().map_or(0, |batch| batch.rows as u64);
             return Ok(description.outputs.iter().map(|output| passing.clone().filter(|_| extends(output))).collect());
+        }
+
+        let windows = description.window.map(|window| window::assign(&live, window));
+        let repeated = windows.as_ref().and_then(|windows| windows.rows.as_deref());
+        if let Some(rows) = repeated {
+            live = live.select(rows.to_vec());
+            pseudo = pseudo.into_iter().map(|column| column.map(|column| column.gather(rows))).collect();
+        }
+        for (column, read) in pseudo.iter_mut().zip(&description.reads) {
+            if let (Field::WindowStart | Field::WindowEnd, Some(windows)) = (&read.path, &windows) {
+                *column = Some(windows.column(read.path == Field::WindowEnd));
+            }
         }
 
         let mut leaves = None;
@@ -231,6 +283,10 @@ impl Stage {
         self.counters.calls += 1;
         tracing::trace!(stage = self.name, rows = live.rows, rejected = verdict.rejects.len(), "a plugin took a batch");
 
+        let late = std::mem::take(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).late);
+        self.counters.late += late.len() as u64;
+        self.tell_late(late.into_iter().map(|row| row as usize), &live, format, rejected);
+
         let mut gone = Bitmap::default();
         if !verdict.rejects.is_empty() {
             let mut reasons = Vec::with_capacity(verdict.rejects.len());
@@ -238,6 +294,10 @@ impl Stage {
                 gone.set(reject.row as usize);
                 let reason = if self.reasons_shown { reject.reason } else { "withheld: no stage before has masked the record".to_owned() };
                 reasons.push((reject.row as usize, "rejected", reason));
+            }
+            if let Some(rows) = repeated {
+                // Refused for several of its windows, it is refused once.
+                reasons.dedup_by_key(|(row, ..)| rows[*row]);
             }
             self.refuse(&live, format, reasons, rejected);
         }
@@ -325,12 +385,11 @@ impl Stage {
         }
     }
 
-    /// The columns of pseudo-fields, in the batch's rows; None where a slot is read.
+    /// The columns of pseudo-fields, in the batch's rows; None where a slot or a window is read.
     fn pseudo(
         &self,
         batch: &Batch,
         source: &Source,
-        windows: Option<&Assigned>,
         refused: &mut Bitmap,
         reasons: &mut Vec<(usize, &'static str, String)>,
     ) -> Vec<Option<Column>> {
@@ -390,10 +449,8 @@ impl Stage {
                             }
                         }
                     }
-                    Field::WindowStart | Field::WindowEnd => match windows {
-                        Some(windows) => return Some(windows.column(read.path == Field::WindowEnd)),
-                        None => return Some(nulls(read.kind, batch.rows)),
-                    },
+                    // Of the windows, which come later.
+                    Field::WindowStart | Field::WindowEnd => return None,
                 }
                 Some(builder.finish())
             })
@@ -447,7 +504,7 @@ impl Stage {
             leaves,
         };
         let from: Vec<u32> = (0..live.rows).map(|row| live.origin_row(row) as u32).collect();
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).place = Some((live.origin.clone(), from));
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).begin(live.origin.clone(), from.clone());
         let mut result = self.prepare().and_then(|()| match &mut self.instance {
             Some(instance) => instance.call(&input, &mut self.services),
             None => Err(CallError::Trapped("there is no instance".to_owned())),
@@ -457,6 +514,7 @@ impl Stage {
             tracing::warn!(stage = self.name, "a call ran out of CPU time and is run once more");
             self.reset();
             self.stores(|stores| stores.iter_mut().for_each(StateStore::drop_batch));
+            self.shared.lock().unwrap_or_else(PoisonError::into_inner).begin(live.origin.clone(), from);
             result = self.prepare().and_then(|()| match &mut self.instance {
                 Some(instance) => instance.call(&input, &mut self.services),
                 None => Err(CallError::Trapped("there is no instance".to_owned())),
@@ -471,17 +529,22 @@ impl Stage {
                 }
                 _ => (live.origin_row(0), live.origin_row(live.rows - 1)),
             };
-            let error = match error {
-                CallError::Panicked { message, row } if !self.reasons_shown => {
-                    // The place is the plugin's; the message may quote the record.
-                    let place = message.rsplit_once(", at ").map_or("an unknown place", |(_, place)| place);
-                    CallError::Panicked { message: format!("message withheld (`log: unsafe` shows it), at {place}"), row }
-                }
-                CallError::Failed(_) if !self.reasons_shown => CallError::Failed("message withheld (`log: unsafe` shows it)".to_owned()),
-                other => other,
-            };
+            let error = self.withheld(error);
             CallFailure { stage: self.index, error, origin: live.origin.clone(), rows }
         })
+    }
+
+    /// What a plugin says may quote the record.
+    fn withheld(&self, error: CallError) -> CallError {
+        match error {
+            CallError::Panicked { message, row } if !self.reasons_shown => {
+                // The place is the plugin's; the message may quote the record.
+                let place = message.rsplit_once(", at ").map_or("an unknown place", |(_, place)| place);
+                CallError::Panicked { message: format!("message withheld (`log: unsafe` shows it), at {place}"), row }
+            }
+            CallError::Failed(_) if !self.reasons_shown => CallError::Failed("message withheld (`log: unsafe` shows it)".to_owned()),
+            other => other,
+        }
     }
 
     /// Turns the plugin's outcome into a batch for each output.
@@ -582,6 +645,20 @@ impl Stage {
         }
         self.counters.rejected += reasons.len() as u64;
         reasons.sort_by_key(|(row, ..)| *row);
+        self.tell(batch, format, reasons, rejected);
+    }
+
+    /// Records rows that came when their windows were closed, if that is wanted.
+    fn tell_late(&self, rows: impl Iterator<Item = usize>, batch: &Batch, format: &dyn Format, rejected: &mut Vec<Rejected>) {
+        let reason = "it came when its window was closed: stream time had reached the window's end and grace";
+        let reasons: Vec<_> = rows.filter(|_| self.tells_late).map(|row| (row, LATE, reason.to_owned())).collect();
+        if !reasons.is_empty() {
+            self.tell(batch, format, reasons, rejected);
+        }
+    }
+
+    /// Rows in their order, each with its code and its reason.
+    fn tell(&self, batch: &Batch, format: &dyn Format, reasons: Vec<(usize, &'static str, String)>, rejected: &mut Vec<Rejected>) {
         let rows = batch.select(reasons.iter().map(|(row, ..)| *row as u32).collect());
         let encoded = self.exposed.then(|| rows.encode(format));
         for (at, (_, code, reason)) in reasons.into_iter().enumerate() {
@@ -658,6 +735,18 @@ impl Services for StageServices {
             Some(table) => table.read().unwrap_or_else(PoisonError::into_inner).lookup(keys),
             None => Err(format!("there is no table {table}: `describe` names {}", shared.tables.len())),
         })
+    }
+
+    fn stream_times(&mut self) -> Result<Vec<i64>, String> {
+        self.with(|shared| match &shared.place {
+            Some((origin, from)) => Ok(from.iter().map(|row| origin.stream_times[*row as usize]).collect()),
+            None => Err("no batch is under way".to_owned()),
+        })
+    }
+
+    fn late(&mut self, rows: &[u32]) -> Result<(), String> {
+        self.with(|shared| shared.late.extend_from_slice(rows));
+        Ok(())
     }
 
     fn log(&mut self, level: u8, row: Option<u32>, message: &str) {

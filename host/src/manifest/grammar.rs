@@ -243,6 +243,8 @@ static POLICY: Shape = Shape::Either(&[
     &Shape::Keys(&DEAD_LETTER),
 ]);
 
+static LATE: Shape = Shape::Either(&[&Shape::Word(&[("skip", "count it and go on (default)")]), &Shape::Keys(&DEAD_LETTER)]);
+
 static LIMITS: Keys = Keys {
     what: "limits",
     keys: &[
@@ -267,6 +269,7 @@ static STAGE: Keys = Keys {
         ),
         may("with", &Shape::Any, "The plugin's configuration."),
         may("on_error", &POLICY, "What becomes of a record that fails here. Default: the pipeline's."),
+        may("on_late", &LATE, "What becomes of a record that comes when its window is closed. Default skip."),
         may("limits", &Shape::Keys(&LIMITS), "Limits of this plugin. Default: the pipeline's."),
         may(
             "allow",

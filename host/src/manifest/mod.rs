@@ -53,7 +53,8 @@ impl Places {
             ["sources", "tables"].into_iter().filter_map(|key| root.get(key)).flat_map(yaml::Node::entries).map(|entry| &entry.value);
         let stages = root.get("stages").map(yaml::Node::items).unwrap_or_default();
         let sinks = root.get("sinks").map(yaml::Node::items).unwrap_or_default();
-        let policies = std::iter::once(root).chain(stages).filter_map(|node| node.get("on_error")?.get("dead_letter"));
+        let policies = std::iter::once(root).chain(stages).flat_map(|node| [node.get("on_error"), node.get("on_late")]);
+        let policies = policies.filter_map(|policy| policy?.get("dead_letter"));
         for topic in owners.chain(sinks).filter_map(|node| node.get("topic")).chain(policies) {
             places.topics.entry(topic.text().unwrap_or_default().to_owned()).or_insert(topic.span);
         }

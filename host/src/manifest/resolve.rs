@@ -298,7 +298,8 @@ impl<'a> Draft<'a> {
 
     /// The topics of dead letters.
     fn check_dead_letters<'n>(&self, root: &'n Node, stages: &'n [Node], sinks: &[&str]) -> Vec<&'n str> {
-        let policies = root.get("on_error").into_iter().chain(stages.iter().filter_map(|stage| stage.get("on_error")));
+        let of_stages = stages.iter().flat_map(|stage| [stage.get("on_error"), stage.get("on_late")]).flatten();
+        let policies = root.get("on_error").into_iter().chain(of_stages);
         let topics: Vec<&'n Node> = policies.filter_map(|policy| policy.get("dead_letter")).collect();
         for node in &topics {
             let Some(topic) = node.text() else { continue };

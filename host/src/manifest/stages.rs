@@ -9,7 +9,7 @@ use super::with;
 use super::yaml::{Node, Value};
 use crate::column::Type;
 use crate::field::{Field, Path};
-use crate::pipeline::{Input, PluginRef, Regroup, Stage};
+use crate::pipeline::{Input, PluginRef, Policy, Regroup, Stage};
 use crate::plugin::describe::{Base, Description, Mistake, Output, Part, Read, Request};
 use crate::plugin::{DescribeError, Loader, Plugin};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) type Standard<'a> = dyn Fn(&str) -> Option<&'static [u8]> + 'a;
 
 use crate::plugin::standard::NAMES as STANDARD;
 /// What every component may import.
-const GRANTED: [&str; 3] = ["state", "tables", "log"];
+const GRANTED: [&str; 4] = ["state", "tables", "log", "windows"];
 
 /// A stage after it was looked at.
 pub(super) struct StageDone {
@@ -105,7 +105,7 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
         guess(&mut done, Some(input), node.get("plugin").and_then(Node::text));
         return done;
     };
-    let sound = check_description(draft.report, &place, &description);
+    let sound = check_description(draft.report, &place, plugin.as_ref(), &description);
     check_reads(draft.report, &place, &description, &input);
     check_writes(draft.report, &place, &description, &input);
     for warning in &description.warnings {
@@ -113,6 +113,9 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
         let named = warning.split('`').nth(1).filter(|word| !word.is_empty());
         let at = named.and_then(|word| with::mention(&draft.report.source.text, place.with()?, word)).unwrap_or(place.plugin);
         draft.report.warn(at, format!("stage `{name}`: {warning}"), None);
+    }
+    if let (Some(on_late), None) = (node.get("on_late"), description.window) {
+        draft.report.error(on_late.head(), format!("stage `{name}` has no window, so nothing comes too late"), "leave it out".to_owned());
     }
     let tables = tables(draft, &place, &description);
     let stores = stores(draft, &place, &description);
@@ -136,6 +139,7 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
         input: input.schema(),
         description,
         on_error: declare::policy(node.get("on_error")).unwrap_or_else(|| draft.on_error.clone()),
+        on_late: declare::policy(node.get("on_late")).unwrap_or(Policy::Skip),
         limits: declare::limits(node.get("limits"), draft.limits),
         log_unsafe: node.get("log").is_some(),
         stores,
@@ -314,7 +318,7 @@ fn report_mistake(report: &Report, place: &Place<'_>, mistake: &Mistake) {
 }
 
 /// Whether the answer of `describe` keeps the contract.
-fn check_description(report: &Report, place: &Place<'_>, description: &Description) -> bool {
+fn check_description(report: &Report, place: &Place<'_>, plugin: &dyn Plugin, description: &Description) -> bool {
     let mut breaches: Vec<String> = Vec::new();
     let outputs = &description.outputs;
     match outputs.first() {
@@ -346,6 +350,9 @@ fn check_description(report: &Report, place: &Place<'_>, description: &Descripti
     for store in &description.stores {
         if !matches!(store.key, Type::Text | Type::Int | Type::Bytes) {
             breaches.push(format!("a store has keys of type {}: text, int and bytes are possible", store.key));
+        }
+        if !store.emits.is_empty() && !plugin.offers("emitting") {
+            breaches.push("rows of a store are to be handed to it, but it does not export `emitting`".to_owned());
         }
         if store.windowed && (store.key != Type::Bytes || description.window.is_none()) {
             breaches.push("a windowed store needs a window, and keys of type bytes".to_owned());

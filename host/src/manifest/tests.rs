@@ -68,7 +68,7 @@ impl Plugin for Scripted {
             .into_iter()
             .map(|name| Output { name, base: script.base.unwrap_or(Base::Extend), fields: fields.clone(), removes: script.removes.clone() })
             .collect();
-        let store = |by| Store { name: String::new(), key: Type::Text, fields: Vec::new(), by, windowed: false };
+        let store = |by| Store { name: String::new(), key: Type::Text, fields: Vec::new(), by, windowed: false, emits: Vec::new() };
         let mut description: Description = serde_json::from_value(json!({ "outputs": [] })).unwrap();
         description.reads = script.reads.into_iter().map(|(path, kind)| Read { path, kind, required: false }).collect();
         description.outputs = outputs;

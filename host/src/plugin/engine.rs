@@ -8,20 +8,23 @@ mod cache;
 mod component;
 mod convert;
 mod host;
+mod optional;
 
+use crate::column::Column;
 use crate::plugin::bindings::exports::millstream::plugin::transform;
-use crate::plugin::bindings::{Plugin as Exports, PluginPre};
-use crate::plugin::describe::{About, Description, Mistake, Request};
+use crate::plugin::bindings::{Plugin as Exports, PluginIndices};
+use crate::plugin::describe::{About, Description, Mistake, Occasion, Request};
 use crate::plugin::{CallError, DescribeError, Input, Instance, Limits, Loader, Plugin, Services, Verdict, verify};
 use anyhow::Context;
 use budget::Ticker;
 pub use cache::keep_compiled;
 use host::Data;
+use optional::Optional;
 use sha2::Digest;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Cache, Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 /// Instances that may live at the same time. The pool only reserves addresses for them.
@@ -142,7 +145,9 @@ fn in_use(slot: &Slot) -> bool {
 }
 
 struct Compiled {
-    exports: PluginPre<Data>,
+    exports: InstancePre<Data>,
+    indices: PluginIndices,
+    optional: Optional,
     ticker: &'static Ticker,
     about: About,
     digest: String,
@@ -156,29 +161,33 @@ impl Compiled {
         let component =
             Component::from_binary(&shared.engine, bytes).map_err(anyhow::Error::from).context("this component does not compile")?;
         tracing::debug!(digest, kept = shared.hits() > hits, took = ?started.elapsed(), "a component is ready");
-        let exports = shared
-            .linker
-            .instantiate_pre(&component)
-            .and_then(PluginPre::new)
+        let linked = shared.linker.instantiate_pre(&component).and_then(|exports| Ok((PluginIndices::new(&exports)?, exports)));
+        let (indices, exports) = linked
             .map_err(anyhow::Error::from)
             .context("this component does not fit the plugin contract 0.1: build it anew with the SDK of this version")?;
-        let mut plugin = Self { exports, ticker: &shared.ticker, about: About::default(), digest, imports };
+        let optional = Optional::of(&component);
+        let mut plugin = Self { exports, indices, optional, ticker: &shared.ticker, about: About::default(), digest, imports };
         let answer = plugin.start(Limits::default())?.run(|exports, store| exports.call_about(store)).context("`about` failed")?;
         plugin.about = serde_json::from_str(&answer).context("`about` does not answer as `about.schema.json` says")?;
         Ok(plugin)
     }
 
     fn start(&self, limits: Limits) -> Result<Guest, CallError> {
-        let mut store = Store::new(self.exports.engine(), Data::new(limits));
+        let mut store = Store::new(self.exports.component().engine(), Data::new(limits));
         store.limiter(|data| data);
         store.set_hostcall_fuel(limits.memory.saturating_add(GIVEN_BEYOND_MEMORY));
         store.epoch_deadline_callback(|mut store| store.data_mut().within_budget().map(|()| UpdateDeadline::Continue(1)));
         // Nothing is read from the guest yet, so that nothing can be malformed.
-        let exports = within(&mut store, self.ticker, |store| self.exports.instantiate(store)).map_err(|error| match error {
+        let instance = within(&mut store, self.ticker, |store| self.exports.instantiate(store));
+        let loaded = instance.and_then(|instance| {
+            let exports = self.indices.load(&mut store, &instance).map_err(|error| CallError::NoInstance(format!("{error:#}")))?;
+            Ok((exports, instance))
+        });
+        let (exports, instance) = loaded.map_err(|error| match error {
             CallError::Malformed(message) => CallError::NoInstance(message),
             error => error,
         })?;
-        Ok(Guest { store, exports, ticker: self.ticker })
+        Ok(Guest { store, exports, instance, ticker: self.ticker })
     }
 }
 
@@ -193,6 +202,10 @@ impl Plugin for Compiled {
 
     fn imports(&self) -> &[String] {
         &self.imports
+    }
+
+    fn offers(&self, export: &str) -> bool {
+        self.optional.offers(export)
     }
 
     fn describe(&self, request: &Request) -> Result<Description, DescribeError> {
@@ -215,7 +228,7 @@ impl Plugin for Compiled {
         let text = as_text(request)?;
         let mut guest = self.start(limits)?;
         guest.run(|exports, store| exports.call_init(store, &text))?.map_err(CallError::Failed)?;
-        Ok(Box::new(Live { guest: Some(guest), description: Arc::new(description.clone()) }))
+        Ok(Box::new(Live { guest: Some(guest), optional: self.optional.clone(), description: Arc::new(description.clone()) }))
     }
 }
 
@@ -231,6 +244,7 @@ fn from_text<T: serde::de::DeserializeOwned>(answer: &str, schema: &str) -> Resu
 struct Guest {
     store: Store<Data>,
     exports: Exports,
+    instance: wasmtime::component::Instance,
     ticker: &'static Ticker,
 }
 
@@ -283,28 +297,64 @@ fn in_deep_recursion(error: &wasmtime::Error) -> bool {
 struct Live {
     /// None after a failure.
     guest: Option<Guest>,
+    optional: Optional,
     description: Arc<Description>,
 }
 
-impl Instance for Live {
-    fn call(&mut self, input: &Input<'_>, services: &mut Box<dyn Services>) -> Result<Verdict, CallError> {
+impl Live {
+    /// A call into the guest with the services lent for it; what it gives is checked, and the instance is gone if anything was wrong.
+    fn lend<R>(
+        &mut self,
+        rows: usize,
+        services: &mut Box<dyn Services>,
+        call: impl FnOnce(&mut Guest) -> Result<Result<R, String>, CallError>,
+        check: impl FnOnce(R, &Description) -> Result<Verdict, String>,
+    ) -> Result<Verdict, CallError> {
         // Taken, and put back only if all went well.
         let Some(mut guest) = self.guest.take() else {
             return Err(CallError::Trapped("an earlier call failed: the instance cannot be used any more".to_owned()));
         };
+        guest.store.data_mut().open(&self.description, rows);
+        std::mem::swap(&mut guest.store.data_mut().services, services);
+        let answer = call(&mut guest);
+        std::mem::swap(&mut guest.store.data_mut().services, services);
+        let verdict = check(answer?.map_err(CallError::Failed)?, &self.description).map_err(CallError::Malformed)?;
+        self.guest = Some(guest);
+        Ok(verdict)
+    }
+}
+
+impl Instance for Live {
+    fn call(&mut self, input: &Input<'_>, services: &mut Box<dyn Services>) -> Result<Verdict, CallError> {
         let fields: Vec<_> = input.fields.iter().map(|column| convert::lend_column(column)).collect();
         let no_offsets = match input.headers {
             Some(headers) if headers.offsets.is_empty() => vec![0; input.rows + 1],
             _ => Vec::new(),
         };
         let batch = convert::lend_batch(input, &fields, &no_offsets);
-        guest.store.data_mut().open(&self.description, input.rows);
-        std::mem::swap(&mut guest.store.data_mut().services, services);
-        let answer = guest.run(|exports, store| exports.call_process(store, batch));
-        std::mem::swap(&mut guest.store.data_mut().services, services);
-        let mut verdict = convert::verdict(answer?.map_err(CallError::Failed)?);
-        verify::verdict(&mut verdict, &self.description, verify::Shape::of(input)).map_err(CallError::Malformed)?;
-        self.guest = Some(guest);
-        Ok(verdict)
+        let call = |guest: &mut Guest| guest.run(|exports, store| exports.call_process(store, batch));
+        self.lend(input.rows, services, call, |verdict, description| {
+            let mut verdict = convert::verdict(verdict);
+            verify::verdict(&mut verdict, description, verify::Shape::of(input))?;
+            Ok(verdict)
+        })
+    }
+
+    fn emit(
+        &mut self,
+        store: usize,
+        occasion: Occasion,
+        keys: &Column,
+        fields: &[Column],
+        services: &mut Box<dyn Services>,
+    ) -> Result<Verdict, CallError> {
+        let optional = self.optional.clone();
+        let rows = verify::rows(keys);
+        let call = |guest: &mut Guest| optional.emit(guest, store, occasion, keys, fields);
+        self.lend(rows, services, call, |verdict, description| {
+            let mut verdict = convert::verdict(verdict);
+            verify::emitted(&mut verdict, description, rows)?;
+            Ok(verdict)
+        })
     }
 }

@@ -44,6 +44,15 @@ pub trait Services: Send {
     fn scan(&mut self, store: u32, low: &Column, high: &Column, limit: u32) -> Result<Page, String>;
     fn lookup(&mut self, table: u32, rows: &[u32], keys: &Column) -> Result<Found, String>;
     fn log(&mut self, level: u8, row: Option<u32>, message: &str);
+    /// Stream time before each row of the batch.
+    fn stream_times(&mut self) -> Result<Vec<i64>, String> {
+        Err("there are no windows".to_owned())
+    }
+    /// Rows of the batch that came too late for their session.
+    fn late(&mut self, rows: &[u32]) -> Result<(), String> {
+        let _ = rows;
+        Err("there are no windows".to_owned())
+    }
 }
 
 /// Why a call failed. Whatever it wrote is void, and its instance with it.
@@ -75,6 +84,15 @@ pub enum CallError {
 pub trait Instance: Send {
     /// One batch. The services are lent for the time of the call.
     fn call(&mut self, input: &Input<'_>, services: &mut Box<dyn Services>) -> Result<Verdict, CallError>;
+    /// Rows of a store, of which the plugin makes results. Of the export `emitting`.
+    fn emit(
+        &mut self,
+        store: usize,
+        occasion: describe::Occasion,
+        keys: &Column,
+        fields: &[Column],
+        services: &mut Box<dyn Services>,
+    ) -> Result<Verdict, CallError>;
 }
 
 /// Limits of a plugin's instance.
@@ -97,9 +115,14 @@ pub trait Plugin: Send + Sync {
     fn about(&self) -> &describe::About;
     /// SHA-256 of the component, hexadecimal.
     fn digest(&self) -> &str;
-    /// The interfaces that the component imports, without versions: `state`, `tables`, `log` for the contract's own, else the full name
+    /// The interfaces that the component imports, without versions: `state`, `tables`, `log`, `windows` for the contract's own, else the full name
     /// (`wasi:clocks/wall-clock`). Its imports are its permissions.
     fn imports(&self) -> &[String];
+    /// Whether it has this optional export: `emitting`.
+    fn offers(&self, export: &str) -> bool {
+        let _ = export;
+        false
+    }
     /// Asks a throw-away instance, within the limits' budget.
     fn describe(&self, request: &describe::Request) -> Result<describe::Description, DescribeError>;
     /// A live instance, after `init`. The request holds the secrets; the description is what `describe` answered without them.

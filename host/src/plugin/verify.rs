@@ -3,7 +3,7 @@
 
 use crate::column::{Bitmap, Column, Strings, Type, Values};
 use crate::field::Field;
-use crate::plugin::describe::{Base, Description, Output, Request};
+use crate::plugin::describe::{Base, Description, Occasion, Output, Request, Window};
 use crate::plugin::{Derived, FROM_NONE, Input, Outcome, Reject, ReplacedLeaves, Verdict, Written};
 use crate::record::Headers;
 use serde::de::IgnoredAny;
@@ -48,6 +48,29 @@ pub fn verdict(verdict: &mut Verdict, description: &Description, shape: Shape) -
             Ok(())
         }
     }
+}
+
+/// Checks what came of rows of a store: `rows` were given.
+pub fn emitted(verdict: &mut Verdict, description: &Description, rows: usize) -> Result<(), String> {
+    if !verdict.rejects.is_empty() {
+        return Err("emit rejects rows: there is no record to reject".to_owned());
+    }
+    let Outcome::Derive(outputs) = &verdict.outcome else {
+        return Err("emit selects rows: results are derived".to_owned());
+    };
+    for derived in outputs {
+        let name = description.outputs.get(derived.output).map_or("", |output| &output.name);
+        if description.outputs.get(derived.output).is_some_and(|output| output.base != Base::Replace) {
+            return Err(format!("emit writes output `{name}`, whose base is not `replace`"));
+        }
+        if derived.keys.is_none() || derived.timestamps.is_none() {
+            return Err(format!("emit writes output `{name}` without keys and timestamps"));
+        }
+        if derived.source.contains(&FROM_NONE) {
+            return Err(format!("emit writes output `{name}` from none: each row comes of one that was given"));
+        }
+    }
+    self::verdict(verdict, description, Shape { rows, leaves: None })
 }
 
 fn rejects(rejects: &mut [Reject], rows: usize) -> Result<Bitmap, String> {
@@ -368,15 +391,34 @@ pub fn description(description: &Description, request: &Request) -> Result<(), S
         if store.windowed && store.key != Type::Bytes {
             return Err(format!("keys of store `{}` are {}: with windows they are bytes", store.name, store.key));
         }
+        if store.emits.contains(&Occasion::Closed) && !(store.windowed && description.window.is_some()) {
+            return Err(format!("closed rows of store `{}` are asked for, but it has no windows", store.name));
+        }
         unique("store field", store.fields.iter().map(|field| field.name.as_str()))?;
     }
     if let Some(table) = description.tables.iter().find(|table| !request.tables.contains_key(*table)) {
         return Err(format!("table `{table}` is asked for, but the pipeline has none of that name"));
     }
-    match description.window {
-        Some(window) if window.size <= 0 || window.grace < 0 => Err("a window's size must be above 0, its grace not below".to_owned()),
-        _ => Ok(()),
+    description.window.map_or(Ok(()), |window| self::window(window, description))
+}
+
+/// Windows that one row may belong to.
+const MOST_WINDOWS: i64 = 1000;
+
+fn window(window: Window, description: &Description) -> Result<(), String> {
+    if window.size <= 0 || window.grace < 0 {
+        return Err("a window's size must be above 0, its grace not below".to_owned());
     }
+    if window.advance < 0 || window.advance > window.size || window.session && window.advance != 0 {
+        return Err("a window's advance must be from 1 to its size, and a session has none".to_owned());
+    }
+    if window.size / window.advance() > MOST_WINDOWS {
+        return Err(format!("a row would belong to more than {MOST_WINDOWS} windows"));
+    }
+    if description.leaves && window.advance() < window.size {
+        return Err("leaves cannot be had where rows come several times, once for each window".to_owned());
+    }
+    Ok(())
 }
 
 fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {

@@ -2,12 +2,14 @@
 //! wait for the next checkpoint, committed rows in memory, the committed state below. Reads see the newest; what is not committed never gets below.
 
 pub mod changelog;
+mod handed;
 mod local;
 mod row;
 #[cfg(test)]
 mod scan_model;
 mod table;
 
+pub use handed::Handed;
 pub use local::{LocalFolder, LocalMemory};
 pub use row::Row;
 pub use table::GlobalTable;
@@ -256,7 +258,7 @@ impl StateStore {
     /// Drops the rows of windows that `stream_time` has closed, at most a thousand at a time.
     pub fn expire(&mut self, stream_time: i64) -> Result<(), LogError> {
         let Some(window) = self.window else { return Ok(()) };
-        let open_from = first_open(stream_time, window);
+        let open_from = window.open_from(stream_time);
         if open_from <= self.dropped_below {
             return Ok(());
         }
@@ -315,6 +317,15 @@ impl StateStore {
     }
 }
 
+/// The rows of a column of keys of any type.
+pub fn rows_of_column(keys: &Column) -> usize {
+    match &keys.values {
+        Values::Ints(values) => values.len(),
+        Values::Texts(strings) | Values::Blobs(strings) => strings.len(),
+        _ => 0,
+    }
+}
+
 /// The rows of a column of keys, if it is one.
 fn rows_of(keys: &Column, kind: Type, store: &str) -> Result<usize, String> {
     match &keys.values {
@@ -332,12 +343,6 @@ pub fn encode_int(value: i64) -> [u8; 8] {
 
 fn decode_int(key: &[u8]) -> Option<i64> {
     Some((u64::from_be_bytes(key.try_into().ok()?) ^ 1 << 63) as i64)
-}
-
-/// The lowest window start that may still take rows: everything below is closed.
-fn first_open(stream_time: i64, window: Window) -> i64 {
-    // Closed: start + size + grace <= stream time.
-    stream_time.saturating_sub(window.size).saturating_sub(window.grace).saturating_add(1)
 }
 
 #[cfg(test)]
@@ -372,7 +377,7 @@ mod tests {
 
     fn described() -> Store {
         let fields = vec![StoreField { name: "n".to_owned(), kind: Type::Int, nullable: false }];
-        Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false }
+        Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false, emits: Vec::new() }
     }
 
     fn ints(values: &[i64]) -> Vec<Column> {

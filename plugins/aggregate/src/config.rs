@@ -13,7 +13,7 @@ pub struct Config {
     pub group_by: Vec<String>,
     /// Without it, a group is kept for ever.
     pub window: Option<Window>,
-    /// When results are given out: `updates`, one for each record.
+    /// When results are given out: `updates`, one for each record; `changes`, one for each changed group at a commit; `final`, one for each closed window.
     #[serde(default = "updates")]
     pub emit: String,
     /// Fields of the result, in this order: `count()`, `count(path)`, `sum(path)`, `min(path)`, `max(path)`, `avg(path)`, `first(path)`,
@@ -21,12 +21,18 @@ pub struct Config {
     pub compute: Compute,
 }
 
-/// Windows that follow one another without a gap.
+/// Windows of record time: `tumbling`, `hopping` or `session`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
-    /// The length of a window: `1m`.
-    pub tumbling: String,
+    /// The length of windows that follow one another without a gap: `1m`.
+    pub tumbling: Option<String>,
+    /// The length of windows that overlap, one each `advance`: `5m`.
+    pub hopping: Option<String>,
+    /// From one hopping window's start to the next: `1m`.
+    pub advance: Option<String>,
+    /// A session of a group ends after this long without a record: `30m`.
+    pub session: Option<String>,
     /// How long after its end a window still takes late records: `10s`.
     #[serde(default = "none")]
     pub grace: String,

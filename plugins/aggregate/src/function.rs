@@ -142,6 +142,54 @@ impl Computed {
     }
 }
 
+impl Computed {
+    /// Why two groups cannot become one, if so.
+    pub fn refuses_merge(self, kept: &[Value], later: &[Value]) -> Option<&'static str> {
+        self.refuses(kept, if matches!(self.function, Function::Sum | Function::Avg) { number(later) } else { Cell::Null })
+    }
+
+    /// Takes in what a later group kept.
+    pub fn merge(self, kept: &mut [Value], later: &[Value]) {
+        match (self.function, kept, later) {
+            (Function::Count | Function::CountValues, [Value::Int(count)], [more]) => *count += more.int(),
+            (Function::Avg, [sum, count], [more, times]) => {
+                *sum = Value::Float(sum.float() + more.float());
+                *count = Value::Int(count.int() + times.int());
+            }
+            (Function::First, [first], [value]) if *first == Value::Null => *first = value.clone(),
+            (Function::Last, [last], [value]) if *value != Value::Null => *last = value.clone(),
+            (Function::Sum, kept, later) => self.add(kept, number(later)),
+            (Function::Min | Function::Max, kept, [value]) => self.add(kept, value.cell(self.of)),
+            (Function::Collect { limit }, [Value::Bytes(list), Value::Int(count)], [Value::Bytes(more), _]) => {
+                // The list is this plugin's own JSON.
+                let values: Vec<&serde_json::value::RawValue> = serde_json::from_slice(more).unwrap_or_default();
+                for value in values {
+                    if *count >= limit {
+                        break;
+                    }
+                    list.pop();
+                    if *count > 0 {
+                        list.push(b',');
+                    }
+                    list.extend_from_slice(value.get().as_bytes());
+                    list.push(b']');
+                    *count += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A sum that was kept.
+fn number(kept: &[Value]) -> Cell<'_> {
+    match kept.first() {
+        Some(Value::Int(value)) => Cell::Int(*value),
+        Some(Value::Float(value)) => Cell::Float(*value),
+        _ => Cell::Null,
+    }
+}
+
 fn before(cell: Cell<'_>, least: &Value) -> bool {
     match (cell, least) {
         (_, Value::Null) => true,
@@ -229,6 +277,38 @@ mod tests {
         let jsons = [Cell::Json("{ \"a\" : 1 }"), Cell::Json("[2]")];
         assert_eq!(fold(Function::Collect { limit: 9 }, Type::Json, &jsons), Value::Bytes(b"[{ \"a\" : 1 },[2]]".to_vec()));
         assert_eq!(fold(Function::Last, Type::Json, &jsons), Value::Bytes(b"[2]".to_vec()));
+    }
+
+    /// Two groups come to what one with the records of both comes to.
+    #[test]
+    fn groups_merge() {
+        let cells = [Cell::Null, Cell::Int(3), Cell::Int(-1), Cell::Null, Cell::Int(5), Cell::Int(4)];
+        let all = [
+            Function::Count,
+            Function::CountValues,
+            Function::Sum,
+            Function::Min,
+            Function::Max,
+            Function::Avg,
+            Function::First,
+            Function::Last,
+        ];
+        for function in all.into_iter().chain([Function::Collect { limit: 3 }, Function::Collect { limit: 9 }]) {
+            let computed = Computed { function, of: Type::Int };
+            for cut in 0..=cells.len() {
+                let keep = |cells: &[Cell<'_>]| {
+                    let mut kept = computed.start();
+                    cells.iter().for_each(|cell| computed.add(&mut kept, *cell));
+                    kept
+                };
+                let (mut kept, later) = (keep(&cells[..cut]), keep(&cells[cut..]));
+                assert_eq!(computed.refuses_merge(&kept, &later), None);
+                computed.merge(&mut kept, &later);
+                assert_eq!(kept, keep(&cells), "{function:?}, cut at {cut}");
+            }
+        }
+        let sum = Computed { function: Function::Sum, of: Type::Int };
+        assert!(sum.refuses_merge(&[Value::Int(i64::MAX)], &[Value::Int(1)]).is_some());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The key of a group: of its row in the store, and of its results.
 
 use crate::function::write_json;
-use millstream_guest::column::{Cell, Column};
+use crate::value::Value;
+use millstream_guest::column::{Cell, Column, Type};
 
 /// Bytes before the key of a windowed row: the window's start.
 const START: usize = 8;
@@ -41,6 +42,46 @@ impl Group {
             (Self::Key, []) => Err("the record has no key, so it belongs to no group".to_owned()),
         }
     }
+}
+
+impl Group {
+    /// The values of the group's fields, of these types, from a key. None: it is no such key.
+    pub fn read(&self, key: &[u8], types: impl Iterator<Item = Type>) -> Option<Vec<Value>> {
+        let Self::Fields(names) = self else { return Some(Vec::new()) };
+        if let [_] = names.as_slice() {
+            let text = || std::str::from_utf8(key).ok();
+            return types
+                .map(|kind| {
+                    Some(match kind {
+                        Type::Boolean => Value::Bool(text()?.parse().ok()?),
+                        Type::Int => Value::Int(text()?.parse().ok()?),
+                        Type::Float => Value::Float(text()?.parse().ok()?),
+                        _ => Value::Bytes(key.to_vec()),
+                    })
+                })
+                .collect();
+        }
+        let members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(key).ok()?;
+        names
+            .iter()
+            .zip(types)
+            .map(|(name, kind)| {
+                let member = members.get(name)?;
+                Some(match kind {
+                    Type::Boolean => Value::Bool(member.as_bool()?),
+                    Type::Int => Value::Int(member.as_i64()?),
+                    Type::Float => Value::Float(member.as_f64()?),
+                    _ => Value::Bytes(member.as_str()?.as_bytes().to_vec()),
+                })
+            })
+            .collect()
+    }
+}
+
+/// The time and the rest of a windowed key.
+pub fn split(key: &[u8]) -> Option<(i64, &[u8])> {
+    let (time, rest) = key.split_first_chunk::<START>()?;
+    Some((i64::from_be_bytes(*time) ^ i64::MIN, rest))
 }
 
 /// The bytes before a windowed key: windows in the order of time.

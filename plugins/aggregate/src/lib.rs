@@ -1,24 +1,27 @@
-//! `aggregate`: counts, sums and the like, by key or group, without window or in tumbling windows.
+//! `aggregate`: counts, sums and the like, by key or group, without window or in tumbling, hopping or session windows.
 //! Documentation for users: `host/docs/plugins/aggregate.md`.
 
 mod config;
 mod duration;
+mod emit;
 mod function;
 mod group;
 mod plan;
 mod process;
+mod sessions;
 mod syntax;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use config::Config;
-use millstream_guest::describe::{Description, Mistake};
+use millstream_guest::column::Column;
+use millstream_guest::describe::{Description, Mistake, Occasion};
 use millstream_guest::verdict::Verdict;
-use millstream_guest::{Batch, Plugin, Setup};
+use millstream_guest::{Batch, Emitting, Plugin, Setup};
 use plan::Plan;
 
-millstream_guest::export!(Aggregate);
+millstream_guest::export!(Aggregate: emitting);
 
 /// The plugin.
 #[derive(Debug)]
@@ -45,5 +48,11 @@ impl Plugin for Aggregate {
 
     fn process(&mut self, batch: Batch) -> Result<Verdict, String> {
         self.plan.process(&batch)
+    }
+}
+
+impl Emitting for Aggregate {
+    fn emit(&mut self, store: u32, occasion: Occasion, keys: Column, fields: Vec<Column>) -> Result<Verdict, String> {
+        self.plan.emit(store, occasion, &keys, &fields)
     }
 }

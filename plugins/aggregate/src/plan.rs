@@ -6,11 +6,21 @@ use crate::function::{COLLECT_DEFAULT, COLLECT_MAX, Computed, Function, NAMES};
 use crate::group::Group;
 use crate::syntax::{self, Call};
 use millstream_guest::column::Type;
-use millstream_guest::describe::{Base, Description, FieldType, Mistake, Output, Read, Schema, Store, StoreField, Window};
+use millstream_guest::describe::{Base, Description, FieldType, Mistake, Occasion, Output, Read, Schema, Store, StoreField, Window};
 use millstream_guest::field::{Field, Path};
 
 /// Where the stored row keeps the highest record time. No field can have this name.
 const TIME: &str = "$time";
+/// Where the row of a session keeps the time of its first record.
+const START: &str = "$start";
+
+/// When results are given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emit {
+    Updates,
+    Changes,
+    Final,
+}
 
 /// One field of the result.
 #[derive(Debug)]
@@ -31,10 +41,11 @@ pub struct Plan {
     /// The record's key type, or text for a group's.
     pub key: Type,
     pub window: Option<Window>,
-    /// The group's fields (or the key) first, then the window's start and end if there is one, then what is computed from.
+    pub emit: Emit,
+    /// The group's fields (or the key) first, then the window's start and end if it has a fixed length, then what is computed from.
     pub reads: Vec<Read>,
     pub results: Vec<Computation>,
-    /// The stored row: the highest record time, then the columns of each result.
+    /// The stored row: the highest record time, of a session its start, then the columns of each result.
     pub stored: Vec<StoreField>,
 }
 
@@ -64,27 +75,40 @@ fn pseudo_type(field: &Field) -> Option<Type> {
 impl Plan {
     pub fn new(config: &Config, input: &Schema) -> Result<Self, Vec<Mistake>> {
         let mut mistakes = Vec::new();
-        if config.emit != "updates" {
-            let message = match config.emit.as_str() {
-                "changes" | "final" => {
-                    format!("`emit: {}` comes with state that follows commits; for now there is one result for each record", config.emit)
-                }
-                _ => "emit is `updates`: one result for each record".to_owned(),
-            };
-            mistakes.push(mistake("/emit", message, "updates"));
-        }
         let window = window(config, &mut mistakes);
+        let emit = match config.emit.as_str() {
+            "updates" => Emit::Updates,
+            "changes" => Emit::Changes,
+            "final" if config.window.is_some() => Emit::Final,
+            "final" => {
+                let message = "`emit: final` gives one result for each closed window, and there is no window";
+                mistakes.push(mistake("/emit", message, "window: { tumbling: 1m }, or emit: updates"));
+                Emit::Final
+            }
+            other => {
+                let message = format!(
+                    "`{other}` is no way to give results out: updates (one for each record), changes (one for each changed group at a commit), final (one for each closed window)"
+                );
+                mistakes.push(mistake("/emit", message, "updates"));
+                Emit::Updates
+            }
+        };
+        let session = window.is_some_and(|window| window.session);
         let mut plan = Self {
             group: Group::Key,
             group_fields: Vec::new(),
             key: Type::Text,
             window,
+            emit,
             reads: Vec::new(),
             results: Vec::new(),
             stored: vec![StoreField { name: TIME.to_owned(), kind: Type::Int, nullable: false }],
         };
+        if session {
+            plan.stored.push(StoreField { name: START.to_owned(), kind: Type::Int, nullable: false });
+        }
         plan.group_by(config, input, &mut mistakes);
-        if window.is_some() {
+        if window.is_some() && !session {
             plan.read(&Field::WindowStart, Type::Int);
             plan.read(&Field::WindowEnd, Type::Int);
         }
@@ -190,11 +214,9 @@ impl Plan {
                     let message = format!("`{}` takes {}, and `{field}` is {kind}", call.name, takes.join(", "));
                     return Err(Mistake { span: Some((span.start, span.end)), ..mistake(at, message, "") });
                 }
-                if matches!(field, Field::WindowStart | Field::WindowEnd) && self.window.is_none() {
-                    return Err(Mistake {
-                        span: Some((span.start, span.end)),
-                        ..mistake(at, "there is no window", "window: { tumbling: 1m }")
-                    });
+                if matches!(field, Field::WindowStart | Field::WindowEnd) && self.window.is_none_or(|window| window.session) {
+                    let message = if self.window.is_none() { "there is no window" } else { "a session's start and end are not known yet" };
+                    return Err(Mistake { span: Some((span.start, span.end)), ..mistake(at, message, "window: { tumbling: 1m }") });
                 }
                 (Some(self.read(field, kind)), kind)
             }
@@ -227,22 +249,42 @@ impl Plan {
             parts: Vec::new(),
             tombstones: false,
             outputs: vec![Output { name: "out".to_owned(), base: Base::Replace, fields, removes: Vec::new() }],
-            stores: vec![Store {
-                name: String::new(),
-                key: self.store_key(),
-                fields: self.stored.clone(),
-                by,
-                windowed: self.window.is_some(),
-            }],
+            stores: self.stores(by),
             tables: Vec::new(),
             window: self.window,
             warnings: Vec::new(),
         }
     }
 
+    fn stores(&self, by: Vec<Field>) -> Vec<Store> {
+        let mut emits = Vec::new();
+        if self.emit == Emit::Changes {
+            emits.push(Occasion::Changed);
+        }
+        // A closed session must leave the list of its group, also where nothing is given out.
+        if self.emit == Emit::Final || self.is_session() {
+            emits.push(Occasion::Closed);
+        }
+        let (key, windowed) = (self.store_key(), self.window.is_some());
+        let rows = Store { name: String::new(), key, fields: self.stored.clone(), by: by.clone(), windowed, emits };
+        let spans = StoreField { name: "sessions".to_owned(), kind: Type::Json, nullable: false };
+        let key = self.group_key();
+        let sessions = Store { name: "sessions".to_owned(), key, fields: vec![spans], by, windowed: false, emits: Vec::new() };
+        std::iter::once(rows).chain(self.is_session().then_some(sessions)).collect()
+    }
+
+    pub fn is_session(&self) -> bool {
+        self.window.is_some_and(|window| window.session)
+    }
+
+    /// The type of a group's key alone.
+    pub fn group_key(&self) -> Type {
+        if self.key == Type::Bytes { Type::Bytes } else { Type::Text }
+    }
+
     /// The type of the store's keys.
     pub fn store_key(&self) -> Type {
-        if self.window.is_some() || self.key == Type::Bytes { Type::Bytes } else { Type::Text }
+        if self.window.is_some() { Type::Bytes } else { self.group_key() }
     }
 
     /// How many of the reads make the group.
@@ -268,10 +310,49 @@ fn window(config: &Config, mistakes: &mut Vec<Mistake>) -> Option<Window> {
         }
         millis
     };
-    let size = length(&given.tumbling, "/window/tumbling", 1);
+    let kinds = [("tumbling", &given.tumbling), ("hopping", &given.hopping), ("session", &given.session)];
+    let named: Vec<_> = kinds.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?))).collect();
+    let size = match named.as_slice() {
+        [(name, text)] => length(text, &format!("/window/{name}"), 1),
+        _ => None,
+    };
     let grace = length(&given.grace, "/window/grace", 0);
-    Some(Window { size: size?, grace: grace? })
+    let [(name, _)] = named.as_slice() else {
+        let message = "a window is one of tumbling, hopping and session";
+        mistakes.push(mistake("/window", message, "{ tumbling: 1m }, { hopping: 5m, advance: 1m } or { session: 30m }"));
+        return None;
+    };
+    let advance = match (*name, &given.advance) {
+        ("hopping", Some(text)) => {
+            let advance = length(text, "/window/advance", 1);
+            match advance.zip(size) {
+                Some((advance, size)) if advance > size || size / advance > MOST_WINDOWS => {
+                    let message = format!("windows begin at least once in their length, and at most {MOST_WINDOWS} times");
+                    mistakes.push(mistake("/window/advance", message, ""));
+                    return None;
+                }
+                _ => advance,
+            }
+        }
+        ("hopping", None) => {
+            mistakes.push(mistake(
+                "/window",
+                "hopping windows need `advance`: from one window's start to the next",
+                "{ hopping: 5m, advance: 1m }",
+            ));
+            None
+        }
+        (_, None) => Some(0),
+        (other, Some(_)) => {
+            mistakes.push(mistake("/window/advance", format!("`advance` is of hopping windows, and this one is `{other}`"), ""));
+            None
+        }
+    };
+    Some(Window { size: size?, advance: advance?, session: *name == "session", grace: grace? })
 }
+
+/// Windows that one record may belong to: what the host allows.
+const MOST_WINDOWS: i64 = 1000;
 
 fn function(call: &Call, at: &str) -> Result<Function, Mistake> {
     let here = |range: &std::ops::Range<usize>, message: String, proposal: &str| Mistake {

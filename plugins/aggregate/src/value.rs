@@ -1,6 +1,6 @@
 //! One value, owned: what a store's row holds of a column.
 
-use millstream_guest::column::{Cell, ColumnBuilder};
+use millstream_guest::column::{Cell, ColumnBuilder, Type};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -21,6 +21,21 @@ impl Value {
             Cell::Float(value) => Self::Float(value),
             Cell::Text(text) | Cell::Json(text) => Self::Bytes(text.as_bytes().to_vec()),
             Cell::Blob(bytes) => Self::Bytes(bytes.to_vec()),
+        }
+    }
+
+    /// As a cell of a column of type `kind`.
+    pub fn cell(&self, kind: Type) -> Cell<'_> {
+        match self {
+            Self::Null => Cell::Null,
+            Self::Bool(value) => Cell::Bool(*value),
+            Self::Int(value) => Cell::Int(*value),
+            Self::Float(value) => Cell::Float(*value),
+            Self::Bytes(bytes) => match (kind, std::str::from_utf8(bytes)) {
+                (Type::Text, Ok(text)) => Cell::Text(text),
+                (Type::Json, Ok(text)) => Cell::Json(text),
+                _ => Cell::Blob(bytes),
+            },
         }
     }
 

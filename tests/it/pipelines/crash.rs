@@ -15,9 +15,15 @@ sources:
 stages:
   - { name: keep, plugin: filter, with: { where: 'n % 7 != 0' } }
   - { name: by-k, plugin: aggregate, with: { group_by: [k], compute: { count: count(), total: sum(n) } } }
+  - name: windows
+    from: keep
+    plugin: aggregate
+    with: { group_by: [k], window: { hopping: 100ms, advance: 40ms }, emit: final, compute: { count: count() } }
+  - { name: sessions, from: keep, plugin: aggregate, with: { group_by: [k], window: { session: 13ms }, emit: final, compute: { count: count() } } }
 sinks:
   - { from: keep, topic: NAME.kept }
   - { from: by-k, topic: NAME.totals }
+  - { from: [windows, sessions], topic: NAME.finals }
 ";
 
 const STATELESS: &str = "\
@@ -102,7 +108,7 @@ fn equal_to_one_run(place: &Place, other: &Place, manifest: &str, topics: &[&str
 
 #[test]
 fn runs_that_are_killed_count_every_record_once() {
-    let topics = ["NAME.kept", "NAME.totals"];
+    let topics = ["NAME.kept", "NAME.totals", "NAME.finals"];
     let (place, other) = (Place::embedded(), Place::embedded());
     prepare(&place, STATEFUL);
     let records = disturbed(&place, &topics);

@@ -3,7 +3,7 @@
 use super::budget;
 use super::convert;
 use crate::column::Column;
-use crate::plugin::bindings::millstream::plugin::{log, state, tables, types};
+use crate::plugin::bindings::millstream::plugin::{log, state, tables, types, windows};
 use crate::plugin::describe::Description;
 use crate::plugin::{CallError, Found, Limits, Page, Services, verify};
 use std::sync::Arc;
@@ -126,6 +126,17 @@ impl Data {
         self.services.lookup(table, rows, keys)
     }
 
+    fn late_rows(&mut self, rows: &[u32]) -> Result<(), String> {
+        let description = self.described("windows")?;
+        if !description.window.is_some_and(|window| window.session) {
+            return Err("rows are said to be late, but that is the plugin's to tell only of sessions".to_owned());
+        }
+        if !rows.is_sorted_by(|a, b| a < b) || rows.last().is_some_and(|row| *row as usize >= self.rows) {
+            return Err("rows that are said to be late must rise strictly, and be rows of the batch".to_owned());
+        }
+        self.services.late(rows)
+    }
+
     fn described(&self, what: &str) -> Result<Arc<Description>, String> {
         self.description.clone().ok_or_else(|| format!("{what} can be used only while a batch is processed"))
     }
@@ -170,6 +181,18 @@ impl tables::Host for Data {
     fn lookup(&mut self, table: u32, rows: Vec<u32>, keys: types::ColumnResult) -> wasmtime::Result<types::Found> {
         let found = self.look_up(table, &rows, &convert::column(keys));
         self.misuse(found).map(convert::give_found)
+    }
+}
+
+impl windows::Host for Data {
+    fn stream_times(&mut self) -> wasmtime::Result<Vec<i64>> {
+        let times = self.described("windows").and_then(|_| self.services.stream_times());
+        self.misuse(times)
+    }
+
+    fn late(&mut self, rows: Vec<u32>) -> wasmtime::Result<()> {
+        let done = self.late_rows(&rows);
+        self.misuse(done)
     }
 }
 

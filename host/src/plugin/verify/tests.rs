@@ -335,3 +335,44 @@ fn paths_that_lead_into_each_other_are_found() {
     assert_eq!(found(&["a", "b.a", "a"]), Some(("a".to_owned(), "a".to_owned())));
     assert_eq!(found(&["a.b", "a.c", "ab"]), None);
 }
+
+/// What comes of rows or timers that were given: derived, with keys and times, in an output that starts anew, and nothing rejected.
+#[test]
+fn results_of_no_record_are_held_to_their_rules() {
+    let description = described();
+    let mut random = Random(5);
+    let mut derived = |output: usize, source: Vec<u32>| {
+        let rows = source.len();
+        let fields = TYPES.map(|kind| Written { column: random.column(kind, rows), kept: Bitmap::default(), removed: Bitmap::default() });
+        Derived {
+            output,
+            source,
+            fields: fields.into(),
+            timestamps: Some(vec![0; rows]),
+            keys: Some(random.column(Type::Bytes, rows)),
+            values: None,
+            headers: None,
+            leaves: None,
+            tombstones: Bitmap::default(),
+        }
+    };
+    let good = derived(1, vec![0, 0, 2]);
+    let of = |derived: Derived| Verdict { outcome: Outcome::Derive(vec![derived]), rejects: Vec::new() };
+    let check = |mut verdict: Verdict| emitted(&mut verdict, &description, 3);
+    assert_eq!(check(of(good.clone())), Ok(()));
+    assert_eq!(check(Verdict { outcome: Outcome::Derive(Vec::new()), rejects: Vec::new() }), Ok(()));
+    for (verdict, told) in [
+        (Verdict { rejects: vec![Reject { row: 0, reason: String::new() }], ..of(good.clone()) }, "rejected"),
+        (Verdict { outcome: Outcome::All, rejects: Vec::new() }, "selected"),
+        (Verdict { outcome: Outcome::Select(vec![0]), rejects: Vec::new() }, "selected"),
+        (of(derived(0, vec![0])), "`out`"),
+        (of(Derived { keys: None, ..good.clone() }), "without keys"),
+        (of(Derived { timestamps: None, ..good.clone() }), "without keys and timestamps"),
+        (of(derived(1, vec![0, FROM_NONE])), "from none"),
+        (of(derived(1, vec![3])), "out of range"),
+        (of(derived(2, vec![0])), "output 2"),
+    ] {
+        let error = check(verdict).unwrap_err();
+        assert!(error.contains(told), "{error}: {told}");
+    }
+}

@@ -1,0 +1,85 @@
+//! Rows that are handed to their plugin: of closed windows, or changed since the last commit.
+
+use super::{Key, Layer, StateStore, decode_int, encode_int, row};
+use crate::column::{Column, ColumnBuilder, Type};
+use crate::io::LogError;
+use crate::store::Row;
+
+/// Rows of a store, in the order of their keys.
+pub struct Handed {
+    pub keys: Column,
+    pub fields: Vec<Column>,
+    /// As they are stored.
+    encoded: Vec<Key>,
+}
+
+impl Handed {
+    pub fn len(&self) -> usize {
+        self.encoded.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.encoded.is_empty()
+    }
+
+    /// The times that windowed keys begin with.
+    pub fn times(&self) -> impl Iterator<Item = i64> {
+        self.encoded.iter().map(|key| time_of(key))
+    }
+}
+
+fn time_of(key: &[u8]) -> i64 {
+    key.get(..8).and_then(decode_int).unwrap_or(i64::MIN)
+}
+
+impl StateStore {
+    /// Rows of windows with times in [from, below), at most `limit`.
+    pub fn windows(&self, from: i64, below: i64, limit: usize) -> Result<Handed, String> {
+        let rows = self.range(&encode_int(from), &encode_int(below), limit).map_err(|error| error.message)?;
+        self.handed(&rows)
+    }
+
+    /// The highest time of a window with time `from` or later.
+    pub fn last_window(&self, from: i64) -> Result<Option<i64>, LogError> {
+        const PAGE: usize = 1000;
+        let (mut low, mut last) = (encode_int(from).to_vec(), None);
+        loop {
+            // Above every key: a time has 8 bytes.
+            let page = self.range(&low, &[0xff; 9], PAGE)?;
+            let Some((key, _)) = page.last() else { return Ok(last) };
+            last = Some(time_of(key));
+            if page.len() < PAGE {
+                return Ok(last);
+            }
+            low.clone_from(key);
+            low.push(0);
+        }
+    }
+
+    /// Rows that were written since the last commit and are still there, in pieces of at most `limit`.
+    pub fn changed(&self, limit: usize) -> Result<Vec<Handed>, String> {
+        let mut changed: Layer = self.open.clone();
+        changed.extend(self.batch.iter().map(|(key, row)| (key.clone(), row.clone())));
+        let rows: Vec<(Key, Vec<u8>)> = changed.into_iter().filter_map(|(key, row)| Some((key, row?))).collect();
+        rows.chunks(limit).map(|rows| self.handed(rows)).collect()
+    }
+
+    /// Drops what was handed over, with the batch under way.
+    pub fn drop_handed(&mut self, handed: &Handed) {
+        self.batch.extend(handed.encoded.iter().map(|key| (key.clone(), None)));
+    }
+
+    fn handed(&self, rows: &[(Key, Vec<u8>)]) -> Result<Handed, String> {
+        let mut keys = ColumnBuilder::new(self.key, rows.len());
+        let mut fields = row::FoundBuilder::new(&self.fields, rows.len());
+        for (key, bytes) in rows {
+            match self.key {
+                Type::Int => keys.int(decode_int(key).ok_or_else(|| self.broken())?),
+                _ => keys.bytes(key),
+            }
+            fields.push(&Row::decode(bytes, &self.fields).ok_or_else(|| self.broken())?);
+        }
+        let encoded = rows.iter().map(|(key, _)| key.clone()).collect();
+        Ok(Handed { keys: keys.finish(), fields: fields.finish().fields, encoded })
+    }
+}

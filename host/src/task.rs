@@ -3,6 +3,7 @@
 //! is asked only for the figures of `Counters`.
 
 mod give;
+mod timers;
 
 use crate::flow::batch::Batch;
 use crate::flow::plan::{self, Plan, SourcePlan};
@@ -74,6 +75,9 @@ pub struct Produced {
     pub rejected: u64,
 }
 
+/// What stages and sinks have counted.
+type Figures = (Vec<crate::flow::stage::Counters>, Vec<u64>);
+
 /// Why a task cannot go on. What it did before stands, and can be committed.
 #[derive(Debug)]
 pub enum Stop {
@@ -97,6 +101,9 @@ pub struct Task {
     failed: Option<Stop>,
     /// The task met a failure: nothing behind it counts as passed.
     halted: bool,
+    /// Of a stage with timers: what was taken and is still to be processed, and how many rows are tried at once.
+    rest: Option<(usize, Taken)>,
+    reach: usize,
 }
 
 impl Task {
@@ -109,11 +116,12 @@ impl Task {
             .enumerate()
             .map(|(index, stage)| {
                 let description = &stage.description;
+                let timers = timers::store(description);
                 let stores = setting.state.iter().flat_map(|state| {
                     stage
                         .stores
                         .iter()
-                        .zip(&description.stores)
+                        .zip(description.stores.iter().chain(&timers))
                         .map(|(name, described)| StateStore::new(name, number, described, description.window, state.clone()))
                 });
                 let tables = stage.tables.iter().map(|table| setting.tables[*table].clone()).collect();
@@ -138,6 +146,8 @@ impl Task {
             refused: BTreeMap::new(),
             failed: None,
             halted: false,
+            rest: None,
+            reach: usize::MAX,
         }
     }
 
@@ -206,9 +216,10 @@ impl Task {
 
     /// Whether every partition is processed to its captured end.
     pub fn done(&self) -> bool {
-        self.queues.iter().all(|queue| {
-            queue.rows == 0 && queue.until.is_some_and(|until| queue.position.unwrap_or(0).max(queue.end.unwrap_or(0)) >= until)
-        })
+        self.rest.is_none()
+            && self.queues.iter().all(|queue| {
+                queue.rows == 0 && queue.until.is_some_and(|until| queue.position.unwrap_or(0).max(queue.end.unwrap_or(0)) >= until)
+            })
     }
 
     /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source, partition, offset. With
@@ -259,12 +270,11 @@ impl Task {
         if let Some(stop) = self.failed.take() {
             return Err(stop);
         }
-        let Some((source, taken)) = self.take(patient) else { return Ok(None) };
-        let positions = positions_of(&taken);
+        let Some((source, taken)) = self.rest.take().or_else(|| self.take(patient)) else { return Ok(None) };
         let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
-        match self.process(source, taken.clone()) {
+        match self.process(source, taken.clone(), &figures) {
             Ok(produced) => {
-                self.advance(source, &positions);
+                self.pass_over(source, &taken, produced.rows);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
                 }
@@ -280,10 +290,16 @@ impl Task {
                         return Err(stop);
                     };
                     let before = taken.first(count);
-                    match self.process(source, before.clone()) {
+                    match self.process(source, before.clone(), &figures) {
                         Ok(produced) => {
-                            self.advance(source, &positions_of(&before));
-                            self.failed = Some(stop);
+                            if produced.rows < count {
+                                // A timer is due before it.
+                                self.halted = false;
+                                self.pass_over(source, &taken, produced.rows);
+                            } else {
+                                self.advance(source, &positions_of(&before));
+                                self.failed = Some(stop);
+                            }
                             return Ok(Some(produced));
                         }
                         Err(earlier) => {
@@ -297,10 +313,13 @@ impl Task {
     }
 
     /// A record's way: source, stages, sinks, dead letters.
-    fn process(&mut self, source: usize, taken: Taken) -> Result<Produced, Stop> {
+    fn process(&mut self, source: usize, taken: Taken, figures: &Figures) -> Result<Produced, Stop> {
         let setting = self.setting.clone();
         let (pipeline, plan) = (&setting.pipeline, &setting.plan);
         let (described, source_plan) = (&pipeline.sources[source], &plan.sources[source]);
+        if self.is_timed() {
+            return self.process_timed(source, taken, figures);
+        }
         let rows = taken.offsets.len();
         let mut rejected = Vec::new();
         let mut stream_time = self.stream_time;
@@ -412,6 +431,16 @@ impl Task {
         appends.extend(builders.into_iter().map(|(partition, records)| (TopicPartition::new(topic.clone(), partition), records.finish())));
     }
 
+    /// The first rows of what was taken are processed; the others come next.
+    fn pass_over(&mut self, source: usize, taken: &Taken, rows: usize) {
+        if rows == taken.offsets.len() {
+            self.advance(source, &positions_of(taken));
+        } else {
+            self.advance(source, &positions_of(&taken.first(rows)));
+            self.rest = Some((source, taken.after(rows)));
+        }
+    }
+
     /// Moves the positions of a source's partitions behind the records that were processed.
     fn advance(&mut self, source: usize, last: &BTreeMap<i32, i64>) {
         for queue in self.queues.iter_mut().filter(|queue| queue.source == source) {
@@ -423,7 +452,7 @@ impl Task {
     }
 
     /// Undoes what a batch left behind; `figures` are those before it.
-    fn rewind_batch(&mut self, figures: &(Vec<crate::flow::stage::Counters>, Vec<u64>)) {
+    fn rewind_batch(&mut self, figures: &Figures) {
         for (stage, counters) in self.stages.iter_mut().zip(&figures.0) {
             stage.reset();
             stage.counters = *counters;
@@ -439,6 +468,7 @@ impl Task {
         for queue in &mut self.queues {
             // Control records and the like behind the last record count as passed.
             if !self.halted
+                && self.rest.is_none()
                 && queue.rows == 0
                 && let Some(end) = queue.end
                 && queue.position.is_some_and(|position| position < end)

@@ -5,6 +5,7 @@ mod bad_plugin;
 mod crash;
 mod leaks;
 mod order;
+mod timers;
 mod windows;
 
 use crate::cluster::{cluster, unique};

@@ -19,7 +19,7 @@ pub(super) type Standard<'a> = dyn Fn(&str) -> Option<&'static [u8]> + 'a;
 
 use crate::plugin::standard::NAMES as STANDARD;
 /// What every component may import.
-const GRANTED: [&str; 4] = ["state", "tables", "log", "windows"];
+const GRANTED: [&str; 5] = ["state", "tables", "log", "windows", "timers"];
 
 /// A stage after it was looked at.
 pub(super) struct StageDone {
@@ -118,7 +118,9 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
         draft.report.error(on_late.head(), format!("stage `{name}` has no window, so nothing comes too late"), "leave it out".to_owned());
     }
     let tables = tables(draft, &place, &description);
-    let stores = stores(draft, &place, &description);
+    let mut stores = stores(draft, &place, &description);
+    // No name of the user's own has a dot in it.
+    stores.extend(description.timers.is_some().then(|| format!("{name}.timers")));
     note_single_task(draft, &place, &description, &input);
 
     let keeps = keeps_key(&reference, &config, &description);
@@ -345,6 +347,9 @@ fn check_description(report: &Report, place: &Place<'_>, plugin: &dyn Plugin, de
             breaches.push(format!("it reads `{}`, but has no window", read.path));
         }
     }
+    if description.timers.is_some() && !plugin.offers("timed") {
+        breaches.push("it has timers, but does not export `timed`".to_owned());
+    }
     for store in &description.stores {
         if !matches!(store.key, Type::Text | Type::Int | Type::Bytes) {
             breaches.push(format!("a store has keys of type {}: text, int and bytes are possible", store.key));
@@ -522,11 +527,13 @@ fn stores(draft: &Draft<'_>, place: &Place<'_>, description: &Description) -> Ve
 
 /// Records of one group must meet in one task. They do if the group is the key by which they were spread over the partitions.
 fn note_single_task(draft: &mut Draft<'_>, place: &Place<'_>, description: &Description, input: &Flow) {
-    let Some(store) = description.stores.iter().find(|store| store.by != [Field::Key]).or(description.stores.first()) else {
+    let groups: Vec<&Vec<Field>> =
+        description.stores.iter().map(|store| &store.by).chain(description.timers.iter().map(|timers| &timers.by)).collect();
+    let Some(by) = groups.iter().find(|by| ***by != [Field::Key]).or(groups.first()) else {
         return;
     };
-    let reason = if store.by != [Field::Key] {
-        let by: Vec<String> = store.by.iter().map(|field| format!("`{field}`")).collect();
+    let reason = if **by != [Field::Key] {
+        let by: Vec<String> = by.iter().map(|field| format!("`{field}`")).collect();
         match by.as_slice() {
             [] => format!("stage `{}` keeps one group over all records", place.name),
             by => format!("stage `{}` groups by {}, not by the record's key", place.name, by.join(", ")),

@@ -20,3 +20,15 @@ pub mod emits {
         default_bindings_module: "millstream_guest::bindings::emits",
     });
 }
+
+/// The optional export `timed`.
+pub mod fires {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "fires",
+        with: { "millstream:plugin/types@0.1.0": crate::bindings::millstream::plugin::types },
+        pub_export_macro: true,
+        export_macro_name: "export_fires",
+        default_bindings_module: "millstream_guest::bindings::fires",
+    });
+}

@@ -203,6 +203,15 @@ impl Window {
     }
 }
 
+/// Timers that a plugin sets. It must export `timed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Timers {
+    /// Type of the keys: text, int or bytes.
+    pub key: Type,
+    /// The fields that the keys are made of, as for a store.
+    pub by: Vec<Field>,
+}
+
 /// What `describe` answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Description {
@@ -225,6 +234,8 @@ pub struct Description {
     pub tables: Vec<String>,
     #[serde(default)]
     pub window: Option<Window>,
+    #[serde(default)]
+    pub timers: Option<Timers>,
     /// Remarks for `check`.
     #[serde(default)]
     pub warnings: Vec<String>,

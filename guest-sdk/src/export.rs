@@ -2,8 +2,9 @@
 
 use crate::bindings::emits::exports::millstream::plugin::emitting;
 use crate::bindings::exports::millstream::plugin::transform as wit;
+use crate::bindings::fires::exports::millstream::plugin::timed;
 use crate::describe::Occasion;
-use crate::plugin::{Emitting, Plugin};
+use crate::plugin::{Emitting, Plugin, Timed};
 use crate::{log, transform};
 use std::any::Any;
 use std::cell::RefCell;
@@ -73,5 +74,11 @@ impl<P: Emitting> emitting::Guest for Exported<P> {
             emitting::Occasion::Closed => Occasion::Closed,
         };
         with::<P, _>(|plugin| plugin.emit(store, occasion, keys.into(), crate::convert::each(fields)).map(Into::into))
+    }
+}
+
+impl<P: Timed> timed::Guest for Exported<P> {
+    fn fire(times: Vec<i64>, keys: timed::Column) -> Result<timed::Verdict, String> {
+        with::<P, _>(|plugin| plugin.fire(times, keys.into()).map(Into::into))
     }
 }

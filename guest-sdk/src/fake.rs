@@ -79,7 +79,7 @@ impl Rows {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Host {
     stores: Vec<Rows>,
     tables: Vec<Rows>,
@@ -87,6 +87,8 @@ struct Host {
     /// Of the batch under way.
     stream_times: Vec<i64>,
     late: Vec<u32>,
+    /// By time and encoded key.
+    timers: BTreeMap<(i64, Vec<u8>), Value>,
 }
 
 thread_local! {
@@ -143,6 +145,30 @@ pub fn begin(stream_time: i64, timestamps: &[i64]) {
 /// Rows of the last batch that the plugin said to be late.
 pub fn late_rows() -> Vec<u32> {
     HOST.with_borrow(|host| host.late.clone())
+}
+
+/// All that the host holds, to be put back.
+pub struct Snapshot(Host);
+
+pub fn snapshot() -> Snapshot {
+    HOST.with_borrow(|host| Snapshot(host.clone()))
+}
+
+pub fn restore(snapshot: &Snapshot) {
+    HOST.set(snapshot.0.clone());
+}
+
+/// The timers that are set, in order.
+pub fn timers() -> Vec<(i64, Value)> {
+    HOST.with_borrow(|host| host.timers.iter().map(|((time, _), key)| (*time, key.clone())).collect())
+}
+
+/// Takes away what is due at this stream time.
+pub fn take_due(stream_time: i64) -> Vec<(i64, Value)> {
+    HOST.with_borrow_mut(|host| {
+        let later = host.timers.split_off(&(stream_time.saturating_add(1), Vec::new()));
+        std::mem::replace(&mut host.timers, later).into_iter().map(|((time, _), key)| (time, key)).collect()
+    })
 }
 
 /// Keys in the order in which the host keeps them; None for null.
@@ -243,4 +269,22 @@ pub(crate) fn late(rows: &[u32]) {
         assert!(rows.iter().all(|row| (*row as usize) < host.stream_times.len()), "a late row is one of the batch");
         host.late.extend_from_slice(rows);
     });
+}
+
+fn each_timer(times: &[i64], keys: &Column, mut work: impl FnMut(&mut Host, (i64, Vec<u8>), Value)) {
+    assert_eq!(times.len(), rows(keys), "a timer has a time and a key");
+    HOST.with_borrow_mut(|host| {
+        for (row, time) in times.iter().enumerate() {
+            let key = encode(keys.cell(row)).expect("a timer's key is not null");
+            work(host, (*time, key), Value::of(keys.cell(row)));
+        }
+    });
+}
+
+pub(crate) fn set_timers(times: &[i64], keys: &Column) {
+    each_timer(times, keys, |host, timer, key| drop(host.timers.insert(timer, key)));
+}
+
+pub(crate) fn delete_timers(times: &[i64], keys: &Column) {
+    each_timer(times, keys, |host, timer, _| drop(host.timers.remove(&timer)));
 }

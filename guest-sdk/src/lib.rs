@@ -9,13 +9,14 @@ pub mod plugin;
 pub mod records;
 pub mod state;
 pub mod tables;
+pub mod timers;
 pub mod transform;
 pub mod verdict;
 pub mod windows;
 
 pub use millstream_guest_macros::{Fields, Outputs, aggregate, enrich, filter, map, stateful};
-pub use plugin::{Batch, Emitting, Leaves, Plugin, Setup};
-pub use records::{Answer, Change, Fields, Json, JsonText, Keys, Reject, Rows};
+pub use plugin::{Batch, Emitting, Leaves, Plugin, Setup, Timed};
+pub use records::{Answer, Change, Fields, Json, JsonText, Keys, Reject, Rows, Timer};
 
 // What the macros write names this crate, in its own tests too.
 extern crate self as millstream_guest;
@@ -34,9 +35,22 @@ mod fake;
 pub mod testing;
 
 /// Exports a [`Plugin`]: once in a crate, and only where the target is Wasm (elsewhere the crate is a library that tests can call).
-/// `export!(MyPlugin: emitting)` exports [`Emitting`] too.
+/// `export!(MyPlugin: emitting)` exports [`Emitting`] too, `export!(MyPlugin: timed)` [`Timed`].
 #[macro_export]
 macro_rules! export {
+    ($plugin:ty : timed) => {
+        $crate::export!($plugin);
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type Exported = $crate::export::Exported<$plugin>;
+    $crate::bindings::fires::export_fires!(Exported with_types_in $crate::bindings::fires);
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            const fn is_timed<P: $crate::Timed>() {}
+            is_timed::<$plugin>();
+        };
+    };
     ($plugin:ty : emitting) => {
         $crate::export!($plugin);
         #[cfg(target_family = "wasm")]

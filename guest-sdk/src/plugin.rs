@@ -57,6 +57,17 @@ pub trait Plugin: Sized + 'static {
     fn init(setup: Setup<Self::Config>) -> Result<Self, String>;
     /// One batch. Err: the whole call failed.
     fn process(&mut self, batch: Batch) -> Result<Verdict, String>;
+    /// For tests, of plugins that are [`Timed`].
+    #[doc(hidden)]
+    fn fire_in_test(&mut self, _times: Vec<i64>, _keys: Column) -> Result<Verdict, String> {
+        Err("the plugin has no timers".to_owned())
+    }
+}
+
+/// A plugin with timers. Export it with `millstream_guest::export!(MyPlugin: timed)`, and say in the description with `timers` of which keys.
+pub trait Timed: Plugin {
+    /// Timers that are due, in order. The verdict derives: `source` names timers given here; keys and timestamps are given.
+    fn fire(&mut self, times: Vec<i64>, keys: Column) -> Result<Verdict, String>;
 }
 
 /// A plugin with results that do not come of one record: of rows that changed, or of closed windows. Export it with

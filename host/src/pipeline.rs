@@ -232,7 +232,7 @@ pub struct Stage {
     pub protects: bool,
     /// The plugin's log and reasons are shown although no stage before it protects.
     pub log_unsafe: bool,
-    /// Names of its stores, as `description.stores`.
+    /// Names of its stores, as `description.stores`; behind them that of its timers, if it has some.
     pub stores: Vec<String>,
     /// Indices into `tables`, as `description.tables`.
     pub tables: Vec<usize>,

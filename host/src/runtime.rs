@@ -6,12 +6,12 @@ use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, par
 use crate::manifest::{Secrets, resolve_secrets};
 use crate::pipeline::{Pipeline, Policy};
 use crate::plugin::CallError;
-use crate::plugin::describe::Request;
+use crate::plugin::describe::{Request, Store};
 use crate::store::changelog::{Changelog, Changelogs};
 use crate::store::{GlobalTable, LocalFolder, LocalMemory};
 use crate::summary::Summary;
 use crate::tables::TableReader;
-use crate::task::{BatchLimit, Setting, Stop};
+use crate::task::{self, BatchLimit, Setting, Stop};
 use crate::worker::{Ended, Observer, Options, Role, Worker};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -176,7 +176,9 @@ fn changelogs(
     let mut stores = Vec::new();
     for (index, stage) in pipeline.stages.iter().enumerate() {
         let segment = plan.segments.iter().position(|segment| segment.stages[index]).unwrap_or_default();
-        let described = stage.stores.iter().zip(&stage.description.stores);
+        // Their keys begin with a time, as those of windows: in the changelog it reads as `start`.
+        let timers = task::timers(&stage.description).map(|timers| Store { windowed: true, ..timers });
+        let described = stage.stores.iter().zip(stage.description.stores.iter().chain(&timers));
         stores.extend(described.map(|(name, described)| Changelog::new(&pipeline.name, name, segment, described)));
     }
     let mut tombstones = Duration::MAX;

@@ -3,6 +3,9 @@
 //! is asked only for the figures of `Counters`.
 
 mod give;
+mod timers;
+
+pub use timers::store as timers;
 
 use crate::flow::batch::Batch;
 use crate::flow::plan::{self, Plan, SourcePlan};
@@ -100,6 +103,9 @@ pub struct Committing {
     pub marks: Vec<(TopicPartition, Records)>,
 }
 
+/// What stages and sinks have counted.
+type Figures = (Vec<crate::flow::stage::Counters>, Vec<u64>);
+
 /// Why a task cannot go on. What it did before stands, and can be committed.
 #[derive(Debug)]
 pub enum Stop {
@@ -129,6 +135,9 @@ pub struct Task {
     failed: Option<Stop>,
     /// The task met a failure: nothing behind it counts as passed.
     halted: bool,
+    /// Of a stage with timers: what was taken and is still to be processed, and how many rows are tried at once.
+    rest: Option<(usize, Taken)>,
+    reach: usize,
 }
 
 impl Task {
@@ -143,11 +152,12 @@ impl Task {
             .enumerate()
             .map(|(index, stage)| {
                 let description = &stage.description;
+                let timers = timers(description);
                 let stores = setting.state.iter().filter(|_| reached[index]).flat_map(|state| {
                     stage
                         .stores
                         .iter()
-                        .zip(&description.stores)
+                        .zip(description.stores.iter().chain(&timers))
                         .map(|(name, described)| StateStore::new(name, id.partition, described, description.window, state.clone()))
                         .map(|store| if setting.changelogs.is_some() { store.write_back() } else { store })
                 });
@@ -183,6 +193,8 @@ impl Task {
             refused: BTreeMap::new(),
             failed: None,
             halted: false,
+            rest: None,
+            reach: usize::MAX,
         }
     }
 
@@ -265,9 +277,10 @@ impl Task {
 
     /// Whether every partition is processed to its captured end.
     pub fn done(&self) -> bool {
-        self.queues.iter().all(|queue| {
-            queue.rows == 0 && queue.until.is_some_and(|until| queue.position.unwrap_or(0).max(queue.end.unwrap_or(0)) >= until)
-        })
+        self.rest.is_none()
+            && self.queues.iter().all(|queue| {
+                queue.rows == 0 && queue.until.is_some_and(|until| queue.position.unwrap_or(0).max(queue.end.unwrap_or(0)) >= until)
+            })
     }
 
     /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source, partition, offset. With
@@ -318,13 +331,12 @@ impl Task {
         if let Some(stop) = self.failed.take() {
             return Err(stop);
         }
-        let Some((source, taken)) = self.take(patient) else { return Ok(None) };
-        let positions = positions_of(&taken);
+        let Some((source, taken)) = self.rest.take().or_else(|| self.take(patient)) else { return Ok(None) };
         let clock = self.clock.clone();
         let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
-        match self.process(source, taken.clone()) {
+        match self.process(source, taken.clone(), &figures) {
             Ok(produced) => {
-                self.advance(source, &positions);
+                self.pass_over(source, &taken, produced.rows);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
                 }
@@ -341,10 +353,16 @@ impl Task {
                         return Err(stop);
                     };
                     let before = taken.first(count);
-                    match self.process(source, before.clone()) {
+                    match self.process(source, before.clone(), &figures) {
                         Ok(produced) => {
-                            self.advance(source, &positions_of(&before));
-                            self.failed = Some(stop);
+                            if produced.rows < count {
+                                // A timer is due before it.
+                                self.halted = false;
+                                self.pass_over(source, &taken, produced.rows);
+                            } else {
+                                self.advance(source, &positions_of(&before));
+                                self.failed = Some(stop);
+                            }
                             return Ok(Some(produced));
                         }
                         Err(earlier) => {
@@ -358,10 +376,13 @@ impl Task {
     }
 
     /// A record's way: source, stages, sinks, dead letters.
-    fn process(&mut self, source: usize, taken: Taken) -> Result<Produced, Stop> {
+    fn process(&mut self, source: usize, taken: Taken, figures: &Figures) -> Result<Produced, Stop> {
         let setting = self.setting.clone();
         let (pipeline, plan) = (&setting.pipeline, &setting.plan);
         let (described, source_plan) = (&pipeline.sources[source], &plan.sources[source]);
+        if self.is_timed() {
+            return self.process_timed(source, taken, figures);
+        }
         let rows = taken.offsets.len();
         let taken = self.received(source, taken)?;
         let records = if described.carries.is_none() { rows } else { 0 };
@@ -495,6 +516,16 @@ impl Task {
         appends.extend(builders.into_iter().map(|(partition, records)| (TopicPartition::new(topic.clone(), partition), records.finish())));
     }
 
+    /// The first rows of what was taken are processed; the others come next.
+    fn pass_over(&mut self, source: usize, taken: &Taken, rows: usize) {
+        if rows == taken.offsets.len() {
+            self.advance(source, &positions_of(taken));
+        } else {
+            self.advance(source, &positions_of(&taken.first(rows)));
+            self.rest = Some((source, taken.after(rows)));
+        }
+    }
+
     /// Moves the positions of a source's partitions behind the records that were processed.
     fn advance(&mut self, source: usize, last: &BTreeMap<i32, i64>) {
         for queue in self.queues.iter_mut().filter(|queue| queue.source == source) {
@@ -506,7 +537,7 @@ impl Task {
     }
 
     /// Undoes what a batch left behind; `figures` are those before it.
-    fn rewind_batch(&mut self, figures: &(Vec<crate::flow::stage::Counters>, Vec<u64>)) {
+    fn rewind_batch(&mut self, figures: &Figures) {
         for (stage, counters) in self.stages.iter_mut().zip(&figures.0) {
             stage.reset();
             stage.counters = *counters;
@@ -541,6 +572,7 @@ impl Task {
         for queue in &mut self.queues {
             // Control records and the like behind the last record count as passed.
             if !self.halted
+                && self.rest.is_none()
                 && queue.rows == 0
                 && let Some(end) = queue.end
                 && queue.position.is_some_and(|position| position < end)

@@ -4,44 +4,23 @@
 #[path = "../guests/hostile/src/modes.rs"]
 mod modes;
 
+use crate::guests;
 use millstream::column::{Column, ColumnBuilder, Strings, Type};
-use millstream::guest_build;
 use millstream::plugin::describe::{Description, Request};
 use millstream::plugin::engine::Engine;
 use millstream::plugin::{
     CallError, DescribeError, Found, Input, Instance, Leaves, Limits, Loader, Outcome, Page, Plugin, Services, Verdict,
 };
 use modes::Mode;
-use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const MEMORY: usize = 16 << 20;
 /// Enough for everything that does not loop, however slow the machine.
 const CPU: Duration = Duration::from_millis(500);
 
-/// The component of the hostile guest, built once a test run.
-pub fn component() -> &'static [u8] {
-    static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
-    COMPONENT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        // Beside the standard plugins, whose dependencies it shares.
-        let target_dir = Path::new(env!("CARGO_BIN_EXE_millstream")).ancestors().nth(2).unwrap().join("guests");
-        let packages = ["millstream-hostile".to_owned()];
-        let build = guest_build::Build {
-            manifest: &root.join("Cargo.toml"),
-            packages: &packages,
-            target_dir: &target_dir,
-            profile: Some("plugin"),
-            locked: true,
-        };
-        let folder = build.run(&guest_build::find_toolchain(|message| eprintln!("{message}")).unwrap()).unwrap();
-        guest_build::component(&std::fs::read(folder.join(guest_build::module_file(&packages[0]))).unwrap()).unwrap()
-    })
-}
-
 fn plugin() -> Arc<dyn Plugin> {
-    Engine::new().unwrap().load(component()).unwrap()
+    Engine::new().unwrap().load(guests::hostile()).unwrap()
 }
 
 fn request(mode: Mode) -> Request {
@@ -391,7 +370,7 @@ fn many_instances_live_at_the_same_time() {
 /// The pool reserves terabytes of addresses. Where that is forbidden, the same instances are made without it.
 #[test]
 fn a_limit_on_virtual_memory_does_not_matter() {
-    component();
+    guests::hostile();
     let output = std::process::Command::new("sh")
         .args(["-c", "ulimit -v 4000000 && exec \"$0\" --exact hostile::many_instances_live_at_the_same_time"])
         .arg(std::env::current_exe().unwrap())
@@ -428,7 +407,7 @@ fn refusal(component: &[u8]) -> String {
 fn what_is_no_plugin_is_refused_by_name() {
     let transform = "millstream:plugin/transform@0.1.0";
     let core = b"\0asm\x01\0\0\0";
-    let cut = &component()[..component().len() / 2];
+    let cut = &guests::hostile()[..guests::hostile().len() / 2];
     for (component, wanted) in [
         (b"pipeline: ratings".to_vec(), vec!["no WebAssembly", "millstream build"]),
         (core.to_vec(), vec!["core WebAssembly module", "millstream build"]),
@@ -436,7 +415,7 @@ fn what_is_no_plugin_is_refused_by_name() {
         (hand_made(&[], &[]), vec!["does not export `millstream:plugin/transform`"]),
         (hand_made(&["wasi:clocks/wall-clock@0.2.0"], &[transform]), vec!["`wasi:clocks/wall-clock@0.2.0`", "wasm32-unknown-unknown"]),
         (hand_made(&["acme:net/http@1.0.0"], &[transform]), vec!["`acme:net/http@1.0.0`", "nobody offers"]),
-        (hand_made(&["millstream:plugin/timers@0.1.4"], &[transform]), vec!["`timers`", "does not offer"]),
+        (hand_made(&["millstream:plugin/clocks@0.1.4"], &[transform]), vec!["`clocks`", "does not offer"]),
         (hand_made(&["millstream:plugin/state@0.2.0"], &[transform]), vec!["`state`", "0.2.0", "0.1.x"]),
         (hand_made(&[], &["millstream:plugin/transform@0.2.0"]), vec!["version 0.2.0", "0.1.x"]),
         (hand_made(&[], &[transform]), vec!["does not fit the plugin contract"]),
@@ -452,7 +431,16 @@ fn what_is_no_plugin_is_refused_by_name() {
 fn imports_are_read_from_the_bytes_and_later_versions_of_0_1_fit() {
     assert_eq!(plugin().imports(), ["state", "tables", "log"]);
     assert_eq!(plugin().about().name, "hostile");
-    let mut later = component().to_vec();
+    let later = Engine::new().unwrap().load(&of_version_0_1_7(guests::hostile())).unwrap();
+    assert_ne!(later.digest(), plugin().digest());
+    assert!(later.describe(&request(Mode::Half)).is_ok());
+    // Optional exports are looked up by their names.
+    let timers = Engine::new().unwrap().load(&of_version_0_1_7(guests::timers())).unwrap();
+    assert!(timers.offers("timed") && !timers.offers("emitting") && !later.offers("timed"));
+}
+
+fn of_version_0_1_7(component: &[u8]) -> Vec<u8> {
+    let mut later = component.to_vec();
     let (from, to) = (b"millstream:plugin/", b"@0.1.7");
     let mut at = 0;
     while let Some(found) = later[at..].windows(from.len()).position(|bytes| bytes == from) {
@@ -461,9 +449,7 @@ fn imports_are_read_from_the_bytes_and_later_versions_of_0_1_fit() {
             later[at + version..at + version + to.len()].copy_from_slice(to);
         }
     }
-    let later = Engine::new().unwrap().load(&later).unwrap();
-    assert_ne!(later.digest(), plugin().digest());
-    assert!(later.describe(&request(Mode::Half)).is_ok());
+    later
 }
 
 #[test]

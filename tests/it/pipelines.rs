@@ -8,6 +8,7 @@ mod leaks;
 mod order;
 mod outage;
 mod state;
+mod timers;
 mod topics;
 mod windows;
 

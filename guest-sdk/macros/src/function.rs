@@ -41,6 +41,7 @@ pub struct Arguments {
     name: Option<LitStr>,
     by: Vec<LitStr>,
     keys: Option<Expr>,
+    timer: Option<Expr>,
     table: Option<LitStr>,
     on: Option<LitStr>,
     seen: Vec<Ident>,
@@ -56,7 +57,8 @@ impl Parse for Arguments {
                 "on" => arguments.on = Some(pair.text()?),
                 "by" => arguments.by = pair.texts()?,
                 "keys" => arguments.keys = Some(pair.value),
-                _ => return Err(Error::new(pair.name.span(), "expected `name`, `by`, `keys`, `table` or `on`")),
+                "timer" => arguments.timer = Some(pair.value),
+                _ => return Err(Error::new(pair.name.span(), "expected `name`, `by`, `keys`, `timer`, `table` or `on`")),
             }
             arguments.seen.push(pair.name);
         }
@@ -163,6 +165,18 @@ pub fn expand(kind: Kind, arguments: Arguments, function: ItemFn) -> Result<Toke
                     }
                 }
             });
+            let timer = arguments.timer.as_ref().map(|timer| {
+                quote! {
+                    const TIMED: bool = true;
+                    fn fired(config: &Self::Config, timer: #guest::Timer<'_>, rows: &mut #guest::Rows<Self::Row>, sink: &mut #guest::Sink) -> ::std::result::Result<(), #guest::Reject> {
+                        let _ = config;
+                        // As the answer for a record: both go to the same outputs.
+                        let answer: #answer = (#timer)(timer, rows #give_config);
+                        #guest::Answer::answer(answer, sink);
+                        ::std::result::Result::Ok(())
+                    }
+                }
+            });
             (
                 quote!(#guest::Stateful),
                 quote! {
@@ -171,6 +185,7 @@ pub fn expand(kind: Kind, arguments: Arguments, function: ItemFn) -> Result<Toke
                         type Row = #row;
                         const BY: &'static [&'static str] = &[#(#by),*];
                         #keys
+                        #timer
                         fn record(config: &Self::Config, row: &mut #guest::Cursor<'_, '_>, key: &str, rows: &mut #guest::Rows<Self::Row>, sink: &mut #guest::Sink) -> ::std::result::Result<(), #guest::Reject> {
                             let _ = config;
                             #work
@@ -216,6 +231,10 @@ pub fn expand(kind: Kind, arguments: Arguments, function: ItemFn) -> Result<Toke
         }
     };
     let visibility = &function.vis;
+    let export = match &arguments.timer {
+        Some(_) => quote!(::millstream_guest::export!(#plugin: timed);),
+        None => quote!(::millstream_guest::export!(#plugin);),
+    };
     let doc = format!("The plugin that `{ident}` is.");
     Ok(quote! {
         #function
@@ -243,7 +262,7 @@ pub fn expand(kind: Kind, arguments: Arguments, function: ItemFn) -> Result<Toke
 
         #specific
 
-        ::millstream_guest::export!(#plugin);
+        #export
     })
 }
 
@@ -251,7 +270,7 @@ fn check(kind: Kind, arguments: &Arguments, function: &ItemFn) -> Result<()> {
     let allowed: &[&str] = match kind {
         Kind::Filter | Kind::Map => &["name"],
         Kind::Aggregate => &["name", "by"],
-        Kind::Stateful => &["name", "by", "keys"],
+        Kind::Stateful => &["name", "by", "keys", "timer"],
         Kind::Enrich => &["name", "table", "on"],
     };
     if let Some(other) = arguments.seen.iter().find(|name| !allowed.contains(&name.to_string().as_str())) {

@@ -47,7 +47,8 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes a plugin of `fn(Record, &mut Rows<State>) -> Answer`, which reads and writes rows by any keys. `by` as for
 /// [`macro@aggregate`]; `keys = function`, of type `fn(&Record, &mut Keys)`, announces keys besides the record's own, so that a batch
-/// fetches all of its rows in one call.
+/// fetches all of its rows in one call. `timer = function`, of type `fn(Timer, &mut Rows<State>) -> Answer`, is called for timers that are due, which
+/// `rows.set_timer(time, key)` sets; its answer is of the same type, a new record.
 #[proc_macro_attribute]
 pub fn stateful(arguments: TokenStream, item: TokenStream) -> TokenStream {
     function(function::Kind::Stateful, arguments, item)

@@ -147,6 +147,11 @@ impl Sink {
         false
     }
 
+    /// As `close`, of a timer: why it was refused, if it was.
+    pub(super) fn close_timer(&mut self, result: Result<(), Reject>) -> Option<Reject> {
+        self.flaw.take().or(result.err())
+    }
+
     pub(super) fn finish(self, selects: bool, rows: usize) -> Verdict {
         let outcome = if !selects {
             let outputs = self.outputs.into_iter().enumerate();

@@ -8,12 +8,14 @@ mod rows;
 mod stateful;
 #[cfg(test)]
 mod tests;
+mod timed;
 
 pub use answer::{Answer, Output, Sink};
 pub use join::{Join, Joined};
 pub use member::{At, Change, Cursor, Declared, Fields, Json, JsonText, Member, Prepared, Scalar, Writer, declared, is_field_name};
 pub use rows::{Row, Rows};
 pub use stateful::{Keys, Stateful, Stored};
+pub use timed::Timer;
 
 use crate::describe::{Description, Mistake, Read};
 use crate::plugin::{Batch, Plugin, Setup};

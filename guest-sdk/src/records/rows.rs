@@ -17,6 +17,10 @@ pub struct Rows<R> {
     undo: Vec<(String, Option<Slot<R>>)>,
     columns: Vec<Declared>,
     failure: Option<String>,
+    /// By time and key: whether the timer is to be set or deleted.
+    timers: BTreeMap<(i64, String), bool>,
+    /// What the current record did to the timers before.
+    timers_undo: Vec<((i64, String), Option<bool>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,7 +31,14 @@ struct Slot<R> {
 
 impl<R: Row> Rows<R> {
     pub(super) fn new() -> Self {
-        Self { cached: BTreeMap::new(), undo: Vec::new(), columns: declared::<R>(), failure: None }
+        Self {
+            cached: BTreeMap::new(),
+            undo: Vec::new(),
+            columns: declared::<R>(),
+            failure: None,
+            timers: BTreeMap::new(),
+            timers_undo: Vec::new(),
+        }
     }
 
     /// The row of a key. A key that was not announced costs a call to the host of its own.
@@ -47,6 +58,34 @@ impl<R: Row> Rows<R> {
 
     pub fn delete(&mut self, key: &str) {
         self.write(key, None);
+    }
+
+    /// Sets a timer of stream time, of a plugin that names a `timer` function: it is called when a record advances stream time to `time` or beyond, before that
+    /// record. There is one timer for each time and key.
+    pub fn set_timer(&mut self, time: i64, key: &str) {
+        self.timer(time, key, true);
+    }
+
+    /// Deletes a timer, if it is set.
+    pub fn delete_timer(&mut self, time: i64, key: &str) {
+        self.timer(time, key, false);
+    }
+
+    fn timer(&mut self, time: i64, key: &str, set: bool) {
+        let timer = (time, key.to_owned());
+        let before = self.timers.insert(timer.clone(), set);
+        self.timers_undo.push((timer, before));
+    }
+
+    pub(super) fn has_timers(&self) -> bool {
+        !self.timers.is_empty()
+    }
+
+    /// The timers to set and to delete.
+    pub(super) fn take_timers(&mut self) -> (Vec<(i64, String)>, Vec<(i64, String)>) {
+        let (set, deleted): (Vec<_>, Vec<_>) = std::mem::take(&mut self.timers).into_iter().partition(|(_, set)| *set);
+        let timers = |timers: Vec<((i64, String), bool)>| timers.into_iter().map(|(timer, _)| timer).collect();
+        (timers(set), timers(deleted))
     }
 
     fn write(&mut self, key: &str, row: Option<R>) {
@@ -82,6 +121,13 @@ impl<R: Row> Rows<R> {
     pub(super) fn close(&mut self, keep: bool) {
         if keep {
             self.undo.clear();
+            self.timers_undo.clear();
+        }
+        while let Some((timer, before)) = self.timers_undo.pop() {
+            match before {
+                Some(set) => self.timers.insert(timer, set),
+                None => self.timers.remove(&timer),
+            };
         }
         while let Some((key, slot)) = self.undo.pop() {
             match slot {
@@ -112,7 +158,7 @@ impl<R: Row> Rows<R> {
 }
 
 /// A column of keys.
-fn texts<'k>(keys: impl ExactSizeIterator<Item = &'k String>) -> crate::column::Column {
+pub(super) fn texts<'k>(keys: impl ExactSizeIterator<Item = &'k String>) -> crate::column::Column {
     let mut column = ColumnBuilder::new(Type::Text, keys.len());
     keys.for_each(|key| column.bytes(key.as_bytes()));
     column.finish()

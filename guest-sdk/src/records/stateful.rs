@@ -1,10 +1,11 @@
 //! Transforms with a store of typed rows.
 
 use super::member::{Cursor, Declared, Prepared, declared};
+pub(super) use super::rows::texts;
 use super::rows::{Row, Rows};
 use super::{Output, Reject, Sink, Transform, description, each_row, place_of};
 use crate::column::Cell;
-use crate::describe::{Description, Mistake, Store, StoreField};
+use crate::describe::{Description, Mistake, Store, StoreField, Timers};
 use crate::plugin::{Batch, Plugin, Setup};
 use crate::verdict::Verdict;
 use std::collections::BTreeSet;
@@ -27,6 +28,12 @@ pub trait Stored: Transform {
     /// Announces keys, so that they are fetched with those of the whole batch.
     fn keys(_row: &mut Cursor<'_, '_>, _keys: &mut Keys) -> Result<(), Reject> {
         Ok(())
+    }
+    /// Whether there is a function for timers.
+    const TIMED: bool = false;
+    /// A timer is due.
+    fn fired(_config: &Self::Config, _timer: super::Timer<'_>, _rows: &mut Rows<Self::Row>, _sink: &mut Sink) -> Result<(), Reject> {
+        Err(Reject::new("the plugin has no function for timers"))
     }
     /// `key` is the record's own.
     fn record(
@@ -72,6 +79,9 @@ impl<T: Stored> Plugin for Stateful<T> {
             windowed: false,
             emits: Vec::new(),
         }];
+        if T::TIMED {
+            description.timers = description.stores.first().map(|store| Timers { key: store.key, by: store.by.clone() });
+        }
         Ok(description)
     }
 
@@ -103,11 +113,29 @@ impl<T: Stored> Plugin for Stateful<T> {
             rows.close(taken);
         });
         rows.flush();
+        // Where there is no function for timers, the component does not import them.
+        if T::TIMED {
+            super::timed::flush(&mut rows);
+        } else if rows.has_timers() {
+            return Err("it sets timers, but names no function for them: `timer = function`".to_owned());
+        }
         Ok(verdict)
+    }
+
+    fn fire_in_test(&mut self, times: Vec<i64>, keys: crate::column::Column) -> Result<Verdict, String> {
+        crate::plugin::Timed::fire(self, times, keys)
     }
 }
 
 impl<T: Stored> Stateful<T> {
+    pub(super) fn config(&self) -> &T::Config {
+        &self.config
+    }
+
+    pub(super) fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
     /// One field: its text. Several: a JSON object in the order of `BY`.
     fn own_key(&self, columns: &[Prepared<'_>], row: usize) -> Result<String, Reject> {
         let mut key = serde_json::Map::new();

@@ -275,3 +275,72 @@ fn a_name_is_checked_by_the_compiler_as_by_the_host() {
     }
     assert!(names.iter().all(|name| super::is_field_name(name)));
 }
+
+#[derive(Fields)]
+struct Order<'a> {
+    #[field("$timestamp")]
+    time: i64,
+    id: &'a str,
+    wait: i64,
+}
+
+#[derive(Fields, Clone, Default)]
+struct Waiting {
+    orders: i64,
+}
+
+#[derive(Fields)]
+#[fields(replace)]
+struct Forgotten {
+    #[field("$key")]
+    key: String,
+    #[field("$timestamp")]
+    time: i64,
+    orders: i64,
+}
+
+#[crate::stateful(by = "id", timer = forgotten)]
+fn wait(order: Order, rows: &mut Rows<Waiting>) -> Result<Option<Forgotten>, Reject> {
+    let orders = rows.get(order.id).map_or(0, |row| row.orders);
+    rows.put(order.id, Waiting { orders: orders + 1 });
+    rows.set_timer(order.time + order.wait.abs(), order.id);
+    if order.wait < 0 { Err(Reject::new("waits for the past")) } else { Ok(None) }
+}
+
+fn forgotten(timer: crate::Timer<'_>, rows: &mut Rows<Waiting>) -> Result<Option<Forgotten>, Reject> {
+    let orders = rows.get(timer.key).map_or(0, |row| row.orders);
+    rows.delete(timer.key);
+    Ok((orders > 0).then(|| Forgotten { key: format!("<{}>", timer.key), time: timer.time + 1, orders }))
+}
+
+#[test]
+fn timers_fire_in_order_and_go_with_a_refused_record() {
+    let description = Case::<Wait>::new().describe().unwrap();
+    assert_eq!(description.timers.unwrap().by, description.stores[0].by);
+    let order = |time, id: &str, wait: i64| Record::new(json!({ "id": id, "wait": wait })).timestamp(time);
+    let records =
+        [order(0, "b", 5), order(1, "a", 4), order(2, "c", -1), order(2, "a", 100), order(2, "d", 0), order(9, "b", 50), order(10, "e", 7)];
+    let answers = Case::<Wait>::new().run(records);
+    let told: Vec<_> = answers
+        .output("out")
+        .iter()
+        .map(|record| (record.key.as_deref().unwrap(), record.timestamp, record.value["orders"].as_i64().unwrap()))
+        .collect();
+    // What is due at 5, by key; the one of `d`, whose time had passed, at the next advance: together with them, and before them.
+    assert_eq!(told, [("<d>", 3, 1), ("<a>", 6, 2), ("<b>", 6, 1)]);
+    assert_eq!(answers.rejects.len(), 1);
+    let left: Vec<_> = answers.timers.iter().map(|(time, key)| format!("{time} {key:?}")).collect();
+    assert_eq!(left, [r#"17 Text("e")"#, r#"59 Text("b")"#, r#"102 Text("a")"#]);
+}
+
+#[crate::stateful(by = "id")]
+fn deaf(order: Order, rows: &mut Rows<Waiting>) -> bool {
+    rows.set_timer(order.time + order.wait, order.id);
+    true
+}
+
+#[test]
+#[should_panic(expected = "names no function")]
+fn timers_that_nobody_hears_are_a_mistake() {
+    Case::<Deaf>::new().run([Record::new(json!({ "id": "a", "wait": 1 }))]);
+}

@@ -152,21 +152,61 @@ impl<P: Plugin> Case<P> {
         }
         let mut stream_time = i64::MIN;
         let cut = rows.min(records.len()).max(1);
-        for (place, batch) in records.chunks(cut).enumerate() {
+        let (mut first, mut limit, mut fired) = (0, cut, None);
+        while first < records.len() {
             let request = serde_json::to_string(&self.request()).unwrap_or_default();
             let mut plugin = transform::init_json::<P>(&request).unwrap_or_else(|message| panic!("the plugin does not start: {message}"));
-            let (input, taken, rejects) = project::batch(&description, batch, place * cut, stream_time);
-            answers.rejects.extend(rejects);
+            // Timers that the first record makes due; once, whatever is set meanwhile.
+            let time = records[first].timestamp;
+            if time > stream_time && fired.replace(first) != Some(first) {
+                fire(&mut plugin, &description, fake::take_due(time), &mut answers);
+            }
+            let most = &records[first..records.len().min(first + limit)];
+            let batch = &most[..until_due(most, stream_time)];
+            let before = fake::snapshot();
+            let (input, taken, rejects) = project::batch(&description, batch, first, stream_time);
             fake::begin(input.stream_time, &input.timestamps);
             let verdict = plugin.process(input).unwrap_or_else(|message| panic!("the call failed: {message}"));
-            apply::verdict(verdict, &description, batch, &taken, place * cut, &mut answers);
+            let reached = until_due(batch, stream_time);
+            if reached < batch.len() {
+                // A timer was set that a later record of the batch makes due: once more, up to there.
+                fake::restore(&before);
+                limit = reached;
+                continue;
+            }
+            answers.rejects.extend(rejects);
+            apply::verdict(verdict, &description, batch, &taken, first, &mut answers);
             stream_time = batch.iter().map(|record| record.timestamp).fold(stream_time, i64::max);
+            (first, limit) = (first + batch.len(), cut);
         }
         answers.rejects.sort();
         answers.log = fake::lines().into_iter().map(|line| line.message).collect();
+        answers.timers = fake::timers();
         answers.stores = (0..description.stores.len() as u32).filter_map(|store| fake::store(store, project::show)).collect();
         answers
     }
+}
+
+/// How many records there are before one, behind the first, that makes a timer due.
+fn until_due(records: &[Record], mut stream_time: i64) -> usize {
+    let earliest = fake::timers().first().map_or(i64::MAX, |(time, _)| *time);
+    for (place, record) in records.iter().enumerate() {
+        if place > 0 && record.timestamp > stream_time && record.timestamp >= earliest {
+            return place;
+        }
+        stream_time = stream_time.max(record.timestamp);
+    }
+    records.len()
+}
+
+fn fire<P: Plugin>(plugin: &mut P, description: &Description, due: Vec<(i64, Value)>, answers: &mut Answers) {
+    let Some(timers) = description.timers.as_ref().filter(|_| !due.is_empty()) else { return };
+    let mut keys = crate::column::ColumnBuilder::new(timers.key, due.len());
+    due.iter().for_each(|(_, key)| keys.cell(key.cell()));
+    let verdict = plugin.fire_in_test(due.iter().map(|(time, _)| *time).collect(), keys.finish());
+    let verdict = verdict.unwrap_or_else(|message| panic!("a timer failed: {message}"));
+    let empty = vec![Record::new(Json::Object(serde_json::Map::new())); due.len()];
+    apply::verdict(verdict, description, &empty, &(0..due.len()).collect::<Vec<_>>(), 0, answers);
 }
 
 /// What came out.
@@ -177,6 +217,8 @@ pub struct Answers {
     /// The place of each refused record, and the reason.
     pub rejects: Vec<(usize, String)>,
     pub log: Vec<String>,
+    /// The timers that are set at the end: time and key.
+    pub timers: Vec<(i64, Value)>,
     /// The rows of each store by key, as JSON objects.
     pub stores: Vec<BTreeMap<String, Json>>,
 }

@@ -42,6 +42,17 @@ impl Taken {
             provenance: None,
         }
     }
+
+    /// All but the first rows.
+    pub fn after(&self, rows: usize) -> Self {
+        let rest: Vec<u32> = (rows as u32..self.offsets.len() as u32).collect();
+        Self {
+            partitions: self.partitions[rows..].to_vec(),
+            offsets: self.offsets[rows..].to_vec(),
+            records: self.records.gather(&rest),
+            provenance: None,
+        }
+    }
 }
 
 /// Decodes what was taken. What no stage will see is in `rejected` (the policy decides) or dropped (tombstones, if so declared).

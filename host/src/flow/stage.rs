@@ -1,6 +1,7 @@
 //! A stage at work: what the plugin asked for is gathered, rows that cannot be read are refused, the plugin answers, the answer becomes batches.
 
 mod emit;
+mod timers;
 
 pub use emit::Give;
 
@@ -62,6 +63,8 @@ struct Shared {
     place: Option<(Arc<Origin>, Vec<u32>)>,
     /// Rows of the call that its plugin said to be late.
     late: Vec<u32>,
+    /// There is no timer below.
+    timers_from: i64,
 }
 
 struct StageServices {
@@ -106,7 +109,7 @@ impl Stage {
         tables: Vec<Arc<RwLock<GlobalTable>>>,
     ) -> Self {
         let stage = &pipeline.stages[index];
-        let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None, late: Vec::new() }));
+        let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None, late: Vec::new(), timers_from: i64::MIN }));
         let reasons_shown = exposed || stage.log_unsafe;
         let services = StageServices {
             shared: shared.clone(),
@@ -147,6 +150,7 @@ impl Stage {
         self.instance = None;
         // What was handed over since the last batch may be there again.
         self.closed_below = i64::MIN;
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).timers_from = i64::MIN;
     }
 
     /// Works on the stage's stores.
@@ -505,11 +509,13 @@ impl Stage {
         };
         let from: Vec<u32> = (0..live.rows).map(|row| live.origin_row(row) as u32).collect();
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).begin(live.origin.clone(), from.clone());
+        // What earlier calls of the batch wrote (timers that fired, rows cut for their windows) could not be told from what this one writes.
+        let alone = self.stores(|stores| stores.iter().all(StateStore::is_clean));
         let mut result = self.prepare().and_then(|()| match &mut self.instance {
             Some(instance) => instance.call(&input, &mut self.services),
             None => Err(CallError::Trapped("there is no instance".to_owned())),
         });
-        if matches!(result, Err(CallError::OutOfTime(_))) {
+        if alone && matches!(result, Err(CallError::OutOfTime(_))) {
             // A call that ran out of time is run once more before anyone is blamed.
             tracing::warn!(stage = self.name, "a call ran out of CPU time and is run once more");
             self.reset();
@@ -742,6 +748,10 @@ impl Services for StageServices {
             Some((origin, from)) => Ok(from.iter().map(|row| origin.stream_times[*row as usize]).collect()),
             None => Err("no batch is under way".to_owned()),
         })
+    }
+
+    fn change_timers(&mut self, times: &[i64], keys: &Column, set: bool) -> Result<(), String> {
+        self.timers(times, keys, set)
     }
 
     fn late(&mut self, rows: &[u32]) -> Result<(), String> {

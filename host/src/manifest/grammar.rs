@@ -274,7 +274,7 @@ static STAGE: Keys = Keys {
         may(
             "allow",
             &Shape::Either(&[&Shape::Text(&FREE), &Shape::List(&Shape::Text(&FREE))]),
-            "What the component may import besides state, tables and log.",
+            "What the component may import besides state, tables, log, windows and timers.",
         ),
         may("protects", &Shape::Bool, "What leaves this stage may be shown in dead letters. Default: as the plugin says (`mask` does)."),
         may(

@@ -19,7 +19,7 @@ pub(super) type Standard<'a> = dyn Fn(&str) -> Option<&'static [u8]> + 'a;
 
 use crate::plugin::standard::NAMES as STANDARD;
 /// What every component may import.
-const GRANTED: [&str; 4] = ["state", "tables", "log", "windows"];
+const GRANTED: [&str; 5] = ["state", "tables", "log", "windows", "timers"];
 
 /// A stage after it was looked at.
 pub(super) struct StageDone {
@@ -118,7 +118,9 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
         draft.report.error(on_late.head(), format!("stage `{name}` has no window, so nothing comes too late"), "leave it out".to_owned());
     }
     let tables = tables(draft, &place, &description);
-    let stores = stores(draft, &place, &description);
+    let mut stores = stores(draft, &place, &description);
+    // No name of the user's own has a dot in it.
+    stores.extend(description.timers.is_some().then(|| format!("{name}.timers")));
     if let Some(by) = regroup(&description, &input) {
         draft.regroups.push((at, by, input.key));
     }
@@ -347,6 +349,9 @@ fn check_description(report: &Report, place: &Place<'_>, plugin: &dyn Plugin, de
             breaches.push(format!("it reads `{}`, but has no window", read.path));
         }
     }
+    if description.timers.is_some() && !plugin.offers("timed") {
+        breaches.push("it has timers, but does not export `timed`".to_owned());
+    }
     for store in &description.stores {
         if !matches!(store.key, Type::Text | Type::Int | Type::Bytes) {
             breaches.push(format!("a store has keys of type {}: text, int and bytes are possible", store.key));
@@ -525,8 +530,10 @@ fn stores(draft: &Draft<'_>, place: &Place<'_>, description: &Description) -> Ve
 /// Records of one group must meet in one task. They do if the group is the key by which they were spread over the partitions; else they go through
 /// a repartition topic.
 fn regroup(description: &Description, input: &Flow) -> Option<Regroup> {
-    let store = description.stores.iter().find(|store| store.by != [Field::Key]).or(description.stores.first())?;
-    if store.by == [Field::Key] {
+    let timers = description.timers.iter().map(|timers| &timers.by);
+    let groups: Vec<&Vec<Field>> = description.stores.iter().map(|store| &store.by).chain(timers).collect();
+    let by = groups.iter().find(|by| ***by != [Field::Key]).or(groups.first())?;
+    if **by == [Field::Key] {
         return (!input.source_key).then_some(Regroup::Key);
     }
     let typed = |field: &Field| match field {
@@ -536,7 +543,7 @@ fn regroup(description: &Description, input: &Flow) -> Option<Regroup> {
         }
         _ => None,
     };
-    match store.by.iter().map(typed).collect::<Option<Vec<_>>>() {
+    match by.iter().map(typed).collect::<Option<Vec<_>>>() {
         Some(fields) if !fields.is_empty() => Some(Regroup::Fields(fields)),
         // Of what is no field of the value, or of nothing: in one place they meet in any case.
         _ => Some(Regroup::One),

@@ -357,4 +357,18 @@ impl Instance for Live {
             Ok(verdict)
         })
     }
+
+    fn fire(&mut self, times: &[i64], keys: &Column, services: &mut Box<dyn Services>) -> Result<Verdict, CallError> {
+        let optional = self.optional.clone();
+        self.lend(
+            times.len(),
+            services,
+            |guest| optional.fire(guest, times, keys),
+            |verdict, description| {
+                let mut verdict = convert::verdict(verdict);
+                verify::emitted(&mut verdict, description, times.len())?;
+                Ok(verdict)
+            },
+        )
+    }
 }

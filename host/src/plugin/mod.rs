@@ -48,6 +48,11 @@ pub trait Services: Send {
     fn stream_times(&mut self) -> Result<Vec<i64>, String> {
         Err("there are no windows".to_owned())
     }
+    /// Sets or deletes timers.
+    fn change_timers(&mut self, times: &[i64], keys: &Column, set: bool) -> Result<(), String> {
+        let _ = (times, keys, set);
+        Err("there are no timers".to_owned())
+    }
     /// Rows of the batch that came too late for their session.
     fn late(&mut self, rows: &[u32]) -> Result<(), String> {
         let _ = rows;
@@ -93,6 +98,8 @@ pub trait Instance: Send {
         fields: &[Column],
         services: &mut Box<dyn Services>,
     ) -> Result<Verdict, CallError>;
+    /// Timers that are due. Of the export `timed`.
+    fn fire(&mut self, times: &[i64], keys: &Column, services: &mut Box<dyn Services>) -> Result<Verdict, CallError>;
 }
 
 /// Limits of a plugin's instance.
@@ -115,10 +122,10 @@ pub trait Plugin: Send + Sync {
     fn about(&self) -> &describe::About;
     /// SHA-256 of the component, hexadecimal.
     fn digest(&self) -> &str;
-    /// The interfaces that the component imports, without versions: `state`, `tables`, `log`, `windows` for the contract's own, else the full name
+    /// The interfaces that the component imports, without versions: `state`, `tables`, `log`, `windows`, `timers` for the contract's own, else the full name
     /// (`wasi:clocks/wall-clock`). Its imports are its permissions.
     fn imports(&self) -> &[String];
-    /// Whether it has this optional export: `emitting`.
+    /// Whether it has this optional export: `emitting`, `timed`.
     fn offers(&self, export: &str) -> bool {
         let _ = export;
         false

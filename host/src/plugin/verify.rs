@@ -50,24 +50,24 @@ pub fn verdict(verdict: &mut Verdict, description: &Description, shape: Shape) -
     }
 }
 
-/// Checks what came of rows of a store: `rows` were given.
+/// Checks what came of rows of a store, or of timers: `rows` were given.
 pub fn emitted(verdict: &mut Verdict, description: &Description, rows: usize) -> Result<(), String> {
     if !verdict.rejects.is_empty() {
-        return Err("emit rejects rows: there is no record to reject".to_owned());
+        return Err("rows are rejected, but there is no record to reject".to_owned());
     }
     let Outcome::Derive(outputs) = &verdict.outcome else {
-        return Err("emit selects rows: results are derived".to_owned());
+        return Err("rows are selected, but results are derived".to_owned());
     };
     for derived in outputs {
         let name = description.outputs.get(derived.output).map_or("", |output| &output.name);
         if description.outputs.get(derived.output).is_some_and(|output| output.base != Base::Replace) {
-            return Err(format!("emit writes output `{name}`, whose base is not `replace`"));
+            return Err(format!("output `{name}` is written without a record, but its base is not `replace`"));
         }
         if derived.keys.is_none() || derived.timestamps.is_none() {
-            return Err(format!("emit writes output `{name}` without keys and timestamps"));
+            return Err(format!("output `{name}` is written without a record, and without keys and timestamps"));
         }
         if derived.source.contains(&FROM_NONE) {
-            return Err(format!("emit writes output `{name}` from none: each row comes of one that was given"));
+            return Err(format!("output `{name}` has rows from none: each comes of one that was given"));
         }
     }
     self::verdict(verdict, description, Shape { rows, leaves: None })
@@ -395,6 +395,9 @@ pub fn description(description: &Description, request: &Request) -> Result<(), S
             return Err(format!("closed rows of store `{}` are asked for, but it has no windows", store.name));
         }
         unique("store field", store.fields.iter().map(|field| field.name.as_str()))?;
+    }
+    if let Some(timers) = description.timers.as_ref().filter(|timers| !matches!(timers.key, Type::Text | Type::Int | Type::Bytes)) {
+        return Err(format!("keys of timers are {}: they may be text, int or bytes", timers.key));
     }
     if let Some(table) = description.tables.iter().find(|table| !request.tables.contains_key(*table)) {
         return Err(format!("table `{table}` is asked for, but the pipeline has none of that name"));

@@ -39,6 +39,26 @@ impl StateStore {
         self.handed(&rows)
     }
 
+    /// The lowest time that a key begins with, `from` or later.
+    pub fn first_time(&self, from: i64) -> Result<Option<i64>, LogError> {
+        let committed = |low: &[u8]| self.committed.scan(&self.name, self.task, low, None, 1).map(|mut rows| rows.pop());
+        let layers = [&self.batch, &self.open, &self.in_flight];
+        let mut low = encode_int(from).to_vec();
+        let mut below = committed(&low)?;
+        loop {
+            let in_layers = layers.iter().filter_map(|layer| layer.range(low.clone()..).next().map(|(key, _)| key));
+            let Some(key) = in_layers.chain(below.as_ref().map(|(key, _)| key)).min().cloned() else { return Ok(None) };
+            if layers.iter().find_map(|layer| layer.get(&key)).is_none_or(Option::is_some) {
+                return Ok(Some(time_of(&key)));
+            }
+            low = key;
+            low.push(0);
+            if below.as_ref().is_some_and(|(key, _)| *key < low) {
+                below = committed(&low)?;
+            }
+        }
+    }
+
     /// The highest time of a window with time `from` or later.
     pub fn last_window(&self, from: i64) -> Result<Option<i64>, LogError> {
         const PAGE: usize = 1000;

@@ -242,6 +242,11 @@ impl StateStore {
         self.open.append(&mut self.batch);
     }
 
+    /// Whether the batch wrote nothing yet.
+    pub fn is_clean(&self) -> bool {
+        self.batch.is_empty()
+    }
+
     /// Drops what the batch wrote.
     pub fn drop_batch(&mut self) {
         self.batch.clear();
@@ -341,7 +346,7 @@ pub fn encode_int(value: i64) -> [u8; 8] {
     (value as u64 ^ 1 << 63).to_be_bytes()
 }
 
-fn decode_int(key: &[u8]) -> Option<i64> {
+pub fn decode_int(key: &[u8]) -> Option<i64> {
     Some((u64::from_be_bytes(key.try_into().ok()?) ^ 1 << 63) as i64)
 }
 
@@ -429,6 +434,40 @@ mod tests {
             assert_eq!(keys, [Cell::Text("b"), Cell::Text("e"), Cell::Text("g")][..keys.len()], "limit {limit}");
             assert_eq!(page.more, limit < 3, "limit {limit}");
         }
+    }
+
+    #[test]
+    fn rows_of_windows_are_found_by_their_time() {
+        let key = |time: i64, rest: &[u8]| [&encode_int(time)[..], rest].concat();
+        let blobs = |keys: &[Vec<u8>]| {
+            let mut strings = Strings::default();
+            keys.iter().for_each(|key| strings.push(key));
+            Column { values: Values::Blobs(strings), validity: Default::default() }
+        };
+        let memory = Arc::new(Memory::default());
+        for time in [-5, 10, 20] {
+            memory.0.lock().unwrap().insert(key(time, b"a"), row::encode([Cell::Int(time)].into_iter()));
+        }
+        let described = Store { key: Type::Bytes, windowed: true, ..described() };
+        let mut store = StateStore::new("s", 0, &described, Some(Window::tumbling(10, 0)), memory);
+        assert_eq!((store.first_time(i64::MIN).unwrap(), store.last_window(0).unwrap()), (Some(-5), Some(20)));
+        store.delete_many(&blobs(&[key(-5, b"a"), key(20, b"a"), key(7, b"never there")])).unwrap();
+        store.keep_batch();
+        store.put_many(&blobs(&[key(15, b"b"), key(10, b"b")]), &ints(&[1, 2])).unwrap();
+        assert_eq!(
+            (store.first_time(i64::MIN).unwrap(), store.first_time(11).unwrap(), store.first_time(16).unwrap()),
+            (Some(10), Some(15), None)
+        );
+        assert_eq!((store.last_window(i64::MIN).unwrap(), store.last_window(16).unwrap()), (Some(15), None));
+        let closed = store.windows(i64::MIN, 15, 1000).unwrap();
+        assert_eq!((closed.times().collect::<Vec<_>>(), closed.keys.bytes(1)), (vec![10, 10], Some(&key(10, b"b")[..])));
+        assert_eq!(store.windows(i64::MIN, 15, 1).unwrap().len(), 1);
+        store.drop_handed(&closed);
+        assert!(store.windows(i64::MIN, 15, 1000).unwrap().is_empty());
+        let changed: Vec<usize> = store.changed(1000).unwrap().iter().map(Handed::len).collect();
+        assert_eq!(changed, [1], "what is gone did not change");
+        store.drop_batch();
+        assert_eq!(store.first_time(i64::MIN).unwrap(), Some(10), "with the batch, what was handed over is there again");
     }
 
     #[test]

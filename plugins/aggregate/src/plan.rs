@@ -252,6 +252,7 @@ impl Plan {
             stores: self.stores(by),
             tables: Vec::new(),
             window: self.window,
+            timers: None,
             warnings: Vec::new(),
         }
     }

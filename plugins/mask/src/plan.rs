@@ -196,6 +196,7 @@ impl Plan {
             stores: Vec::new(),
             tables: Vec::new(),
             window: None,
+            timers: None,
             warnings: self.warnings,
         }
     }

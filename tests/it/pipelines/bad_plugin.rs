@@ -1,7 +1,6 @@
 //! Plugins that trap or never end: the pipeline stops with their names, and goes on from there with a better one.
 
 use super::{Place, failure};
-use crate::hostile;
 use millstream::plugin::standard;
 use serde_json::json;
 
@@ -49,7 +48,7 @@ fn a_plugin_that_fails_stops_the_pipeline_until_it_is_mended() {
         ("UnknownStore", "stage `mine`"),
     ] {
         place.produce("NAME.in", &lines(count, count + 10));
-        set(&place, hostile::component(), &format!("{{ mode: {mode} }}"));
+        set(&place, crate::guests::hostile(), &format!("{{ mode: {mode} }}"));
         let said = failure(&place.run(&["--batch-rows", "4"]), 5);
         for part in ["pipeline `p`", "stage `mine`", "hostile 0.1.0", &format!("p.in/0@{count} to p.in/0@"), expected] {
             assert!(said.contains(part), "{mode}: no `{part}` in: {said}");
@@ -70,7 +69,7 @@ fn a_plugin_that_does_not_start_reads_nothing() {
     let place = Place::embedded();
     place.produce("NAME.in", &lines(0, 3));
     for mode in ["FailInit", "PanicInit", "LoopInit"] {
-        set(&place, hostile::component(), &format!("{{ mode: {mode} }}"));
+        set(&place, crate::guests::hostile(), &format!("{{ mode: {mode} }}"));
         let said = failure(&place.run(&[]), 5);
         assert!(said.contains("stage `mine`") && said.contains("nothing was read"), "{said}");
     }

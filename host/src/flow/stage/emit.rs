@@ -14,7 +14,7 @@ use crate::io::LogError;
 use crate::key;
 use crate::pipeline::{KeyFormat, Source};
 use crate::plugin::describe::Occasion;
-use crate::plugin::{CallError, Outcome};
+use crate::plugin::{CallError, Outcome, Verdict};
 use crate::record::Headers;
 use crate::store::Handed;
 use std::sync::{Arc, PoisonError};
@@ -29,6 +29,8 @@ pub enum Give {
     Closed(i64),
     /// Of rows that changed since the last commit.
     Changed,
+    /// Of timers that this stream time makes due.
+    Due(i64),
 }
 
 impl Stage {
@@ -43,6 +45,7 @@ impl Stage {
         let occasion = match give {
             Give::Closed(_) => Occasion::Closed,
             Give::Changed => Occasion::Changed,
+            Give::Due(_) => return self.description.timers.is_some(),
         };
         self.description.stores.iter().any(|store| store.emits.contains(&occasion))
     }
@@ -95,6 +98,7 @@ impl Stage {
                 }
             }
             (Give::Closed(_), None) => {}
+            (Give::Due(stream_time), _) => self.fire(stream_time, origin, source_plan, &mut parts)?,
             (Give::Changed, _) => {
                 for store in self.handing(Occasion::Changed) {
                     let changed = self.stores(|stores| stores[store].changed(ROWS));
@@ -135,7 +139,22 @@ impl Stage {
         });
         let verdict = answer.map_err(|error| self.failed(error, origin, first))?;
         self.counters.calls += 1;
-        let Outcome::Derive(outputs) = verdict.outcome else { return Ok(()) };
+        let format = self.key_format(store, source);
+        self.take_given(verdict, origin, rows, format, source_plan, parts);
+        Ok(())
+    }
+
+    /// Makes batches of what the plugin derived of rows, or timers, that were given to it: each stands before a record.
+    pub(super) fn take_given(
+        &self,
+        verdict: Verdict,
+        origin: &Arc<Origin>,
+        rows: Vec<u32>,
+        format: KeyFormat,
+        source_plan: &SourcePlan,
+        parts: &mut [Vec<Batch>],
+    ) {
+        let Outcome::Derive(outputs) = verdict.outcome else { return };
         let given = Batch {
             rows: rows.len(),
             origin: origin.clone(),
@@ -149,17 +168,15 @@ impl Stage {
             times: None,
             tombstones: None,
         };
-        let format = self.key_format(store, source);
         for derived in outputs.into_iter().filter(|derived| !derived.source.is_empty()) {
             let output = derived.output;
             let mut batch = self.derive(derived, &given, None, source_plan);
             batch.keys = batch.keys.map(|keys| in_format(keys, format));
             parts[output].push(batch);
         }
-        Ok(())
     }
 
-    fn failed(&mut self, error: CallError, origin: &Arc<Origin>, row: usize) -> CallFailure {
+    pub(super) fn failed(&mut self, error: CallError, origin: &Arc<Origin>, row: usize) -> CallFailure {
         self.reset();
         CallFailure { stage: self.index, error: self.withheld(error), origin: origin.clone(), rows: (row, row) }
     }

@@ -77,11 +77,11 @@ fn imported(import: &str) -> anyhow::Result<Option<String>> {
             bail!("it imports `{name}` of version {version} of the plugin contract, this host serves {SERVED}x")
         }
         Some(("types", _)) => Ok(None),
-        Some((name @ ("state" | "tables" | "log" | "windows"), _)) => Ok(Some(name.to_owned())),
+        Some((name @ ("state" | "tables" | "log" | "windows" | "timers"), _)) => Ok(Some(name.to_owned())),
         Some((name, _)) => bail!("it imports `{name}` of the plugin contract, which this host does not offer"),
         None if import.starts_with("wasi:") => bail!("it imports `{import}`, which no plugin is granted: {WITHOUT_WASI}"),
         None => bail!(
-            "it imports `{import}`, which nobody offers: a plugin may import `state`, `tables`, `log` and `windows` of `millstream:plugin`"
+            "it imports `{import}`, which nobody offers: a plugin may import `state`, `tables`, `log`, `windows` and `timers` of `millstream:plugin`"
         ),
     }
 }

@@ -3,7 +3,7 @@
 use super::budget;
 use super::convert;
 use crate::column::Column;
-use crate::plugin::bindings::millstream::plugin::{log, state, tables, types, windows};
+use crate::plugin::bindings::millstream::plugin::{log, state, tables, timers, types, windows};
 use crate::plugin::describe::Description;
 use crate::plugin::{CallError, Found, Limits, Page, Services, verify};
 use std::sync::Arc;
@@ -137,6 +137,15 @@ impl Data {
         self.services.late(rows)
     }
 
+    fn change_timers(&mut self, times: &[i64], keys: &Column, set: bool) -> Result<(), String> {
+        let description = self.described("timers")?;
+        let Some(described) = &description.timers else {
+            return Err("timers are used, but none are described".to_owned());
+        };
+        verify::column_without_nulls(keys, described.key, times.len()).map_err(|error| format!("timers, keys: {error}"))?;
+        self.services.change_timers(times, keys, set)
+    }
+
     fn described(&self, what: &str) -> Result<Arc<Description>, String> {
         self.description.clone().ok_or_else(|| format!("{what} can be used only while a batch is processed"))
     }
@@ -192,6 +201,18 @@ impl windows::Host for Data {
 
     fn late(&mut self, rows: Vec<u32>) -> wasmtime::Result<()> {
         let done = self.late_rows(&rows);
+        self.misuse(done)
+    }
+}
+
+impl timers::Host for Data {
+    fn set_many(&mut self, times: Vec<i64>, keys: types::ColumnResult) -> wasmtime::Result<()> {
+        let done = self.change_timers(&times, &convert::column(keys), true);
+        self.misuse(done)
+    }
+
+    fn delete_many(&mut self, times: Vec<i64>, keys: types::ColumnResult) -> wasmtime::Result<()> {
+        let done = self.change_timers(&times, &convert::column(keys), false);
         self.misuse(done)
     }
 }

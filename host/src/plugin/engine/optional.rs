@@ -15,6 +15,7 @@ const VERSION: &str = "0.1.0";
 #[derive(Clone)]
 pub struct Optional {
     emit: Option<ComponentExportIndex>,
+    fire: Option<ComponentExportIndex>,
 }
 
 /// `emitting.occasion` of the contract.
@@ -36,14 +37,25 @@ impl Optional {
             let interface = component.get_export_index(None, format!("millstream:plugin/{interface}@{VERSION}").as_str())?;
             component.get_export_index(Some(&interface), name)
         };
-        Self { emit: function("emitting", "emit") }
+        Self { emit: function("emitting", "emit"), fire: function("timed", "fire") }
     }
 
     pub fn offers(&self, interface: &str) -> bool {
         match interface {
             "emitting" => self.emit.is_some(),
+            "timed" => self.fire.is_some(),
             _ => false,
         }
+    }
+
+    pub fn fire(&self, guest: &mut Guest, times: &[i64], keys: &Column) -> Result<Result<types::Verdict, String>, CallError> {
+        let function = self.fire.as_ref().ok_or_else(|| absent("timed"))?;
+        let instance = guest.instance;
+        let answer = within(&mut guest.store, guest.ticker, |into: &mut Store<Data>| {
+            let function = instance.get_typed_func::<(&[i64], types::ColumnParam<'_>), Answer>(&mut *into, function)?;
+            function.call(into, (times, convert::lend_column(keys)))
+        })?;
+        Ok(answer.0)
     }
 
     pub fn emit(

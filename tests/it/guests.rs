@@ -1,0 +1,33 @@
+//! The guests of `tests/guests`, built once a test run.
+
+use millstream::guest_build;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// One that breaks the contract.
+pub fn hostile() -> &'static [u8] {
+    static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
+    COMPONENT.get_or_init(|| build("millstream-hostile"))
+}
+
+/// One with timers.
+pub fn timers() -> &'static [u8] {
+    static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
+    COMPONENT.get_or_init(|| build("millstream-timers"))
+}
+
+fn build(package: &str) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    // Beside the standard plugins, whose dependencies it shares.
+    let target_dir = Path::new(env!("CARGO_BIN_EXE_millstream")).ancestors().nth(2).unwrap().join("guests");
+    let packages = [package.to_owned()];
+    let build = guest_build::Build {
+        manifest: &root.join("Cargo.toml"),
+        packages: &packages,
+        target_dir: &target_dir,
+        profile: Some("plugin"),
+        locked: true,
+    };
+    let folder = build.run(&guest_build::find_toolchain(|message| eprintln!("{message}")).unwrap()).unwrap();
+    guest_build::component(&std::fs::read(folder.join(guest_build::module_file(&packages[0]))).unwrap()).unwrap()
+}

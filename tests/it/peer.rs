@@ -105,6 +105,26 @@ fn windowed_count_with_late_records() {
 }
 
 #[test]
+fn hopping_windows() {
+    let Some(peer) = Peer::find() else { return };
+    let mut random = Random::new();
+    let input = input::events(&mut random, RECORDS);
+    let hopping = WINDOWED_COUNT.replace("tumbling: 1m", "hopping: 1m, advance: 20s");
+    let compared = peer.compare("hopping-count", &hopping, &input, &mut random);
+    assert!(compared.records > RECORDS, "{} results", compared.records);
+}
+
+#[test]
+fn results_of_closed_windows() {
+    let Some(peer) = Peer::find() else { return };
+    let mut random = Random::new();
+    let input = input::events(&mut random, RECORDS);
+    let closed = WINDOWED_COUNT.replace("emit: updates", "emit: final");
+    let compared = peer.compare("final-count", &closed, &input, &mut random);
+    assert!(compared.records > 100, "{} results", compared.records);
+}
+
+#[test]
 fn stream_table_join() {
     let Some(peer) = Peer::find() else { return };
     let mut random = Random::new();

@@ -19,7 +19,7 @@ use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::describe;
 use crate::record::{Records, RecordsBuilder};
 use crate::store::changelog::Changelogs;
-use crate::store::{GlobalTable, StateStore};
+use crate::store::{CACHE_BYTES, GlobalTable, StateStore};
 use crate::summary::Summary;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, RwLock};
@@ -144,6 +144,9 @@ impl Task {
     pub fn new(id: TaskId, setting: Arc<Setting>) -> Self {
         let pipeline = &setting.pipeline;
         let exposed = plan::exposed(pipeline);
+        let stores = pipeline.stages.iter().map(|stage| stage.stores.len()).sum::<usize>();
+        let tasks = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
+        let cached = CACHE_BYTES / (stores * tasks).max(1);
         // Rows of a stage that this task never reaches are another task's.
         let reached = &setting.plan.segments[id.segment].stages;
         let stages = pipeline
@@ -158,7 +161,9 @@ impl Task {
                         .stores
                         .iter()
                         .zip(description.stores.iter().chain(&timers))
-                        .map(|(name, described)| StateStore::new(name, id.partition, described, description.window, state.clone()))
+                        .map(|(name, described)| {
+                            StateStore::new(name, id.partition, described, description.window, state.clone()).cached(cached)
+                        })
                         .map(|store| if setting.changelogs.is_some() { store.write_back() } else { store })
                 });
                 let tables = stage.tables.iter().map(|table| setting.tables[*table].clone()).collect();

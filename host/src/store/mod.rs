@@ -25,20 +25,24 @@ use std::sync::Arc;
 type Key = Vec<u8>;
 type Layer = BTreeMap<Key, Option<Vec<u8>>>;
 
-/// Committed rows kept in memory, bytes of a store of a task.
-const CACHE_BYTES: usize = 64 << 20;
+/// Committed rows kept in memory, bytes of all stores of a pipeline on a host, shared evenly by their tasks.
+pub const CACHE_BYTES: usize = 64 << 20;
 /// What a row in memory takes beside its bytes: two vectors, their allocations, its slot.
 const ROW_OVERHEAD: usize = 96;
 
 /// Committed rows in memory, half of them the ones used last. Rows that are asked for move to the young half; when that is full, the old half goes.
-#[derive(Default)]
 struct Cache {
+    bytes: usize,
     young: HashMap<Key, Option<Vec<u8>>, foldhash::fast::RandomState>,
     old: HashMap<Key, Option<Vec<u8>>, foldhash::fast::RandomState>,
     young_bytes: usize,
 }
 
 impl Cache {
+    fn new(bytes: usize) -> Self {
+        Self { bytes, young: HashMap::default(), old: HashMap::default(), young_bytes: 0 }
+    }
+
     fn get(&mut self, key: &[u8]) -> Option<Option<Vec<u8>>> {
         if let Some(row) = self.young.get(key) {
             return Some(row.clone());
@@ -50,7 +54,7 @@ impl Cache {
 
     fn insert(&mut self, key: Key, row: Option<Vec<u8>>) {
         self.young_bytes += size_of(key.len(), row.as_ref());
-        if self.young_bytes > CACHE_BYTES / 2 {
+        if self.young_bytes > self.bytes / 2 {
             self.old = mem::take(&mut self.young);
             self.young_bytes = size_of(key.len(), row.as_ref());
         } else {
@@ -114,7 +118,7 @@ impl StateStore {
             dirty: Layer::new(),
             dirty_bytes: 0,
             write_back: false,
-            cache: Cache::default(),
+            cache: Cache::new(CACHE_BYTES),
             dropped_below: i64::MIN,
         }
     }
@@ -122,6 +126,12 @@ impl StateStore {
     /// Committed rows stay in memory until a checkpoint writes them.
     pub fn write_back(mut self) -> Self {
         self.write_back = true;
+        self
+    }
+
+    /// Keeps at most so many bytes of committed rows in memory.
+    pub fn cached(mut self, bytes: usize) -> Self {
+        self.cache = Cache::new(bytes);
         self
     }
 

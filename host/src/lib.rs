@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- restore, tables <- worker <- runtime <- cli.
+//! Imports run one way: column, field, record <- io <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- restore, tables, monitor <- worker <- runtime <- metrics <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -16,6 +16,8 @@ pub mod jsonl;
 pub mod key;
 pub mod log;
 pub mod manifest;
+mod metrics;
+pub mod monitor;
 pub mod pipeline;
 pub mod plugin;
 pub mod record;

@@ -2,6 +2,7 @@
 
 use crate::flow::stage::Counters;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What a run did.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,8 @@ pub struct Summary {
     pub sinks: Vec<u64>,
     /// Refused records, by what was wrong with them.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Dead letters, by topic.
+    pub dead_letters: BTreeMap<Arc<str>, u64>,
     /// Records of changelogs read, and to read at most, while state is being restored.
     pub restoring: Option<(u64, u64)>,
 }
@@ -38,6 +41,9 @@ impl Summary {
         }
         for (code, count) in &other.refused {
             *self.refused.entry(code).or_default() += count;
+        }
+        for (topic, count) in &other.dead_letters {
+            *self.dead_letters.entry(topic.clone()).or_default() += count;
         }
     }
 }

@@ -131,6 +131,8 @@ pub struct Task {
     keeps_state: bool,
     /// Refused records by code, since the start.
     refused: BTreeMap<&'static str, u64>,
+    /// Records buried, by topic, since the start.
+    buried: BTreeMap<Arc<str>, u64>,
     /// A record that stops the task: what lies before it is processed first.
     failed: Option<Stop>,
     /// The task met a failure: nothing behind it counts as passed.
@@ -196,6 +198,7 @@ impl Task {
             told: None,
             keeps_state: false,
             refused: BTreeMap::new(),
+            buried: BTreeMap::new(),
             failed: None,
             halted: false,
             rest: None,
@@ -468,6 +471,7 @@ impl Task {
         }
         for (topic, refused) in letters {
             self.bury(&topic, &refused, appends);
+            *self.buried.entry(topic).or_default() += refused.len() as u64;
         }
         Ok(())
     }
@@ -605,7 +609,7 @@ impl Task {
             committing.state.extend(part?);
         }
         self.keeps_state |= !committing.state.is_empty();
-        let metadata = Metadata { stream_time: (stream_time != i64::MIN).then_some(stream_time), state: self.keeps_state }.text();
+        let metadata = Metadata { stream_time: self.stream_time(), state: self.keeps_state }.text();
         for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
             queue.moved = false;
             let offset = queue.position.unwrap_or(0);
@@ -649,8 +653,19 @@ impl Task {
             stages: self.stages.iter().map(|stage| stage.counters).collect(),
             sinks: self.sinks.iter().map(|sink| sink.rows).collect(),
             refused: self.refused.clone(),
+            dead_letters: self.buried.clone(),
             ..Summary::default()
         }
+    }
+
+    /// The highest record time that was processed, in milliseconds; None before the first record.
+    pub fn stream_time(&self) -> Option<i64> {
+        (self.stream_time != i64::MIN).then_some(self.stream_time)
+    }
+
+    /// Where each partition of each source stands: the offset behind the last record taken, and how many records wait.
+    pub fn places(&self) -> impl Iterator<Item = (&TopicPartition, i64, usize)> {
+        self.queues.iter().map(|queue| (&queue.from, queue.position.unwrap_or(0), queue.rows))
     }
 }
 

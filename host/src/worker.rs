@@ -5,6 +5,7 @@ use crate::io::{
     Checkpoint, Clock, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
     partitions_of,
 };
+use crate::monitor::{Figures, Histogram, Monitor, PartitionFigures, Seat};
 use crate::pipeline::Start;
 use crate::record::Records;
 use crate::restore::Restore;
@@ -35,6 +36,8 @@ pub struct Options {
     pub host: String,
     /// Threads, each a member of the group with a transaction of its own.
     pub workers: usize,
+    /// Where the run is watched and steered from; one for all its workers.
+    pub monitor: Arc<Monitor>,
 }
 
 impl Default for Options {
@@ -48,6 +51,7 @@ impl Default for Options {
             limit: None,
             host: "host".to_owned(),
             workers: 1,
+            monitor: Arc::default(),
         }
     }
 }
@@ -109,6 +113,8 @@ struct InFlight {
     tasks: Vec<TaskId>,
     /// Positions in repartition topics.
     passed: Vec<(TopicPartition, i64)>,
+    positions: Vec<(TopicPartition, i64)>,
+    since: Duration,
 }
 
 /// The ends of changelogs when everything committed before was applied, by task and store. They hold for a checkpoint once a further commit has come
@@ -160,6 +166,13 @@ pub struct Worker<'a> {
     well_since: Option<Duration>,
     /// What tasks did that were given up since.
     retired: Summary,
+    /// Where it is watched and steered from.
+    seat: Seat,
+    /// The committed positions of its partitions.
+    committed: BTreeMap<TopicPartition, i64>,
+    commit_time: Histogram,
+    /// Records of changelogs read, and to read at most, of the last restore that has ended.
+    restored: (u64, u64),
 }
 
 impl<'a> Worker<'a> {
@@ -174,6 +187,7 @@ impl<'a> Worker<'a> {
     ) -> Result<Self, Ended> {
         let Role { number, member, tables } = role;
         let name = format!("{}.{number}", options.host);
+        let seat = options.monitor.seat(&name);
         let member = match member {
             Some(member) => member,
             None => join(&setting, &log, &name)?,
@@ -218,6 +232,10 @@ impl<'a> Worker<'a> {
             troubled: false,
             well_since: None,
             retired: Summary::default(),
+            seat,
+            committed: BTreeMap::new(),
+            commit_time: Histogram::default(),
+            restored: (0, 0),
         })
     }
 
@@ -235,15 +253,21 @@ impl<'a> Worker<'a> {
                 Err(other) => break Err(other),
             }
             observer.progress(&self);
+            if self.seat.due(self.clock.elapsed()) {
+                self.seat.publish(self.figures());
+            }
         };
         let ended = ended.and_then(|()| match self.stopped.take() {
             Some(stop) => Err(Ended::Stopped(stop)),
             None => Ok(()),
         });
         observer.progress(&self);
+        self.seat.publish(self.figures());
         let left = self.member.leave();
         ended?;
-        Ok(left?)
+        left?;
+        self.seat.end_well();
+        Ok(())
     }
 
     /// Polls once, processes what is there, commits what is due. False: all is done.
@@ -302,6 +326,9 @@ impl<'a> Worker<'a> {
         if self.in_flight.is_none() && self.commit_due() {
             self.begin_commit()?;
         }
+        if self.seat.paused() && self.in_flight.is_none() && self.first_since.is_none() {
+            self.seat.settle();
+        }
         Ok(true)
     }
 
@@ -332,11 +359,13 @@ impl<'a> Worker<'a> {
         } else {
             tracing::warn!(pipeline, "{reason}; what is not committed is done again, and the run goes on by itself as soon as it can");
         }
+        self.seat.trouble();
     }
 
     fn well(&mut self) {
         if std::mem::take(&mut self.troubled) {
             self.well_since = Some(self.clock.elapsed());
+            self.seat.well();
             tracing::info!(pipeline = self.setting.pipeline.name, "the log is well again");
         }
     }
@@ -355,6 +384,7 @@ impl<'a> Worker<'a> {
             stages: vec![Default::default(); pipeline.stages.len()],
             sinks: vec![0; pipeline.sinks.len()],
             refused: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
             restoring: self.restoring(),
         };
         summary.add(&self.retired);
@@ -362,6 +392,24 @@ impl<'a> Worker<'a> {
             summary.add(&task.summary());
         }
         summary
+    }
+
+    /// What is told to whoever watches.
+    fn figures(&self) -> Figures {
+        let mut partitions: BTreeMap<TopicPartition, PartitionFigures> = BTreeMap::new();
+        for (at, position, waiting) in self.tasks.values().flat_map(Task::places) {
+            let Some(committed) = self.committed.get(at).copied() else { continue };
+            let known = partitions.entry(at.clone()).or_insert(PartitionFigures { committed, position, waiting: 0 });
+            known.position = known.position.min(position);
+            known.waiting += waiting;
+        }
+        Figures {
+            summary: self.summary(),
+            commit_time: self.commit_time,
+            stream_times: self.tasks.iter().filter_map(|(id, task)| Some((*id, task.stream_time()?))).collect(),
+            partitions,
+            restored: self.restoring().unwrap_or(self.restored),
+        }
     }
 
     /// How long a poll may wait: not past the next commit.
@@ -380,6 +428,10 @@ impl<'a> Worker<'a> {
 
     /// Processes what waits in the queues. `idle`: nothing more comes for now, so that nobody waits for a partition that is silent.
     fn process(&mut self, idle: bool) -> Result<(), Ended> {
+        if self.seat.paused() {
+            // What is fetched waits in the queues, and fetching pauses when they are full: membership and places are kept.
+            return Ok(());
+        }
         let patient = self.options.until_end || !idle;
         let numbers: Vec<TaskId> = self.tasks.keys().copied().collect();
         for number in numbers {
@@ -394,7 +446,8 @@ impl<'a> Worker<'a> {
                     Err(Stop::Log(error)) => return Err(error.into()),
                     Err(stop) => self.stopped = Some(stop),
                 }
-                if self.options.limit.is_some_and(|limit| self.processed >= limit) || self.stop.load(Ordering::Relaxed) {
+                let over = self.options.limit.is_some_and(|limit| self.processed >= limit) || self.stop.load(Ordering::Relaxed);
+                if over || self.seat.paused() {
                     return Ok(());
                 }
                 if self.in_flight.is_none() && self.since_commit >= self.options.commit_rows {
@@ -427,6 +480,7 @@ impl<'a> Worker<'a> {
 
     fn commit_due(&self) -> bool {
         self.since_commit >= self.options.commit_rows
+            || self.first_since.is_some() && self.seat.paused()
             || self.first_since.is_some_and(|first| self.clock.elapsed() >= first + self.options.commit_interval)
     }
 
@@ -486,7 +540,8 @@ impl<'a> Worker<'a> {
         let carried =
             |at: &TopicPartition| self.setting.pipeline.sources.iter().any(|source| source.carries.is_some() && source.topic == at.topic);
         let passed = commit.positions.iter().filter(|(at, _)| carried(at)).map(|(at, position)| (at.clone(), position.offset)).collect();
-        self.in_flight = Some(InFlight { tasks, passed });
+        let positions = commit.positions.iter().map(|(at, position)| (at.clone(), position.offset)).collect();
+        self.in_flight = Some(InFlight { tasks, passed, positions, since: self.clock.elapsed() });
         self.member.begin_commit(commit)?;
         Ok(())
     }
@@ -498,6 +553,8 @@ impl<'a> Worker<'a> {
         }
         if let Some(done) = self.in_flight.take() {
             self.commits += 1;
+            self.commit_time.observe(self.clock.elapsed().saturating_sub(done.since));
+            self.committed.extend(done.positions);
             self.well();
             for number in done.tasks {
                 if let Some(task) = self.tasks.get_mut(&number) {
@@ -710,6 +767,7 @@ impl<'a> Worker<'a> {
                 None => self.first_position(partition)?,
             };
             starts.push((partition.clone(), position.offset));
+            self.committed.insert(partition.clone(), position.offset);
             let id = task_of(&setting, partition);
             let mut task = match self.tasks.remove(&id) {
                 Some(task) => task,
@@ -751,6 +809,7 @@ impl<'a> Worker<'a> {
             if restore.read > 0 {
                 tracing::info!(pipeline = self.setting.pipeline.name, records = restore.read, "state is restored");
             }
+            self.restored = (restore.read, restore.total);
             self.restore = None;
             self.member.resume(&ready)?;
         }
@@ -814,6 +873,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.paused.retain(|paused| !partitions.contains(paused));
+        self.committed.retain(|at, _| !partitions.contains(at));
         self.member.release(partitions)?;
         others.sort();
         others.dedup();
@@ -867,6 +927,7 @@ impl<'a> Worker<'a> {
             self.retired.add(&task.summary());
         }
         self.paused.clear();
+        self.committed.clear();
         self.restore = None;
         if remedy == Remedy::Rewind {
             self.member.abort()?;

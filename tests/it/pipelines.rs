@@ -5,6 +5,7 @@ mod bad_plugin;
 mod cache;
 mod crash;
 mod leaks;
+mod operation;
 mod order;
 mod outage;
 mod state;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HEARD: [&str; 7] = [
+const HEARD: [&str; 8] = [
     "MILLSTREAM_BROKERS",
     "MILLSTREAM_DATA",
     "MILLSTREAM_CONFIG",
     "MILLSTREAM_SYNC",
+    "MILLSTREAM_LISTEN",
     "MILLSTREAM_OUTPUT",
     "MILLSTREAM_LOG",
     "MILLSTREAM_LOG_FORMAT",

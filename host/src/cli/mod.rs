@@ -6,6 +6,7 @@ mod completion;
 mod consume;
 mod demo;
 mod files;
+mod listen;
 mod new;
 mod produce;
 mod run;

@@ -1,7 +1,7 @@
 //! `millstream run`.
 
 use super::files::Files;
-use super::{Context, Exit, Failure, Outcome, Output};
+use super::{Context, Exit, Failure, Outcome, Output, listen};
 use crate::dry_run::{DryLog, DryRun};
 use crate::io::{Log, Member, TopicPartition, partitions_of};
 use crate::jsonl::{self, Standing};
@@ -59,6 +59,9 @@ pub struct Args {
     /// Rows of a batch at most; results do not depend on it
     #[arg(long, default_value = "1000", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batch_rows: u32,
+    /// Serve figures (/metrics), health (/healthz), and pausing (POST /pause, /resume) over HTTP; a port alone is one of 127.0.0.1
+    #[arg(long, value_name = "HOST:PORT", env = "MILLSTREAM_LISTEN")]
+    listen: Option<String>,
 }
 
 fn assignment(text: &str) -> Result<(String, PathBuf), String> {
@@ -70,6 +73,7 @@ fn assignment(text: &str) -> Result<(String, PathBuf), String> {
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let interrupted = stop_on_signals()?;
+    let listener = args.listen.as_deref().map(listen::bind).transpose()?;
     let loaded = manifest::load(&args.file, &Engine::new()?)?;
     if !loaded.warnings.0.is_empty() && context.global.output == Output::Text {
         super::check::print_diagnostics(&loaded.warnings);
@@ -101,6 +105,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         workers,
         ..Options::default()
     };
+    let listener =
+        listener.map(|listener| listen::Listener::start(listener, &setting.pipeline, &options.monitor, log.clone())).transpose()?;
+    if let Some(listener) = &listener {
+        tell_address(context, listener);
+    }
     let mut printers = files.print(&log)?;
     let mut status = Status::new(context);
     let mut summary = Summary::default();
@@ -130,6 +139,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     report(context, &setting.pipeline, &summary, status.started.elapsed());
     printers.outcome()?;
     ended
+}
+
+/// Where the run is to be found: needed where any free port was asked for.
+fn tell_address(context: &Context, listener: &listen::Listener) {
+    tracing::info!(address = %listener.address, "listening");
+    if context.global.output == Output::Text {
+        anstream::eprintln!("figures and health: http://{0}/metrics http://{0}/healthz", listener.address);
+    }
 }
 
 /// The log, the lock on this host's name, and that name.

@@ -633,6 +633,7 @@ mod tests {
             times: records.timestamps.clone(),
             stream_times: vec![i64::MIN; rows],
             records,
+            carried: None,
         };
         Batch::new(Arc::new(origin), values, Vec::new())
     }

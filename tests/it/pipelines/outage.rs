@@ -18,19 +18,22 @@ sinks:
   - { from: keep, topic: NAME.kept }
 ";
 
+/// Many small commits.
+const FINE: [&str; 4] = ["--commit-interval", "5", "--batch-rows", "50"];
+
 /// More than a run has done when the outage begins.
 const RECORDS: u64 = 30_000;
 
 /// A run, and what it has said so far; killed when the test ends before it.
-struct Run {
+pub struct Run {
     child: Child,
-    said: Arc<Mutex<String>>,
+    pub said: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
 }
 
 impl Run {
-    fn start(place: &Place) -> Self {
-        let mut child = place.start(&["--commit-interval", "5", "--batch-rows", "50", "--log", "warn,millstream=info"]);
+    pub fn start(place: &Place, arguments: &[&str]) -> Self {
+        let mut child = place.start(&[&["--log", "warn,millstream=info"], arguments].concat());
         let said = Arc::new(Mutex::new(String::new()));
         let (mut stderr, heard) = (child.stderr.take().unwrap(), said.clone());
         let listener = std::thread::spawn(move || {
@@ -49,7 +52,7 @@ impl Run {
     }
 
     /// Tells it to stop; its report.
-    fn end(mut self) -> serde_json::Value {
+    pub fn end(mut self) -> serde_json::Value {
         let signal = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(signal.success());
         assert!(self.child.wait().unwrap().success());
@@ -87,7 +90,7 @@ fn busy() -> Option<(Cluster, Place, Run)> {
     place.topic("NAME.kept", "1");
     place.produce("NAME.in", &lines(0..RECORDS));
     let (log, to) = (place.log(), TopicPartition::new(place.named("NAME.kept"), 0));
-    let run = Run::start(&place);
+    let run = Run::start(&place, &FINE);
     let mut end = 0;
     until("the run is in its midst", || {
         end = log.bounds(&to).unwrap().end;

@@ -2,7 +2,8 @@
 //! through the stages, and hands over what is to be appended. Everything it does is a function of its records: the clock
 //! is asked only for the figures of `Counters`.
 
-use crate::flow::batch::Batch;
+use crate::flow::batch::{Batch, Origin};
+use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
 use crate::flow::reject::{self, Place, Rejected};
 use crate::flow::repartition;
@@ -14,10 +15,10 @@ use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::describe;
 use crate::record::{Records, RecordsBuilder};
 use crate::store::changelog::Changelogs;
-use crate::store::{GlobalTable, StateStore};
+use crate::store::{GlobalTable, PartitionedTable, StateStore, TableView};
 use crate::summary::Summary;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// How much one batch holds.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +39,8 @@ pub struct Setting {
     pub plan: Plan,
     /// By stage, with secrets.
     pub requests: Vec<describe::Request>,
-    pub tables: Vec<Arc<RwLock<GlobalTable>>>,
+    /// By table; None for a partitioned one, of which each task has its part.
+    pub tables: Vec<Option<Arc<RwLock<GlobalTable>>>>,
     /// None for a pipeline without stores.
     pub state: Option<Arc<dyn CommittedState>>,
     /// Where the log keeps state as changelogs only; `state` is then their local copy.
@@ -73,6 +75,8 @@ struct Queue {
     end: Option<i64>,
     /// Records from this offset on are not for this run (`--until-end`).
     until: Option<i64>,
+    /// More may come until the captured end is known, whatever is told.
+    open_end: bool,
     /// The position moved since the last commit.
     moved: bool,
 }
@@ -112,6 +116,11 @@ pub struct Task {
     queues: Vec<Queue>,
     stages: Vec<Stage>,
     sinks: Vec<Sink>,
+    /// By table of the pipeline: the task's part of a partitioned one of its segment.
+    tables: Vec<Option<Arc<Mutex<PartitionedTable>>>>,
+    placement: Placement,
+    /// A run to the end: a repartition topic has no end before that is known.
+    to_end: bool,
     stream_time: i64,
     /// Of a segment behind repartition topics.
     clock: Option<repartition::Clock>,
@@ -131,6 +140,7 @@ impl Task {
     pub fn new(id: TaskId, setting: Arc<Setting>) -> Self {
         let pipeline = &setting.pipeline;
         let exposed = plan::exposed(pipeline);
+        let tables: Vec<_> = (0..pipeline.tables.len()).map(|table| own_table(&setting, id, table)).collect();
         let stages = pipeline
             .stages
             .iter()
@@ -145,8 +155,13 @@ impl Task {
                         .map(|(name, described)| StateStore::new(name, id.partition, described, description.window, state.clone()))
                         .map(|store| if setting.changelogs.is_some() { store.write_back() } else { store })
                 });
-                let tables = stage.tables.iter().map(|table| setting.tables[*table].clone()).collect();
-                Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores.collect(), tables)
+                // A stage of another segment sees none of the partitioned ones, and is not called.
+                let view = |table: &usize| match (&setting.tables[*table], &tables[*table]) {
+                    (Some(global), _) => Some(TableView::Global(global.clone())),
+                    (None, own) => own.clone().map(TableView::Partitioned),
+                };
+                let views = stage.tables.iter().filter_map(view).collect();
+                Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores.collect(), views)
             })
             .collect();
         let sinks = pipeline
@@ -164,12 +179,16 @@ impl Task {
             let partitions = sources.map(|source| setting.partitions[*source]);
             repartition::Clock::new(partitions.max().unwrap_or(1))
         });
+        let placement = Placement::new(pipeline);
         Self {
             id,
             setting,
             queues: Vec::new(),
             stages,
             sinks,
+            tables,
+            placement,
+            to_end: false,
             stream_time: i64::MIN,
             clock,
             told: None,
@@ -189,6 +208,16 @@ impl Task {
         Ok(())
     }
 
+    /// The run is one to the end.
+    pub fn to_end(&mut self) {
+        self.to_end = true;
+    }
+
+    /// Whether it matters which of its partitions comes first: records meet rows as of their own place.
+    pub fn meets_tables(&self) -> bool {
+        self.tables.iter().any(Option::is_some)
+    }
+
     /// Adds a partition, read from `position` on.
     pub fn add(&mut self, source: usize, from: TopicPartition, position: &Position, until: Option<i64>) {
         let metadata = Metadata::of(&position.metadata).unwrap_or_default();
@@ -206,9 +235,12 @@ impl Task {
             position: Some(position.offset),
             end: None,
             until,
+            open_end: self.to_end && self.meets_tables() && self.setting.pipeline.sources[source].carries.is_some(),
             moved: false,
         });
-        self.queues.sort_by(|a, b| (a.source, &a.from).cmp(&(b.source, &b.from)));
+        // Of equal times, a table's record comes first: what was written together is found.
+        let sources = &self.setting.pipeline.sources;
+        self.queues.sort_by_key(|queue| (sources[queue.source].table.is_none(), queue.source, queue.from.clone()));
     }
 
     pub fn partitions(&self) -> Vec<TopicPartition> {
@@ -263,8 +295,8 @@ impl Task {
         })
     }
 
-    /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source, partition, offset. With
-    /// `patient`, waits until every partition has a record or is at its end.
+    /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source (tables before streams),
+    /// partition, offset. With `patient`, waits until every partition has a record or is at its end.
     fn take(&mut self, patient: bool) -> Option<(usize, Taken)> {
         if let [queue] = self.queues.as_mut_slice() {
             return queue.take_front(self.setting.limit).map(|taken| (queue.source, taken));
@@ -356,6 +388,13 @@ impl Task {
         let (pipeline, plan) = (&setting.pipeline, &setting.plan);
         let (described, source_plan) = (&pipeline.sources[source], &plan.sources[source]);
         let rows = taken.offsets.len();
+        self.placement.check(pipeline, source, setting.partitions[source], &taken).map_err(|message| Stop::Log(LogError::stop(message)))?;
+        if let Some(table) = described.table {
+            let mut appends = Vec::new();
+            let rejected = self.take_rows(source, table, taken);
+            self.settle(rejected, &mut appends)?;
+            return Ok(Produced { appends, rows, records: 0 });
+        }
         let taken = self.received(source, taken)?;
         let records = if described.carries.is_none() { rows } else { 0 };
         let mut rejected = Vec::new();
@@ -386,6 +425,36 @@ impl Task {
             }
         }
 
+        self.settle(rejected, &mut appends)?;
+        self.stream_time = stream_time;
+        Ok(Produced { appends, rows, records })
+    }
+
+    /// Records of a partitioned table become its rows. They move no stream time: a table has no windows, and closes none of a stream's.
+    fn take_rows(&mut self, source: usize, table: usize, taken: Taken) -> Vec<Rejected> {
+        let Some(own) = &self.tables[table] else { return Vec::new() };
+        let wrong = own.lock().unwrap_or_else(PoisonError::into_inner).apply(&taken.records);
+        if wrong.is_empty() {
+            return Vec::new();
+        }
+        let times = taken.records.timestamps.clone();
+        let origin = Arc::new(Origin {
+            source,
+            carried: None,
+            partitions: taken.partitions,
+            offsets: taken.offsets,
+            records: taken.records,
+            stream_times: times.clone(),
+            times,
+        });
+        let refuse = |(row, (code, reason))| Rejected { origin: origin.clone(), origin_row: row, stage: None, code, reason, shown: None };
+        wrong.into_iter().map(refuse).collect()
+    }
+
+    /// Does with refused records what the policies say, and keeps what the batch wrote to stores.
+    fn settle(&mut self, rejected: Vec<Rejected>, appends: &mut Vec<(TopicPartition, Records)>) -> Result<(), Stop> {
+        let setting = self.setting.clone();
+        let pipeline = &setting.pipeline;
         let rejected = reject::sorted(rejected);
         let policy = |rejected: &Rejected| rejected.stage.map_or(&pipeline.on_error, |stage| &pipeline.stages[stage].on_error);
         if let Some(guilty) = rejected.iter().find(|rejected| *policy(rejected) == Policy::Fail) {
@@ -399,13 +468,10 @@ impl Task {
             }
         }
         for (topic, refused) in letters {
-            self.bury(&topic, &refused, &mut appends);
+            self.bury(&topic, &refused, appends);
         }
-        self.stream_time = stream_time;
-        for stage in &mut self.stages {
-            stage.stores(|stores| stores.iter_mut().for_each(StateStore::keep_batch));
-        }
-        Ok(Produced { appends, rows, records })
+        self.each_store(StateStore::keep_batch);
+        Ok(())
     }
 
     /// Records of a repartition topic become what they were; others are.
@@ -464,8 +530,8 @@ impl Task {
         for (stage, counters) in self.stages.iter_mut().zip(&figures.0) {
             stage.reset();
             stage.counters = *counters;
-            stage.stores(|stores| stores.iter_mut().for_each(StateStore::drop_batch));
         }
+        self.each_store(StateStore::drop_batch);
         for (sink, rows) in self.sinks.iter_mut().zip(&figures.1) {
             sink.rows = *rows;
         }
@@ -504,18 +570,12 @@ impl Task {
         }
         let mut committing = Committing::default();
         let stream_time = self.stream_time;
-        for stage in &mut self.stages {
-            let part: Result<Vec<_>, LogError> = stage.stores(|stores| {
-                stores
-                    .iter_mut()
-                    .filter_map(|store| match store.expire(stream_time) {
-                        Ok(()) => store.begin_commit().map(Ok),
-                        Err(error) => Some(Err(error)),
-                    })
-                    .collect()
-            });
-            committing.state.extend(part?);
-        }
+        let mut outcome = Ok(());
+        self.each_store(|store| match store.expire(stream_time) {
+            Ok(()) => committing.state.extend(store.begin_commit()),
+            Err(error) => outcome = Err(error),
+        });
+        outcome?;
         self.keeps_state |= !committing.state.is_empty();
         let metadata = Metadata { stream_time: (stream_time != i64::MIN).then_some(stream_time), state: self.keeps_state }.text();
         for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
@@ -553,6 +613,9 @@ impl Task {
         for stage in &mut self.stages {
             stage.stores(|stores| stores.iter_mut().for_each(&mut work));
         }
+        for table in self.tables.iter().flatten() {
+            work(&mut table.lock().unwrap_or_else(PoisonError::into_inner).store);
+        }
     }
 
     /// What the task did since it was made. Its records and commits are the worker's to count.
@@ -566,10 +629,25 @@ impl Task {
     }
 }
 
+/// The task's part of a partitioned table, if it is one of its segment.
+fn own_table(setting: &Setting, id: TaskId, table: usize) -> Option<Arc<Mutex<PartitionedTable>>> {
+    let source = setting.pipeline.sources.iter().position(|source| source.table == Some(table))?;
+    let state = setting.state.clone().filter(|_| setting.plan.segment_of[source] == id.segment)?;
+    let mut own = PartitionedTable::new(&setting.pipeline.tables[table], id.partition, state);
+    if setting.changelogs.is_some() {
+        own.store = own.store.write_back();
+    }
+    Some(Arc::new(Mutex::new(own)))
+}
+
 impl Queue {
     /// Whether nothing more is known to come: the end was told, or the captured one is reached.
     fn ended(&self) -> bool {
-        self.end.is_some() || self.until.is_some_and(|until| self.position.is_some_and(|position| position >= until))
+        match self.until {
+            // An end that was told may be one of the past.
+            Some(until) => self.position.max(self.end).is_some_and(|reached| reached >= until),
+            None => self.end.is_some() && !self.open_end,
+        }
     }
 
     /// The next rows, as many as a batch holds and as came in one piece.

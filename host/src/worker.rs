@@ -79,6 +79,8 @@ const DIRTY_BYTES: usize = 32 << 20;
 const ASK: Duration = Duration::from_millis(300);
 /// How long a poll waits when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(50);
+/// How long a task waits for a partition that is silent though it is not known to be at its end, where records meet rows as of their own place.
+const TABLE_PATIENCE: Duration = Duration::from_secs(1);
 /// Pauses between attempts while the log is out of reach.
 const BACK_OFF: [Duration; 5] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
@@ -118,6 +120,8 @@ pub struct Worker<'a> {
     checkpointed: Duration,
     /// Tasks that take no records yet.
     restore: Option<Restore>,
+    /// Since when polls bring nothing.
+    idle_since: Option<Duration>,
     /// Rows since the last commit, and when the first of them was processed.
     since_commit: usize,
     first_since: Option<Duration>,
@@ -185,6 +189,7 @@ impl<'a> Worker<'a> {
             captured: None,
             checkpointed: clock.elapsed(),
             restore: None,
+            idle_since: None,
             since_commit: 0,
             first_since: None,
             processed: 0,
@@ -266,6 +271,7 @@ impl<'a> Worker<'a> {
         {
             tables.follow()?;
         }
+        self.idle_since = if idle { self.idle_since.or(Some(self.clock.elapsed())) } else { None };
         self.process(idle)?;
         self.resume()?;
         self.progress_commit(Duration::ZERO)?;
@@ -353,7 +359,7 @@ impl<'a> Worker<'a> {
 
     /// Processes what waits in the queues. `idle`: nothing more comes for now, so that nobody waits for a partition that is silent.
     fn process(&mut self, idle: bool) -> Result<(), Ended> {
-        let patient = self.options.until_end || !idle;
+        let waited = self.idle_since.is_some_and(|since| self.clock.elapsed() >= since + TABLE_PATIENCE);
         let numbers: Vec<TaskId> = self.tasks.keys().copied().collect();
         for number in numbers {
             loop {
@@ -361,6 +367,7 @@ impl<'a> Worker<'a> {
                     break;
                 }
                 let Some(task) = self.tasks.get_mut(&number) else { break };
+                let patient = self.options.until_end || !idle || task.meets_tables() && !waited;
                 match task.step(patient) {
                     Ok(Some(produced)) => self.take_over(produced)?,
                     Ok(None) => break,
@@ -651,6 +658,9 @@ impl<'a> Worker<'a> {
                 Some(task) => task,
                 None => {
                     let mut task = Task::new(id, setting.clone());
+                    if self.options.until_end {
+                        task.to_end();
+                    }
                     task.prepare().map_err(|(stage, error)| Ended::Init { stage, error })?;
                     fresh.insert(id);
                     task
@@ -850,14 +860,15 @@ const TOLD: u64 = 10;
 impl TableReader {
     /// Reads every table to its end. None if there are none.
     fn new(setting: &Setting, log: &dyn Log, stop: &AtomicBool) -> Result<Option<Self>, LogError> {
-        let described = &setting.pipeline.tables;
-        if described.is_empty() {
+        let described = setting.pipeline.tables.iter().map(|table| table.topic.clone()).zip(&setting.tables);
+        let tables: Vec<_> = described.filter_map(|(topic, table)| Some((topic, table.clone()?))).collect();
+        if tables.is_empty() {
             return Ok(None);
         }
         let mut starts = Vec::new();
         let mut left: HashMap<TopicPartition, i64> = HashMap::new();
-        for table in described {
-            for partition in partitions_of(log, &table.topic)? {
+        for (topic, _) in &tables {
+            for partition in partitions_of(log, topic)? {
                 let bounds = log.bounds(&partition)?;
                 if starts.iter().any(|(known, _)| *known == partition) {
                     continue;
@@ -870,7 +881,6 @@ impl TableReader {
         }
         let mut reader = log.reader()?;
         reader.assign(&starts)?;
-        let tables = described.iter().map(|table| table.topic.clone()).zip(setting.tables.iter().cloned()).collect();
         let mut tables = Self { reader, tables, told: 0 };
         while !left.is_empty() && !stop.load(Ordering::Relaxed) {
             match tables.poll(Duration::from_millis(100), &left)? {

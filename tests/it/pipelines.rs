@@ -8,6 +8,7 @@ mod leaks;
 mod order;
 mod outage;
 mod state;
+mod tables;
 mod topics;
 
 use crate::cluster::{Cluster, cluster, unique};

@@ -235,6 +235,7 @@ impl Plan {
                 windowed: self.window.is_some(),
             }],
             tables: Vec::new(),
+            table_keys: Vec::new(),
             window: self.window,
             warnings: Vec::new(),
         }

@@ -232,6 +232,10 @@ pub struct Description {
     /// Names of tables, of those in the request.
     #[serde(default)]
     pub tables: Vec<String>,
+    /// For each of `tables`: the field whose value, as text, is the key that is looked up; null or missing if it is no field as it stands. A
+    /// partitioned table needs it: records are brought to the partition of their row by it.
+    #[serde(default)]
+    pub table_keys: Vec<Option<Field>>,
     #[serde(default)]
     pub window: Option<Window>,
     #[serde(default)]

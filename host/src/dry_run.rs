@@ -9,6 +9,7 @@ use crate::io::{
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::pipeline::Pipeline;
 use crate::record::Records;
+use crate::runtime;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,15 @@ impl DryLog {
     pub fn new(log: Arc<dyn Log>, pipeline: &Pipeline) -> Result<Self, LogError> {
         let own_topics: BTreeSet<Arc<str>> =
             pipeline.sources.iter().filter(|source| source.carries.is_some()).map(|source| source.topic.clone()).collect();
-        let mut partitions = 1;
-        for source in pipeline.sources.iter().filter(|source| source.carries.is_none()) {
-            partitions = partitions.max(log.topic(&source.topic)?.map_or(1, |topic| topic.partitions));
+        let mut counts = vec![1; pipeline.sources.len()];
+        for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_none()) {
+            *count = log.topic(&source.topic)?.map_or(1, |topic| topic.partitions);
         }
+        let most = runtime::partitions_read(pipeline, &*log)?.unwrap_or(1);
         let own = EmbeddedLog::temporary(Options::default())?;
-        for topic in &own_topics {
-            own.create_internal(topic, partitions, Internal::Repartition)?;
+        for source in pipeline.sources.iter().filter(|source| source.carries.is_some()) {
+            let partitions = runtime::repartition_count(pipeline, source, &counts).unwrap_or(most);
+            own.create_internal(&source.topic, partitions, Internal::Repartition)?;
         }
         Ok(Self { log, own, own_topics })
     }

@@ -32,6 +32,19 @@ pub enum Regroup {
     Fields(Vec<(Path, Type)>),
     /// All records form one group.
     One,
+    /// What names a row of a partitioned table, so that a record meets the partition of the row.
+    Table(TableKey),
+}
+
+/// How the keys of a partitioned table are found in records of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableKey {
+    /// The field of the value that holds it, with its type; None = the record's key.
+    pub field: Option<(Path, Type)>,
+    /// How the table's topic writes keys.
+    pub format: KeyFormat,
+    /// The table's topic: as many partitions has the repartition topic.
+    pub topic: Arc<str>,
 }
 
 impl Pipeline {
@@ -70,8 +83,39 @@ impl Pipeline {
             tombstones: if tombstones == Tombstones::Drop { Tombstones::Pass } else { tombstones },
             schema,
             carries: Some(self.sinks.len()),
+            table: None,
         });
         self.sinks.push(Sink { from, topic, key: None, format, fields: None, create: true, regroup: Some(by) });
+    }
+
+    /// Adds the source that brings the records of a partitioned table.
+    pub fn read_table(&mut self, table: usize) {
+        let described = &self.tables[table];
+        self.sources.push(Source {
+            name: described.name.clone(),
+            topic: described.topic.clone(),
+            format: described.format,
+            key: described.key,
+            start: Start::Earliest,
+            time: None,
+            tombstones: Tombstones::Deliver,
+            schema: described.schema.clone(),
+            carries: None,
+            table: Some(table),
+        });
+    }
+
+    /// The partitioned tables that a stage looks up, each by the source that brings its records.
+    pub fn table_sources<'a>(&'a self, stage: &'a Stage) -> impl Iterator<Item = usize> + 'a {
+        let brings = |table: &usize| self.sources.iter().position(|source| source.table == Some(*table));
+        stage.tables.iter().filter_map(brings)
+    }
+
+    /// The sources whose records must lie in the same partition number for a stage: those that reach it, and its partitioned tables'.
+    pub fn meeting(&self, stage: &Stage) -> BTreeSet<usize> {
+        let mut sources = self.origins(&stage.from);
+        sources.extend(self.table_sources(stage));
+        sources
     }
 
     /// The sources, of the user's or the pipeline's own, whose records reach these inputs without another repartition.
@@ -162,6 +206,15 @@ pub struct Source {
     pub schema: SourceSchema,
     /// A repartition topic of the pipeline's own: the sink that writes it.
     pub carries: Option<usize>,
+    /// The topic of a partitioned table: its records reach no stage, they are the table's rows.
+    pub table: Option<usize>,
+}
+
+impl Source {
+    /// A stream of the user's: neither a table nor of the pipeline's own.
+    pub fn is_stream(&self) -> bool {
+        self.carries.is_none() && self.table.is_none()
+    }
 }
 
 /// The declared fields of a source or a table.
@@ -172,13 +225,24 @@ pub struct SourceSchema {
     pub from: Vec<(Path, Type)>,
 }
 
-/// A topic read to its end into memory before the first record, on every host; global. Its identity is the record's key.
+/// How a table is spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// Read to its end into memory before the first record, on every host.
+    #[default]
+    Global,
+    /// A partition in each task, in a store of the task; records meet it as of their own place.
+    Partitioned,
+}
+
+/// A topic whose last record for each key is a row. Its identity is the record's key.
 #[derive(Clone, Debug)]
 pub struct Table {
     pub name: String,
     pub topic: Arc<str>,
     pub format: FormatKind,
     pub key: KeyFormat,
+    pub scope: Scope,
     pub schema: SourceSchema,
 }
 

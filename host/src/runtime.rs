@@ -4,11 +4,11 @@ use crate::clock::SystemClock;
 use crate::flow::plan::Plan;
 use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, partitions_of};
 use crate::manifest::{Secrets, resolve_secrets};
-use crate::pipeline::{Pipeline, Policy};
+use crate::pipeline::{Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
 use crate::plugin::CallError;
 use crate::plugin::describe::{Request, Store};
 use crate::store::changelog::{Changelog, Changelogs};
-use crate::store::{GlobalTable, LocalFolder, LocalMemory};
+use crate::store::{GlobalTable, LocalFolder, LocalMemory, store_of};
 use crate::summary::Summary;
 use crate::tables::TableReader;
 use crate::task::{self, BatchLimit, Setting, Stop};
@@ -70,7 +70,8 @@ pub fn prepare(
     let (partitions, topics) = topics(&pipeline, &**log, creates)?;
     let plan = Plan::new(&pipeline);
     let (mut state, mut logged) = (None, None);
-    if pipeline.stages.iter().any(|stage| !stage.stores.is_empty()) {
+    let keeps = |stage: &Stage| !stage.stores.is_empty() || pipeline.table_sources(stage).next().is_some();
+    if pipeline.stages.iter().any(keeps) {
         state = log.state(&pipeline.name)?;
         if state.is_none() {
             let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, data)?;
@@ -78,7 +79,8 @@ pub fn prepare(
             logged = Some(Arc::new(changelogs));
         }
     }
-    let tables = pipeline.tables.iter().map(|table| Arc::new(RwLock::new(GlobalTable::new(table)))).collect();
+    let global = |table: &Table| (table.scope == Scope::Global).then(|| Arc::new(RwLock::new(GlobalTable::new(table))));
+    let tables = pipeline.tables.iter().map(global).collect();
     Ok(Setting { plan, requests, tables, state, changelogs: logged, partitions, topics, limit, fresh_instances: false, pipeline })
 }
 
@@ -95,12 +97,23 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
     for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_none()) {
         match log.topic(&source.topic)? {
             Some(topic) => *count = topic.partitions,
-            None if creates == Creates::All => log.create_topic(&source.topic, 1)?,
+            None if creates == Creates::All => {
+                *count = if source.table.is_some() { partitions } else { 1 };
+                log.create_topic(&source.topic, *count)?;
+            }
             None => missing.push((source.topic.clone(), None)),
         }
     }
-    for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_some()) {
-        *count = repartition_topic(log, &source.topic, partitions, creates, !missing.is_empty())?;
+    let wanted = |source: &Source| repartition_count(pipeline, source, &counts).unwrap_or(partitions);
+    let own: Vec<_> = pipeline.sources.iter().map(|source| source.carries.map(|_| (source, wanted(source)))).collect();
+    for (own, count) in own.into_iter().zip(&mut counts) {
+        if let Some((source, wanted)) = own {
+            *count = repartition_topic(log, &source.topic, wanted, creates, !missing.is_empty())?;
+        }
+    }
+    let uneven = uneven(pipeline, &counts);
+    if let Some((_, message, help)) = uneven.into_iter().next().filter(|_| missing.is_empty()) {
+        return Err(LogError::stop(format!("{message}. Nothing was changed; {help}")).into());
     }
     for table in &pipeline.tables {
         if log.topic(&table.topic)?.is_none() {
@@ -118,7 +131,8 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
     let (own, sinks): (Vec<_>, Vec<_>) = pipeline.sinks.iter().partition(|sink| sink.regroup.is_some());
     for sink in own {
         let topic = log.topic(&sink.topic)?;
-        written.insert(sink.topic.clone(), topic.map_or((partitions, None), |topic| (topic.partitions, topic.max_message_bytes)));
+        let count = pipeline.sources.iter().position(|source| source.topic == sink.topic).map_or(partitions, |source| counts[source]);
+        written.insert(sink.topic.clone(), topic.map_or((count, None), |topic| (topic.partitions, topic.max_message_bytes)));
     }
     for (name, create) in sinks.into_iter().map(|sink| (sink.topic.clone(), sink.create)).chain(dead) {
         if written.contains_key(&name) {
@@ -181,6 +195,11 @@ fn changelogs(
         let described = stage.stores.iter().zip(stage.description.stores.iter().chain(&timers));
         stores.extend(described.map(|(name, described)| Changelog::new(&pipeline.name, name, segment, described)));
     }
+    for (source, segment) in pipeline.sources.iter().zip(&plan.segment_of) {
+        if let Some(table) = source.table.map(|table| &pipeline.tables[table]) {
+            stores.push(Changelog::new(&pipeline.name, &table.name, *segment, &store_of(table)));
+        }
+    }
     let mut tombstones = Duration::MAX;
     let mut exist = true;
     for changelog in &stores {
@@ -230,10 +249,45 @@ fn changelogs(
 /// What a topic is created with that the pipeline writes: as many partitions as the widest of its sources has; None if there is no source yet.
 pub fn partitions_read(pipeline: &Pipeline, log: &dyn Log) -> Result<Option<i32>, LogError> {
     let mut most = None;
-    for source in pipeline.sources.iter().filter(|source| source.carries.is_none()) {
+    for source in pipeline.sources.iter().filter(|source| source.is_stream()) {
         most = most.max(log.topic(&source.topic)?.map(|topic| topic.partitions));
     }
     Ok(most)
+}
+
+/// The partitions of a repartition topic whose records meet a table: as many as the table has. None: of any other.
+pub fn repartition_count(pipeline: &Pipeline, source: &Source, counts: &[i32]) -> Option<i32> {
+    let Some(Regroup::Table(key)) = source.carries.and_then(|sink| pipeline.sinks[sink].regroup.as_ref()) else { return None };
+    let table = pipeline.sources.iter().position(|source| source.table.is_some() && source.topic == key.topic)?;
+    counts.get(table).copied()
+}
+
+/// Stages that meet a partitioned table whose topic has another number of partitions than their records': the stage's index, what is wrong, what to do.
+pub fn uneven(pipeline: &Pipeline, counts: &[i32]) -> Vec<(usize, String, String)> {
+    let mut found = Vec::new();
+    for (index, stage) in pipeline.stages.iter().enumerate() {
+        for table in pipeline.table_sources(stage) {
+            let sources = pipeline.meeting(stage);
+            let Some(other) = sources.into_iter().find(|source| counts[*source] != counts[table]) else { continue };
+            let (source, topic) = (&pipeline.sources[other], &pipeline.sources[table]);
+            let message = format!(
+                "stage `{}` looks up the partitioned table `{}`, whose topic `{}` has {} partitions, but `{}` has {}: records would not meet their rows",
+                stage.name, topic.name, topic.topic, counts[table], source.topic, counts[other]
+            );
+            let help = match source.carries {
+                Some(_) => {
+                    "the table's topic was made anew with other partitions: run the pipeline under another name to start anew".to_owned()
+                }
+                None => format!(
+                    "give both topics as many partitions; or send the stage's records through a repartition topic by a stage before it: `plugin: map, with: \
+                     {{ set: {{ $key: $key }} }}`; or make the table `{}` global (`scope: global`)",
+                    topic.name
+                ),
+            };
+            found.push((index, message, help));
+        }
+    }
+    found
 }
 
 /// Keeps the newest summary of a worker for whoever asks.

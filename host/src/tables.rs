@@ -21,14 +21,15 @@ const TOLD: u64 = 10;
 impl TableReader {
     /// Reads every table to its end. None if there are none.
     pub fn new(setting: &Setting, log: &dyn Log, stop: &AtomicBool) -> Result<Option<Self>, LogError> {
-        let described = &setting.pipeline.tables;
-        if described.is_empty() {
+        let described = setting.pipeline.tables.iter().map(|table| table.topic.clone()).zip(&setting.tables);
+        let tables: Vec<_> = described.filter_map(|(topic, table)| Some((topic, table.clone()?))).collect();
+        if tables.is_empty() {
             return Ok(None);
         }
         let mut starts = Vec::new();
         let mut left: HashMap<TopicPartition, i64> = HashMap::new();
-        for table in described {
-            for partition in partitions_of(log, &table.topic)? {
+        for (topic, _) in &tables {
+            for partition in partitions_of(log, topic)? {
                 let bounds = log.bounds(&partition)?;
                 if starts.iter().any(|(known, _)| *known == partition) {
                     continue;
@@ -41,7 +42,6 @@ impl TableReader {
         }
         let mut reader = log.reader()?;
         reader.assign(&starts)?;
-        let tables = described.iter().map(|table| table.topic.clone()).zip(setting.tables.iter().cloned()).collect();
         let mut tables = Self { reader, tables, told: 0 };
         while !left.is_empty() && !stop.load(Ordering::Relaxed) {
             match tables.poll(Duration::from_millis(100), &left)? {

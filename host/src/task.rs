@@ -7,7 +7,8 @@ mod timers;
 
 pub use timers::store as timers;
 
-use crate::flow::batch::Batch;
+use crate::flow::batch::{Batch, Origin};
+use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
 use crate::flow::reject::{self, Place, Rejected};
 use crate::flow::repartition;
@@ -19,10 +20,10 @@ use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::describe;
 use crate::record::{Records, RecordsBuilder};
 use crate::store::changelog::Changelogs;
-use crate::store::{CACHE_BYTES, GlobalTable, StateStore};
+use crate::store::{CACHE_BYTES, GlobalTable, PartitionedTable, StateStore, TableView};
 use crate::summary::Summary;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// How much one batch holds.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +44,8 @@ pub struct Setting {
     pub plan: Plan,
     /// By stage, with secrets.
     pub requests: Vec<describe::Request>,
-    pub tables: Vec<Arc<RwLock<GlobalTable>>>,
+    /// By table; None for a partitioned one, of which each task has its part.
+    pub tables: Vec<Option<Arc<RwLock<GlobalTable>>>>,
     /// None for a pipeline without stores.
     pub state: Option<Arc<dyn CommittedState>>,
     /// Where the log keeps state as changelogs only; `state` is then their local copy.
@@ -78,6 +80,8 @@ struct Queue {
     end: Option<i64>,
     /// Records from this offset on are not for this run (`--until-end`).
     until: Option<i64>,
+    /// More may come until the captured end is known, whatever is told.
+    open_end: bool,
     /// The position moved since the last commit.
     moved: bool,
     /// Of a repartition topic: its end when the task began.
@@ -122,6 +126,11 @@ pub struct Task {
     queues: Vec<Queue>,
     stages: Vec<Stage>,
     sinks: Vec<Sink>,
+    /// By table of the pipeline: the task's part of a partitioned one of its segment.
+    tables: Vec<Option<Arc<Mutex<PartitionedTable>>>>,
+    placement: Placement,
+    /// A run to the end: a repartition topic has no end before that is known.
+    to_end: bool,
     stream_time: i64,
     /// Of a segment behind repartition topics.
     clock: Option<repartition::Clock>,
@@ -146,6 +155,7 @@ impl Task {
     pub fn new(id: TaskId, setting: Arc<Setting>) -> Self {
         let pipeline = &setting.pipeline;
         let exposed = plan::exposed(pipeline);
+        let tables: Vec<_> = (0..pipeline.tables.len()).map(|table| own_table(&setting, id, table)).collect();
         let stores = pipeline.stages.iter().map(|stage| stage.stores.len()).sum::<usize>();
         let tasks = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
         let cached = CACHE_BYTES / (stores * tasks).max(1);
@@ -168,8 +178,13 @@ impl Task {
                         })
                         .map(|store| if setting.changelogs.is_some() { store.write_back() } else { store })
                 });
-                let tables = stage.tables.iter().map(|table| setting.tables[*table].clone()).collect();
-                Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores.collect(), tables)
+                // A stage of another segment sees none of the partitioned ones, and is not called.
+                let view = |table: &usize| match (&setting.tables[*table], &tables[*table]) {
+                    (Some(global), _) => Some(TableView::Global(global.clone())),
+                    (None, own) => own.clone().map(TableView::Partitioned),
+                };
+                let views = stage.tables.iter().filter_map(view).collect();
+                Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores.collect(), views)
             })
             .collect();
         let sinks = pipeline
@@ -187,12 +202,16 @@ impl Task {
             let partitions = sources.map(|source| setting.partitions[*source]);
             repartition::Clock::new(partitions.max().unwrap_or(1))
         });
+        let placement = Placement::new(pipeline);
         Self {
             id,
             setting,
             queues: Vec::new(),
             stages,
             sinks,
+            tables,
+            placement,
+            to_end: false,
             stream_time: i64::MIN,
             clock,
             told: None,
@@ -215,6 +234,16 @@ impl Task {
         Ok(())
     }
 
+    /// The run is one to the end.
+    pub fn to_end(&mut self) {
+        self.to_end = true;
+    }
+
+    /// Whether it matters which of its partitions comes first: records meet rows as of their own place.
+    pub fn meets_tables(&self) -> bool {
+        self.tables.iter().any(Option::is_some)
+    }
+
     /// Adds a partition, read from `position` on. `fresh_from`: of a repartition topic, its end now.
     pub fn add(&mut self, source: usize, from: TopicPartition, position: &Position, until: Option<i64>, fresh_from: i64) {
         let metadata = Metadata::of(&position.metadata).unwrap_or_default();
@@ -232,10 +261,13 @@ impl Task {
             position: Some(position.offset),
             end: None,
             until,
+            open_end: self.to_end && self.meets_tables() && self.setting.pipeline.sources[source].carries.is_some(),
             moved: false,
             fresh_from,
         });
-        self.queues.sort_by(|a, b| (a.source, &a.from).cmp(&(b.source, &b.from)));
+        // Of equal times, a table's record comes first: what was written together is found.
+        let sources = &self.setting.pipeline.sources;
+        self.queues.sort_by_key(|queue| (sources[queue.source].table.is_none(), queue.source, queue.from.clone()));
     }
 
     pub fn partitions(&self) -> Vec<TopicPartition> {
@@ -291,8 +323,8 @@ impl Task {
             })
     }
 
-    /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source, partition, offset. With
-    /// `patient`, waits until every partition has a record or is at its end.
+    /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source (tables before streams),
+    /// partition, offset. With `patient`, waits until every partition has a record or is at its end.
     fn take(&mut self, patient: bool) -> Option<(usize, Taken)> {
         if let [queue] = self.queues.as_mut_slice() {
             return queue.take_front(self.setting.limit).map(|taken| (queue.source, taken));
@@ -388,10 +420,18 @@ impl Task {
         let setting = self.setting.clone();
         let (pipeline, plan) = (&setting.pipeline, &setting.plan);
         let (described, source_plan) = (&pipeline.sources[source], &plan.sources[source]);
+        let rows = taken.offsets.len();
+        self.placement.check(pipeline, source, setting.partitions[source], &taken).map_err(|message| Stop::Log(LogError::stop(message)))?;
+        if let Some(table) = described.table {
+            let mut appends = Vec::new();
+            let rejected = self.take_rows(source, table, taken);
+            self.settle(rejected, &mut appends)?;
+            self.keep_batch();
+            return Ok(Produced { appends, rows, records: 0 });
+        }
         if self.is_timed() {
             return self.process_timed(source, taken, figures);
         }
-        let rows = taken.offsets.len();
         let taken = self.received(source, taken)?;
         let records = if described.carries.is_none() { rows } else { 0 };
         let mut rejected = Vec::new();
@@ -453,6 +493,27 @@ impl Task {
         Ok(())
     }
 
+    /// Records of a partitioned table become its rows. They move no stream time: a table has no windows, and closes none of a stream's.
+    fn take_rows(&mut self, source: usize, table: usize, taken: Taken) -> Vec<Rejected> {
+        let Some(own) = &self.tables[table] else { return Vec::new() };
+        let wrong = own.lock().unwrap_or_else(PoisonError::into_inner).apply(&taken.records);
+        if wrong.is_empty() {
+            return Vec::new();
+        }
+        let times = taken.records.timestamps.clone();
+        let origin = Arc::new(Origin {
+            source,
+            carried: None,
+            partitions: taken.partitions,
+            offsets: taken.offsets,
+            records: taken.records,
+            stream_times: times.clone(),
+            times,
+        });
+        let refuse = |(row, (code, reason))| Rejected { origin: origin.clone(), origin_row: row, stage: None, code, reason, shown: None };
+        wrong.into_iter().map(refuse).collect()
+    }
+
     /// What becomes of refused records, each by its policy.
     fn settle(&mut self, rejected: Vec<Rejected>, appends: &mut Vec<(TopicPartition, Records)>) -> Result<(), Stop> {
         let setting = self.setting.clone();
@@ -477,9 +538,7 @@ impl Task {
     }
 
     fn keep_batch(&mut self) {
-        for stage in &mut self.stages {
-            stage.stores(|stores| stores.iter_mut().for_each(StateStore::keep_batch));
-        }
+        self.each_store(StateStore::keep_batch);
     }
 
     /// Records of a repartition topic become what they were; others are.
@@ -550,8 +609,8 @@ impl Task {
         for (stage, counters) in self.stages.iter_mut().zip(&figures.0) {
             stage.reset();
             stage.counters = *counters;
-            stage.stores(|stores| stores.iter_mut().for_each(StateStore::drop_batch));
         }
+        self.each_store(StateStore::drop_batch);
         for (sink, rows) in self.sinks.iter_mut().zip(&figures.1) {
             sink.rows = *rows;
         }
@@ -596,18 +655,12 @@ impl Task {
         }
         let mut committing = Committing::default();
         let stream_time = self.stream_time;
-        for stage in &mut self.stages {
-            let part: Result<Vec<_>, LogError> = stage.stores(|stores| {
-                stores
-                    .iter_mut()
-                    .filter_map(|store| match store.expire(stream_time) {
-                        Ok(()) => store.begin_commit().map(Ok),
-                        Err(error) => Some(Err(error)),
-                    })
-                    .collect()
-            });
-            committing.state.extend(part?);
-        }
+        let mut outcome = Ok(());
+        self.each_store(|store| match store.expire(stream_time) {
+            Ok(()) => committing.state.extend(store.begin_commit()),
+            Err(error) => outcome = Err(error),
+        });
+        outcome?;
         self.keeps_state |= !committing.state.is_empty();
         let metadata = Metadata { stream_time: self.stream_time(), state: self.keeps_state }.text();
         for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
@@ -645,6 +698,9 @@ impl Task {
         for stage in &mut self.stages {
             stage.stores(|stores| stores.iter_mut().for_each(&mut work));
         }
+        for table in self.tables.iter().flatten() {
+            work(&mut table.lock().unwrap_or_else(PoisonError::into_inner).store);
+        }
     }
 
     /// What the task did since it was made. Its records and commits are the worker's to count.
@@ -669,10 +725,25 @@ impl Task {
     }
 }
 
+/// The task's part of a partitioned table, if it is one of its segment.
+fn own_table(setting: &Setting, id: TaskId, table: usize) -> Option<Arc<Mutex<PartitionedTable>>> {
+    let source = setting.pipeline.sources.iter().position(|source| source.table == Some(table))?;
+    let state = setting.state.clone().filter(|_| setting.plan.segment_of[source] == id.segment)?;
+    let mut own = PartitionedTable::new(&setting.pipeline.tables[table], id.partition, state);
+    if setting.changelogs.is_some() {
+        own.store = own.store.write_back();
+    }
+    Some(Arc::new(Mutex::new(own)))
+}
+
 impl Queue {
     /// Whether nothing more is known to come: the end was told, or the captured one is reached.
     fn ended(&self) -> bool {
-        self.end.is_some() || self.until.is_some_and(|until| self.position.is_some_and(|position| position >= until))
+        match self.until {
+            // An end that was told may be one of the past.
+            Some(until) => self.position.max(self.end).is_some_and(|reached| reached >= until),
+            None => self.end.is_some() && !self.open_end,
+        }
     }
 
     /// The next rows, as many as a batch holds and as came in one piece.

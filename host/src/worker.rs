@@ -102,6 +102,8 @@ const DIRTY_BYTES: usize = 32 << 20;
 const ASK: Duration = Duration::from_millis(300);
 /// How long a poll waits when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(50);
+/// How long a task waits for a partition that is silent though it is not known to be at its end, where records meet rows as of their own place.
+const TABLE_PATIENCE: Duration = Duration::from_secs(1);
 /// Pauses between attempts while the log is out of reach.
 const BACK_OFF: [Duration; 5] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
@@ -152,6 +154,8 @@ pub struct Worker<'a> {
     checkpointed: Duration,
     /// Tasks that take no records yet.
     restore: Option<Restore>,
+    /// Since when polls bring nothing.
+    idle_since: Option<Duration>,
     /// Rows since the last commit, and when the first of them was processed.
     since_commit: usize,
     first_since: Option<Duration>,
@@ -223,6 +227,7 @@ impl<'a> Worker<'a> {
             marked: clock.elapsed(),
             checkpointed: clock.elapsed(),
             restore: None,
+            idle_since: None,
             since_commit: 0,
             first_since: None,
             processed: 0,
@@ -313,6 +318,7 @@ impl<'a> Worker<'a> {
         {
             tables.follow()?;
         }
+        self.idle_since = if idle { self.idle_since.or(Some(self.clock.elapsed())) } else { None };
         self.process(idle)?;
         self.resume()?;
         self.progress_commit(Duration::ZERO)?;
@@ -432,7 +438,7 @@ impl<'a> Worker<'a> {
             // What is fetched waits in the queues, and fetching pauses when they are full: membership and places are kept.
             return Ok(());
         }
-        let patient = self.options.until_end || !idle;
+        let waited = self.idle_since.is_some_and(|since| self.clock.elapsed() >= since + TABLE_PATIENCE);
         let numbers: Vec<TaskId> = self.tasks.keys().copied().collect();
         for number in numbers {
             loop {
@@ -440,6 +446,7 @@ impl<'a> Worker<'a> {
                     break;
                 }
                 let Some(task) = self.tasks.get_mut(&number) else { break };
+                let patient = self.options.until_end || !idle || task.meets_tables() && !waited;
                 match task.step(patient) {
                     Ok(Some(produced)) => self.take_over(produced)?,
                     Ok(None) => break,
@@ -773,6 +780,9 @@ impl<'a> Worker<'a> {
                 Some(task) => task,
                 None => {
                     let mut task = Task::new(id, setting.clone());
+                    if self.options.until_end {
+                        task.to_end();
+                    }
                     task.prepare().map_err(|(stage, error)| Ended::Init { stage, error })?;
                     fresh.insert(id);
                     task

@@ -70,6 +70,20 @@ sinks:
 on_error: skip
 ";
 
+/// A table that changes while the stream goes on.
+const STREAM_TABLE: &str = "\
+pipeline: NAME
+sources:
+  events: { topic: events, tombstones: drop }
+tables:
+  users: { topic: users, scope: partitioned, schema: { level: text? } }
+stages:
+  - { name: joined, plugin: enrich, with: { table: users, on: $key, join: JOIN, add: { level: users.level } } }
+sinks:
+  - { from: joined, topic: out }
+on_error: skip
+";
+
 fn enrich(join: &str, tombstones: &str) -> String {
     ENRICH.replace("JOIN", join).replace("TOMBSTONES", tombstones)
 }
@@ -133,6 +147,16 @@ fn stream_table_join() {
     // An inner join drops unknown users, a left join nothing but tombstones.
     let inner = peer.compare("enrich-inner", &enrich("inner", "drop"), &input, &mut random);
     let left = peer.compare("enrich-left", &enrich("left", "drop"), &input, &mut random);
+    assert!(inner.records > RECORDS / 4 && inner.records < left.records, "{} and {} were joined", inner.records, left.records);
+}
+
+#[test]
+fn stream_partitioned_table_join() {
+    let Some(peer) = Peer::find() else { return };
+    let mut random = Random::new();
+    let input = input::in_order(input::events(&mut random, RECORDS), input::rows(&mut random, RECORDS / 3));
+    let inner = peer.compare("stream-table-inner", &STREAM_TABLE.replace("JOIN", "inner"), &input, &mut random);
+    let left = peer.compare("stream-table-left", &STREAM_TABLE.replace("JOIN", "left"), &input, &mut random);
     assert!(inner.records > RECORDS / 4 && inner.records < left.records, "{} and {} were joined", inner.records, left.records);
 }
 

@@ -9,6 +9,7 @@ mod operation;
 mod order;
 mod outage;
 mod state;
+mod tables;
 mod timers;
 mod topics;
 mod windows;

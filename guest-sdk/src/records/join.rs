@@ -81,9 +81,10 @@ impl<T: Join> Plugin for Joined<T> {
     fn describe(setup: &Setup<T::Config>) -> Result<Description, Vec<Mistake>> {
         places::<T>(&setup.tables)?;
         let mut reads = T::reads();
-        place_of::<Option<&str>>(&mut reads, T::ON);
+        let on = place_of::<Option<&str>>(&mut reads, T::ON);
         let mut description = description::<T>(&reads)?;
         description.tables = vec![T::TABLE.to_owned()];
+        description.table_keys = vec![Some(reads[on].path.clone())];
         Ok(description)
     }
 

@@ -3,7 +3,7 @@
 use super::{Context, Outcome, Output};
 use crate::io::{Guarantee, Log, LogError};
 use crate::manifest::{self, Diagnostic, Diagnostics, Loaded};
-use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Regroup, Stage};
+use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Regroup, Scope, Stage, TableKey};
 use crate::plugin::describe::Base;
 use crate::plugin::engine::Engine;
 use crate::runtime;
@@ -74,7 +74,7 @@ pub(super) fn check_log(loaded: &Loaded, log: &dyn Log, on_kafka: bool) -> anyho
 
 /// Topics that must be there on Kafka, each once, and whether the pipeline writes them.
 fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str, bool)> {
-    let sources = pipeline.sources.iter().filter(|source| source.carries.is_none()).map(|source| (&*source.topic, "a source's", false));
+    let sources = pipeline.sources.iter().filter(|source| source.is_stream()).map(|source| (&*source.topic, "a source's", false));
     let tables = pipeline.tables.iter().map(|table| (&*table.topic, "a table's", false));
     let sinks = pipeline.sinks.iter().filter(|sink| !sink.create).map(|sink| (&*sink.topic, "a sink's", true));
     let dead = pipeline.policies().filter_map(|policy| match policy {
@@ -108,7 +108,27 @@ fn uneven_sources(loaded: &Loaded, log: &dyn Log) -> Result<Vec<Diagnostic>, Log
             problems.push(loaded.about_stage(&stage.name, message, Some("give these topics the same number of partitions".to_owned())));
         }
     }
+    if let Some(counts) = partition_counts(pipeline, log)? {
+        for (stage, message, help) in runtime::uneven(pipeline, &counts) {
+            problems.push(loaded.about_stage(&pipeline.stages[stage].name, message, Some(help)));
+        }
+    }
     Ok(problems)
+}
+
+/// By source; None if a topic of the user's is missing. Repartition topics count as they would be made.
+fn partition_counts(pipeline: &Pipeline, log: &dyn Log) -> Result<Option<Vec<i32>>, LogError> {
+    let mut counts = vec![1; pipeline.sources.len()];
+    for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_none()) {
+        let Some(topic) = log.topic(&source.topic)? else { return Ok(None) };
+        *count = topic.partitions;
+    }
+    let most = runtime::partitions_read(pipeline, log)?.unwrap_or(1);
+    for (at, source) in pipeline.sources.iter().enumerate().filter(|(_, source)| source.carries.is_some()) {
+        let planned = runtime::repartition_count(pipeline, source, &counts).unwrap_or(most);
+        counts[at] = log.topic(&source.topic)?.map_or(planned, |topic| topic.partitions);
+    }
+    Ok(Some(counts))
 }
 
 /// Indices of the sources whose records reach these inputs.
@@ -198,7 +218,7 @@ fn print_summary(pipeline: &Pipeline) {
         ]);
     }
     let mut out = String::new();
-    for source in &pipeline.sources {
+    for source in pipeline.sources.iter().filter(|source| source.table.is_none()) {
         out.push_str(&format!("source {}: topic {}\n", source.name, source.topic));
     }
     if !pipeline.stages.is_empty() {
@@ -207,8 +227,14 @@ fn print_summary(pipeline: &Pipeline) {
     for sink in pipeline.sinks.iter().filter(|sink| sink.regroup.is_none()) {
         out.push_str(&format!("sink {}: from {}\n", sink.topic, input_names(pipeline, &sink.from).join(", ")));
     }
-    if !pipeline.tables.is_empty() {
-        let names: Vec<&str> = pipeline.tables.iter().map(|table| table.name.as_str()).collect();
+    let scoped =
+        |scope| pipeline.tables.iter().filter(move |table| table.scope == scope).map(|table| table.name.as_str()).collect::<Vec<_>>();
+    let partitioned = scoped(Scope::Partitioned);
+    if !partitioned.is_empty() {
+        out.push_str(&format!("tables ({}) are partitioned: each record meets them as of its own place\n", partitioned.join(", ")));
+    }
+    let names = scoped(Scope::Global);
+    if !names.is_empty() {
         out.push_str(&format!(
             "tables ({}) are read to their end before the first record, then as they come: what a record finds later depends on when it is processed\n",
             names.join(", ")
@@ -230,6 +256,10 @@ fn by_text(by: &Regroup) -> String {
     match by {
         Regroup::Key => "their key, which a stage before may have changed".to_owned(),
         Regroup::Fields(fields) => fields.iter().map(|(path, _)| format!("`{path}`")).collect::<Vec<_>>().join(", "),
+        Regroup::Table(TableKey { field, topic, .. }) => match field {
+            Some((path, _)) => format!("`{path}`, as the keys of the table's topic {topic}"),
+            None => format!("their key, as the keys of the table's topic {topic}"),
+        },
         Regroup::One => "nothing: all in one partition".to_owned(),
     }
 }
@@ -239,8 +269,8 @@ fn to_json(loaded: &Loaded) -> serde_json::Value {
     json!({
         "pipeline": pipeline.name,
         "diagnostics": loaded.warnings.to_json(),
-        "sources": pipeline.sources.iter().filter(|source| source.carries.is_none()).map(|source| json!({ "name": source.name, "topic": *source.topic })).collect::<Vec<_>>(),
-        "tables": pipeline.tables.iter().map(|table| json!({ "name": table.name, "topic": *table.topic })).collect::<Vec<_>>(),
+        "sources": pipeline.sources.iter().filter(|source| source.is_stream()).map(|source| json!({ "name": source.name, "topic": *source.topic })).collect::<Vec<_>>(),
+        "tables": pipeline.tables.iter().map(|table| json!({ "name": table.name, "topic": *table.topic, "scope": if table.scope == Scope::Partitioned { "partitioned" } else { "global" } })).collect::<Vec<_>>(),
         "stages": pipeline.stages.iter().map(|stage| json!({
             "name": stage.name,
             "plugin": plugin_name(stage),
@@ -308,19 +338,6 @@ on_error: { dead_letter: dead }
             log.create_topic(topic, 1).unwrap();
         }
         assert!(found(&loaded, &log, true).is_empty());
-    }
-
-    #[test]
-    fn state_on_kafka_is_refused() {
-        let log = EmbeddedLog::temporary(Options::default()).unwrap();
-        for topic in ["a", "b", "out", "dead"] {
-            log.create_topic(topic, 2).unwrap();
-        }
-        let loaded = load(KEYED);
-        assert!(found(&loaded, &log, false).is_empty());
-        let refused = found(&loaded, &log, true);
-        assert_eq!(refused.len(), 1);
-        assert!(refused[0].starts_with("p.yaml:6:13: error: the stage `count` keeps state"), "{}", refused[0]);
     }
 
     #[test]

@@ -43,12 +43,11 @@ pub struct Segment {
     pub timed: bool,
 }
 
-/// Sources whose records meet in a stage, or on their way into one repartition topic, are of one segment.
+/// Sources whose records meet in a stage, as a stream's and its partitioned table's do, or on their way into one repartition topic, are of one segment.
 pub fn segments(pipeline: &Pipeline) -> Vec<Segment> {
     let mut part: Vec<usize> = (0..pipeline.sources.len()).collect();
-    let sent = pipeline.sinks.iter().filter(|sink| sink.regroup.is_some()).map(|sink| &sink.from);
-    for from in pipeline.stages.iter().map(|stage| &stage.from).chain(sent) {
-        let together = pipeline.origins(from);
+    let sent = pipeline.sinks.iter().filter(|sink| sink.regroup.is_some()).map(|sink| pipeline.origins(&sink.from));
+    for together in pipeline.stages.iter().map(|stage| pipeline.meeting(stage)).chain(sent) {
         if let Some(first) = together.first().map(|source| part[*source]) {
             let others: Vec<usize> = together.iter().map(|source| part[*source]).collect();
             part.iter_mut().filter(|part| others.contains(part)).for_each(|part| *part = first);
@@ -76,7 +75,7 @@ pub fn segments(pipeline: &Pipeline) -> Vec<Segment> {
             segments[to].upstream.push(from);
         }
     }
-    // Segments have no cycle, so this settles.
+    // Segments have no cycle (`sends_to_itself` is a mistake of the manifest), so this settles.
     for _ in 0..segments.len() {
         for at in 0..segments.len() {
             for upstream in segments[at].upstream.clone() {
@@ -86,6 +85,21 @@ pub fn segments(pipeline: &Pipeline) -> Vec<Segment> {
         }
     }
     segments
+}
+
+/// Whether records of a segment come back to it.
+pub fn sends_to_itself(segments: &[Segment], at: usize) -> bool {
+    let mut seen = vec![false; segments.len()];
+    let mut next = segments[at].upstream.clone();
+    while let Some(upstream) = next.pop() {
+        if upstream == at {
+            return true;
+        }
+        if !std::mem::replace(&mut seen[upstream], true) {
+            next.extend(&segments[upstream].upstream);
+        }
+    }
+    false
 }
 
 /// Slots and where they are read.

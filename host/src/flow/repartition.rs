@@ -6,13 +6,16 @@
 //! out; marks are records without key and value. A mark of idleness counts only if it was written since the receiving task began: what was idle
 //! when an earlier run ended may have much to send now. Tasks repeat theirs, so that nobody waits for ever.
 
-use crate::column::{Column, ColumnBuilder, Type};
+use crate::column::{Cell, Column, ColumnBuilder, Type};
+use crate::field::Path;
 use crate::flow::batch::{Batch, Carried, Held};
 use crate::flow::plan::SourcePlan;
 use crate::flow::source::{Provenance, Taken};
-use crate::format::Wanted;
-use crate::pipeline::Regroup;
+use crate::format::{DecodedField, Wanted};
+use crate::key;
+use crate::pipeline::{KeyFormat, Regroup, TableKey};
 use crate::record::{HeadersBuilder, Records, RecordsBuilder};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 const ORIGIN: &[u8] = b"millstream.origin";
@@ -30,20 +33,27 @@ pub struct Standing {
 }
 
 /// The keys by which rows are spread: canonical JSON of the typed fields. A row without them has the key `null`; the stage behind refuses it.
-pub fn keys(regroup: &Regroup, batch: &Batch, values: &Held, source: &SourcePlan) -> Column {
+/// By a table's key they are spread as the table's records are.
+pub fn keys(regroup: &Regroup, batch: &Batch, values: &Held, source: &SourcePlan, source_key: KeyFormat) -> Column {
     let mut keys = ColumnBuilder::new(Type::Bytes, batch.rows);
     match regroup {
         Regroup::Key => (0..batch.rows).for_each(|row| keys.bytes(batch.key(row).unwrap_or(b"null"))),
         Regroup::One => (0..batch.rows).for_each(|_| keys.bytes(b"[]")),
+        Regroup::Table(TableKey { field: None, format, .. }) => {
+            for row in 0..batch.rows {
+                let key = batch.key(row).and_then(|key| key::convert(key, batch.key_format(row, source_key), *format).ok());
+                keys.bytes(key.as_deref().unwrap_or(b"null"));
+            }
+        }
+        Regroup::Table(TableKey { field: Some(field), format, .. }) => {
+            let decoded = decode(std::slice::from_ref(field), batch, values, source);
+            for row in 0..batch.rows {
+                let key = decoded.first().and_then(|field| table_key(field.column.cell(row), *format));
+                keys.bytes(key.as_deref().unwrap_or(b"null"));
+            }
+        }
         Regroup::Fields(fields) => {
-            let wanted: Vec<Wanted> = fields
-                .iter()
-                .map(|(path, kind)| {
-                    let declared = source.wanted.iter().find(|wanted| wanted.path == *path && wanted.kind == *kind);
-                    declared.cloned().unwrap_or(Wanted { path: path.clone(), kind: *kind, from: None })
-                })
-                .collect();
-            let decoded = source.format.decode(values.view(), batch.rows, &wanted).fields;
+            let decoded = decode(fields, batch, values, source);
             let mut key = Vec::new();
             for row in 0..batch.rows {
                 key.clear();
@@ -63,8 +73,36 @@ pub fn keys(regroup: &Regroup, batch: &Batch, values: &Held, source: &SourcePlan
     keys.finish()
 }
 
+fn decode(fields: &[(Path, Type)], batch: &Batch, values: &Held, source: &SourcePlan) -> Vec<DecodedField> {
+    let wanted: Vec<Wanted> = fields
+        .iter()
+        .map(|(path, kind)| {
+            let declared = source.wanted.iter().find(|wanted| wanted.path == *path && wanted.kind == *kind);
+            declared.cloned().unwrap_or(Wanted { path: path.clone(), kind: *kind, from: None })
+        })
+        .collect();
+    source.format.decode(values.view(), batch.rows, &wanted).fields
+}
+
+/// A value as the key of a table's record; None: no row has such a key.
+fn table_key(cell: Cell<'_>, format: KeyFormat) -> Option<Vec<u8>> {
+    let number = |text: String| match format {
+        KeyFormat::Json => Some(text.into_bytes()),
+        _ => key::convert(text.as_bytes(), KeyFormat::Text, format).ok().map(Cow::into_owned),
+    };
+    match cell {
+        Cell::Text(text) => key::convert(text.as_bytes(), KeyFormat::Text, format).ok().map(Cow::into_owned),
+        Cell::Int(value) => number(value.to_string()),
+        Cell::Json(text) => match serde_json::from_str(text).ok()? {
+            serde_json::Value::String(text) => table_key(Cell::Text(&text), format),
+            serde_json::Value::Number(value) => number(value.to_string()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn write_json(column: &Column, row: usize, out: &mut Vec<u8>) {
-    use crate::column::Cell;
     let json = match column.cell(row) {
         Cell::Null => serde_json::Value::Null,
         Cell::Bool(value) => value.into(),

@@ -17,8 +17,8 @@ use crate::key;
 use crate::pipeline::{Pipeline, Policy, Source, Tombstones};
 use crate::plugin::describe::{self, Part};
 use crate::plugin::{CallError, Derived, FROM_NONE, Found, Input, Instance, Leaves, Outcome, Page, Plugin, Services, Verdict};
-use crate::store::{GlobalTable, StateStore};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use crate::store::{StateStore, TableView};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a stage has done since the start.
@@ -58,7 +58,7 @@ pub struct CallFailure {
 /// What the stage's plugin may use during a call.
 struct Shared {
     stores: Vec<StateStore>,
-    tables: Vec<Arc<RwLock<GlobalTable>>>,
+    tables: Vec<TableView>,
     /// Where the rows of the call come from.
     place: Option<(Arc<Origin>, Vec<u32>)>,
     /// Rows of the call that its plugin said to be late.
@@ -106,7 +106,7 @@ impl Stage {
         request: describe::Request,
         exposed: bool,
         stores: Vec<StateStore>,
-        tables: Vec<Arc<RwLock<GlobalTable>>>,
+        tables: Vec<TableView>,
     ) -> Self {
         let stage = &pipeline.stages[index];
         let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None, late: Vec::new(), timers_from: i64::MIN }));
@@ -738,7 +738,7 @@ impl Services for StageServices {
 
     fn lookup(&mut self, table: u32, _rows: &[u32], keys: &Column) -> Result<Found, String> {
         self.with(|shared| match shared.tables.get(table as usize) {
-            Some(table) => table.read().unwrap_or_else(PoisonError::into_inner).lookup(keys),
+            Some(table) => table.lookup(keys),
             None => Err(format!("there is no table {table}: `describe` names {}", shared.tables.len())),
         })
     }

@@ -8,7 +8,7 @@ use super::yaml::{self, Entry, Node};
 use crate::column::Type;
 use crate::field::{Field, Path};
 use crate::io::Guarantee;
-use crate::pipeline::{FormatKind, KeyFormat, Policy, Source, SourceSchema, Start, Table, TimeField, Tombstones};
+use crate::pipeline::{FormatKind, KeyFormat, Policy, Scope, Source, SourceSchema, Start, Table, TimeField, Tombstones};
 use crate::plugin::Limits;
 use crate::plugin::describe::{FieldType, Schema};
 use std::sync::Arc;
@@ -54,6 +54,7 @@ pub(crate) fn source(report: &Report, entry: &Entry) -> (Source, Flow) {
         },
         schema,
         carries: None,
+        table: None,
     };
     let open = source.schema.schema.open && source.format != FormatKind::Raw;
     let flow = Flow { fields, removed: Vec::new(), open, format: source.format, key: Some(source.key), source_key: true };
@@ -70,15 +71,16 @@ pub(crate) fn guarantee(node: Option<&Node>) -> Guarantee {
 
 pub(crate) fn table(report: &Report, entry: &Entry) -> Table {
     let node = &entry.value;
-    if let Some(scope) = node.get("scope").filter(|scope| scope.text() == Some("partitioned")) {
-        report.error(scope.span, "partitioned tables are not offered yet: they come with partitioned state", "scope: global".to_owned());
-    }
     let (schema, _) = schema(report, node);
     Table {
         name: entry.key.clone(),
         topic: topic(node),
         format: format(node.get("format")).unwrap_or_default(),
         key: key_format(node.get("key")).unwrap_or_default(),
+        scope: match node.get("scope").and_then(Node::text) {
+            Some("partitioned") => Scope::Partitioned,
+            _ => Scope::Global,
+        },
         schema,
     }
 }

@@ -219,7 +219,7 @@ static TABLE: Keys = Keys {
             "scope",
             &Shape::Word(&[
                 ("global", "read to its end, on every host, before the first record (default)"),
-                ("partitioned", "not offered yet"),
+                ("partitioned", "a partition in each task; each record meets it as of its own place"),
             ]),
             "How it is spread.",
         ),
@@ -345,7 +345,11 @@ static PIPELINE_KEYS: Keys = Keys {
     keys: &[
         must("pipeline", &Shape::Text(&PIPELINE), "The pipeline's name; also the consumer group."),
         must("sources", &Shape::Named { name: &NAME, of: &Shape::Keys(&SOURCE) }, "Topics that are read, by names of your own."),
-        may("tables", &Shape::Named { name: &NAME, of: &Shape::Keys(&TABLE) }, "Topics held in memory to look rows up."),
+        may(
+            "tables",
+            &Shape::Named { name: &NAME, of: &Shape::Keys(&TABLE) },
+            "Topics whose last record for each key is a row to look up.",
+        ),
         may("stages", &Shape::List(&Shape::Keys(&STAGE)), "What is done, in order; each reads the one before unless it says `from`."),
         must("sinks", &Shape::List(&Shape::Keys(&SINK)), "Topics that are written."),
         may("on_error", &POLICY, "What becomes of a record that fails. Default fail."),

@@ -7,7 +7,8 @@ use super::flow::Flow;
 use super::stages::{self, StageDone, Standard};
 use super::yaml::{Entry, Node, Value};
 use crate::field::Path;
-use crate::pipeline::{Input, KeyFormat, Pipeline, Policy, Regroup, Sink, Source, Table};
+use crate::flow::plan;
+use crate::pipeline::{Input, KeyFormat, Pipeline, Policy, Regroup, Scope, Sink, Source, Table};
 use crate::plugin::{Limits, Loader};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
     let stages = root.get("stages").map(Node::items).unwrap_or_default();
     draft.collect_names(entries("sources"), entries("tables"), stages);
     draft.check_source_topics(entries("sources"));
+    draft.check_table_topics(entries("tables"));
 
     for (at, node) in stages.iter().enumerate() {
         let done = stages::resolve(&mut draft, at, node, loader, standard);
@@ -77,6 +79,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
 
     let name = root.get("pipeline").and_then(Node::text)?.to_owned();
     let regroups = std::mem::take(&mut draft.regroups);
+    let used_tables = std::mem::take(&mut draft.used_tables);
     let stages = draft.stages.into_iter().map(|done| done.stage).collect::<Option<Vec<_>>>()?;
     let mut pipeline = Pipeline {
         name,
@@ -87,10 +90,34 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
         on_error: draft.on_error,
         guarantee: declare::guarantee(root.get("guarantee")),
     };
+    for table in (0..pipeline.tables.len()).filter(|table| used_tables[*table]) {
+        if pipeline.tables[table].scope == Scope::Partitioned {
+            pipeline.read_table(table);
+        }
+    }
     for (stage, by, key) in regroups {
         pipeline.regroup(stage, by, key);
     }
+    check_circles(report, entries("tables"), &pipeline);
     Some((pipeline, cases))
+}
+
+/// A group reads a topic once: a partitioned table cannot be both before a repartition and behind it.
+fn check_circles(report: &Report, entries: &[Entry], pipeline: &Pipeline) {
+    let segments = plan::segments(pipeline);
+    for (at, segment) in segments.iter().enumerate().filter(|(at, _)| plan::sends_to_itself(&segments, *at)) {
+        let Some(table) = segment.sources.iter().find_map(|source| pipeline.sources[*source].table) else { continue };
+        let stages = pipeline.stages.iter().zip(&segments[at].stages).filter(|(stage, of)| **of && stage.tables.contains(&table));
+        let names: Vec<String> = stages.map(|(stage, _)| format!("`{}`", stage.name)).collect();
+        let name = &pipeline.tables[table].name;
+        if let Some(entry) = entries.get(table) {
+            report.error(
+                entry.key_span,
+                format!("the partitioned table `{name}` is looked up before a repartition and behind it, but its records are read once"),
+                format!("look it up in one of the stages {} only, or make it `scope: global`", names.join(", ")),
+            );
+        }
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -126,6 +153,30 @@ impl<'a> Draft<'a> {
                     format!("any number of stages can read one source: `from: {}`", first.name),
                 );
             }
+        }
+    }
+
+    /// A group has one position in a partition: who reads it as a partitioned table reads it as nothing else.
+    fn check_table_topics(&self, entries: &[Entry]) {
+        for (at, table) in self.tables.iter().enumerate().filter(|(_, table)| table.scope == Scope::Partitioned && !table.topic.is_empty())
+        {
+            let source = self.sources.iter().map(|(source, _)| source).find(|source| source.topic == table.topic);
+            let other = self
+                .tables
+                .iter()
+                .enumerate()
+                .find(|(other, known)| *other != at && known.topic == table.topic && (*other < at || known.scope == Scope::Global));
+            let taken = match (source, other) {
+                (Some(source), _) => format!("the source `{}`", source.name),
+                (None, Some((_, other))) => format!("the table `{}`", other.name),
+                (None, None) => continue,
+            };
+            let Some(entry) = entries.get(at) else { continue };
+            self.report.error(
+                topic_span(&entry.value).unwrap_or(entry.key_span),
+                format!("the topic `{}` is {taken} already: a partitioned table's is read for it alone", table.topic),
+                "make the table `scope: global`".to_owned(),
+            );
         }
     }
 
@@ -246,6 +297,12 @@ impl<'a> Draft<'a> {
                         format!("the topic `{topic}` is the source `{}`: the pipeline would read what it writes", source.name),
                         None,
                     );
+                }
+                let table = self.tables.iter().find(|table| table.topic == topic && table.scope == Scope::Partitioned);
+                if let Some(table) = table {
+                    let message =
+                        format!("the topic `{topic}` is the partitioned table `{}`: the pipeline would read what it writes", table.name);
+                    self.report.error(at, message, None);
                 }
             }
             sinks.push(self.sink(node, topic));

@@ -9,7 +9,7 @@ use super::with;
 use super::yaml::{Node, Value};
 use crate::column::Type;
 use crate::field::{Field, Path};
-use crate::pipeline::{Input, PluginRef, Policy, Regroup, Stage};
+use crate::pipeline::{Input, KeyFormat, PluginRef, Policy, Regroup, Scope, Stage, TableKey};
 use crate::plugin::describe::{Base, Description, Mistake, Output, Part, Read, Request};
 use crate::plugin::{DescribeError, Loader, Plugin};
 use std::sync::Arc;
@@ -121,8 +121,14 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
     let mut stores = stores(draft, &place, &description);
     // No name of the user's own has a dot in it.
     stores.extend(description.timers.is_some().then(|| format!("{name}.timers")));
-    if let Some(by) = regroup(&description, &input) {
-        draft.regroups.push((at, by, input.key));
+    match (regroup(&description, &input), meet_tables(draft, &place, &description, &input)) {
+        (Some(by), None) | (None, Some(by)) => draft.regroups.push((at, by, input.key)),
+        (None, None) => {}
+        (Some(_), Some(_)) => {
+            let message = format!("stage `{name}` needs its records by the keys of its store and by those of its partitioned table",);
+            let help = "make a stage of each, or make the table `scope: global`".to_owned();
+            draft.report.error(place.plugin, message, help);
+        }
     }
 
     let keeps = keeps_key(&reference, &config, &description);
@@ -514,7 +520,10 @@ fn stores(draft: &Draft<'_>, place: &Place<'_>, description: &Description) -> Ve
     for (at, name) in names.iter().enumerate() {
         let span = place.node.get("store").map_or(place.plugin, |node| node.one_or_more().get(at).map_or(node.head(), |one| one.span));
         let other = draft.stages.iter().filter_map(|done| done.stage.as_ref()).find(|stage| stage.stores.contains(name));
-        if let Some(other) = other {
+        if draft.tables.iter().any(|table| table.name == *name && table.scope == Scope::Partitioned) {
+            let message = format!("the store `{name}` is the partitioned table's of that name");
+            report.error(span, message, "give it a name of its own: `store: ...`".to_owned());
+        } else if let Some(other) = other {
             report.error(
                 span,
                 format!("the store `{name}` is the stage `{}`'s", other.name),
@@ -548,6 +557,62 @@ fn regroup(description: &Description, input: &Flow) -> Option<Regroup> {
         // Of what is no field of the value, or of nothing: in one place they meet in any case.
         _ => Some(Regroup::One),
     }
+}
+
+/// A partitioned table is met by the records in the partition of the row's number: those that have the row's key as their own, written as the table's
+/// keys are. All others go through a repartition topic first.
+fn meet_tables(draft: &Draft<'_>, place: &Place<'_>, description: &Description, input: &Flow) -> Option<Regroup> {
+    let mut wanted: Option<TableKey> = None;
+    let mut as_they_are = None;
+    for (at, name) in description.tables.iter().enumerate() {
+        let Some(table) = draft.tables.iter().find(|table| table.name == *name && table.scope == Scope::Partitioned) else { continue };
+        let by = description.table_keys.get(at).and_then(Option::as_ref);
+        let field = match by {
+            Some(Field::Key) => None,
+            Some(Field::Value(path)) => {
+                let read = description.reads.iter().find(|read| read.path == Field::Value(path.clone()));
+                Some((path.clone(), read.map_or(Type::Json, |read| read.kind)))
+            }
+            _ => {
+                let span = place.with().and_then(|with| with::mention(&draft.report.source.text, with, name)).unwrap_or(place.plugin);
+                draft.report.error(
+                    span,
+                    format!("stage `{}` looks up the partitioned table `{name}` by something else than a field or the key", place.name),
+                    "compute the key in a `map` stage before and look it up by that field, or make the table `scope: global`".to_owned(),
+                );
+                continue;
+            }
+        };
+        if field.is_none() && input.source_key && input.key.is_some_and(|key| alike(key, table.key)) {
+            as_they_are = Some(name);
+            continue;
+        }
+        let key = TableKey { field, format: table.key, topic: table.topic.clone() };
+        match &wanted {
+            Some(first) if (&first.field, first.format) != (&key.field, key.format) => {
+                as_they_are = Some(name);
+            }
+            Some(_) => {}
+            None => wanted = Some(key),
+        }
+    }
+    if let (Some(_), Some(other)) = (&wanted, as_they_are) {
+        draft.report.error(
+            place.plugin,
+            format!(
+                "stage `{}` looks up partitioned tables by different keys, `{other}` among them: its records can be in one place only",
+                place.name
+            ),
+            "make a stage of each, or make one of the tables `scope: global`".to_owned(),
+        );
+    }
+    wanted.map(Regroup::Table)
+}
+
+/// Whether equal keys of these formats have equal bytes.
+fn alike(one: KeyFormat, other: KeyFormat) -> bool {
+    let plain = |format| matches!(format, KeyFormat::Text | KeyFormat::Bytes);
+    one == other || plain(one) && plain(other)
 }
 
 /// Whether the records of a stage's outputs have the keys that they came with. The contract does not say, so plugins of the user's own count as if

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::column::Type;
-use crate::field::Field;
-use crate::pipeline::{Input, KeyFormat, Policy, Regroup, Start};
+use crate::field::{Field, Path as FieldPath};
+use crate::pipeline::{Input, KeyFormat, Policy, Regroup, Start, TableKey};
 use crate::plugin::describe::*;
 use crate::plugin::{CallError, DescribeError, Instance, Limits, Plugin};
 use serde_json::json;
@@ -31,6 +31,8 @@ struct Script {
     by: Option<Vec<Field>>,
     #[serde(default)]
     tables: Vec<String>,
+    #[serde(default)]
+    table_keys: Vec<Option<Field>>,
     #[serde(default, rename = "where")]
     condition: String,
 }
@@ -74,6 +76,7 @@ impl Plugin for Scripted {
         description.outputs = outputs;
         description.stores = script.by.map(store).into_iter().collect();
         description.tables = script.tables;
+        description.table_keys = script.table_keys;
         Ok(description)
     }
 
@@ -92,6 +95,7 @@ impl crate::plugin::Loader for Scripts {
             "properties": {
                 "reads": { "type": "object" }, "writes": { "type": "object" }, "removes": { "type": "array" }, "base": { "enum": ["extend", "replace"] },
                 "outputs": { "type": "array" }, "by": { "type": "array" }, "tables": { "type": "array", "items": { "type": "string" } },
+                "table_keys": { "type": "array" },
                 "where": { "type": "string" }, "key": { "type": "string" },
             },
             "additionalProperties": false,
@@ -347,7 +351,7 @@ fn names_must_lead_somewhere() {
         "\
 pipeline: p
 sources: { a: { topic: ta }, b: { topic: ta } }
-tables: { t: { topic: tt, scope: partitioned } }
+tables: { t: { topic: tt } }
 stages:
   - { name: one, plugin: filter }
   - { name: two, from: three, plugin: filter }
@@ -365,7 +369,6 @@ tests:
 ",
         &[
             "2:42 error the topic `ta` is the source `a` already",
-            "3:34 error partitioned tables are not offered yet",
             "5:7 error with several sources, the first stage names what it reads",
             "6:24 error the stage `three` stands below, in line 7",
             "7:26 error `t` is a table, no stream",
@@ -597,4 +600,52 @@ fn the_reference_names_every_key() {
     for (what, key) in grammar::all_keys() {
         assert!(text.contains(&format!("| `{key}` |")), "{what}: `{key}` is not in docs/manifest.md");
     }
+}
+
+const PARTITIONED: &str = "\
+pipeline: p
+sources: { a: { topic: ta, schema: { u: int } } }
+tables: { t: { topic: tt, key: KEY, scope: partitioned } }
+stages:
+  - { name: one, plugin: filter, with: { tables: [t], reads: { u: int }, table_keys: [BY] } }
+sinks: [{ from: one, topic: out }]
+";
+
+#[test]
+fn records_are_brought_to_the_rows_of_a_partitioned_table() {
+    let regroup = |by: &str, key: &str| {
+        let text = PARTITIONED.replace("BY", by).replace("KEY", key);
+        let pipeline = check(&text).map_err(|found| found.to_string()).unwrap().pipeline;
+        let table = pipeline.sources.iter().position(|source| source.table == Some(0)).unwrap();
+        assert_eq!(crate::flow::plan::segments(&pipeline).iter().filter(|segment| segment.sources.contains(&table)).count(), 1);
+        pipeline.sinks.iter().find_map(|sink| sink.regroup.clone())
+    };
+    let table = |field, format| Some(Regroup::Table(TableKey { field, format, topic: "tt".into() }));
+    assert_eq!(regroup("$key", "text"), None);
+    assert_eq!(regroup("$key", "bytes"), None, "the bytes are the same");
+    assert_eq!(regroup("$key", "int64"), table(None, KeyFormat::Int64));
+    assert_eq!(regroup("u", "int32"), table(Some((FieldPath::parse("u").unwrap(), Type::Int)), KeyFormat::Int32));
+}
+
+#[test]
+fn what_keeps_records_from_the_rows_of_a_partitioned_table() {
+    let text = |by: &str| PARTITIONED.replace("BY", by).replace("KEY", "text");
+    let other = "5:51 error stage `one` looks up the partitioned table `t` by something else than a field or the key";
+    expect_errors(&text("null"), &[other]);
+    expect_errors(&text("$topic"), &[other]);
+    let again = text("u").replace("sinks:", "  - { name: two, from: a, plugin: filter, with: { tables: [t], table_keys: [$key] } }\n  - { name: n, from: one, plugin: filter, with: { by: [u] } }\n  - { name: three, plugin: filter, with: { tables: [t], table_keys: [$key] } }\nsinks:");
+    expect_errors(
+        &again.replace("from: one, topic", "from: [two, three], topic"),
+        &["3:11 error the partitioned table `t` is looked up before a repartition and behind it, but its records are read once"],
+    );
+    let topics = text("u").replace("topic: tt", "topic: ta").replace("sinks: [", "sinks: [{ from: one, topic: tt }, ");
+    expect_errors(&topics, &["3:23 error the topic `ta` is the source `a` already: a partitioned table's is read for it alone"]);
+    expect_errors(
+        &text("u").replace("sinks: [", "sinks: [{ from: one, topic: tt }, "),
+        &["6:29 error the topic `tt` is the partitioned table `t`: the pipeline would read what it writes"],
+    );
+    let both = text("u").replace("table_keys", "by: [v], table_keys");
+    expect_errors(&both, &["5:26 error stage `one` needs its records by the keys of its store and by those of its partitioned table"]);
+    let stored = text("$key").replace("table_keys", "by: [$key], table_keys").replace("plugin: filter", "store: t, plugin: filter");
+    expect_errors(&stored, &["5:25 error the store `t` is the partitioned table's of that name"]);
 }

@@ -4,15 +4,18 @@
 pub mod changelog;
 mod handed;
 mod local;
+mod partitioned;
 mod row;
+mod rows;
 #[cfg(test)]
 mod scan_model;
 mod table;
 
 pub use handed::Handed;
 pub use local::{LocalFolder, LocalMemory};
+pub use partitioned::{PartitionedTable, store_of};
 pub use row::Row;
-pub use table::GlobalTable;
+pub use table::{GlobalTable, TableView};
 
 use crate::column::{Cell, Column, ColumnBuilder, Type, Values};
 use crate::io::{CommittedState, LogError, StateWrites};
@@ -186,6 +189,19 @@ impl StateStore {
         Ok(())
     }
 
+    /// The row of an encoded key.
+    pub fn row(&mut self, key: &[u8]) -> Result<Option<Row>, String> {
+        match self.read(key).map_err(|error| error.message)? {
+            Some(bytes) => Row::decode(&bytes, &self.fields).map(Some).ok_or_else(|| self.broken()),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes the encoded row of an encoded key; None deletes it.
+    pub fn set(&mut self, key: Vec<u8>, row: Option<Vec<u8>>) {
+        self.batch.insert(key, row);
+    }
+
     pub fn scan(&mut self, low: &Column, high: &Column, limit: u32) -> Result<Page, String> {
         if rows_of(low, self.key, &self.name)? != 1 || rows_of(high, self.key, &self.name)? != 1 {
             return Err("a range has one low and one high key".to_owned());
@@ -267,6 +283,8 @@ impl StateStore {
         self.batch.clear();
         self.open.clear();
         self.in_flight.clear();
+        // What was in flight may have been committed all the same.
+        self.cache = Cache::new(self.cache.bytes);
         self.dropped_below = i64::MIN;
     }
 
@@ -348,6 +366,14 @@ fn rows_of(keys: &Column, kind: Type, store: &str) -> Result<usize, String> {
         Values::Texts(strings) if kind == Type::Text => Ok(strings.len()),
         Values::Blobs(strings) if kind == Type::Bytes => Ok(strings.len()),
         _ => Err(format!("the keys of store `{store}` are of type {kind}, not {}", keys.kind())),
+    }
+}
+
+/// The rows of a column of a table's keys.
+fn texts(keys: &Column, table: &str) -> Result<usize, String> {
+    match &keys.values {
+        Values::Texts(texts) => Ok(texts.len()),
+        _ => Err(format!("the keys of table `{table}` are asked as text, not {}", keys.kind())),
     }
 }
 

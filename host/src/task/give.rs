@@ -64,7 +64,8 @@ impl Task {
 
     /// A batch of no rows that stands where the first partition stands: what is given out comes of no record.
     pub(super) fn here(&self, stream_time: i64) -> Option<Batch> {
-        let queue = self.queues.first()?;
+        let sources = &self.setting.pipeline.sources;
+        let queue = self.queues.iter().find(|queue| sources[queue.source].table.is_none())?;
         let mut record = RecordsBuilder::default();
         record.push(stream_time, None, None, []);
         let records = record.finish();

@@ -251,6 +251,7 @@ impl Plan {
             outputs: vec![Output { name: "out".to_owned(), base: Base::Replace, fields, removes: Vec::new() }],
             stores: self.stores(by),
             tables: Vec::new(),
+            table_keys: Vec::new(),
             window: self.window,
             timers: None,
             warnings: Vec::new(),

@@ -37,6 +37,8 @@ impl Plan {
                 None
             }
         };
+        // Before the table's columns join in.
+        let by = Field::parse(config.on.trim()).ok().filter(|field| matches!(scope.reads(), [read] if read.path == *field));
         let Some(table) = setup.tables.get(&config.table) else {
             mistakes.push(unknown_table(setup));
             return Err(mistakes);
@@ -84,6 +86,7 @@ impl Plan {
                 removes: Vec::new(),
             }],
             tables: vec![config.table.clone()],
+            table_keys: vec![by],
             warnings: scope.warnings().to_vec(),
             ..Description::default()
         };

@@ -195,6 +195,7 @@ impl Plan {
             }],
             stores: Vec::new(),
             tables: Vec::new(),
+            table_keys: Vec::new(),
             window: None,
             timers: None,
             warnings: self.warnings,

@@ -89,3 +89,38 @@ fn event(random: &mut Random, id: usize) -> Value {
     field("user", json!(format!("u{}", random.below(USERS))), random.below(15));
     event
 }
+
+/// Rows of a table by the events' keys, over about the same time: rows that change, are deleted, have no level; and records that name no row.
+pub fn rows(random: &mut Random, count: usize) -> Vec<Recorded> {
+    let mut now = START;
+    let mut rows = Vec::with_capacity(count);
+    for change in 0..count {
+        now += random.below(6000) as i64;
+        let value = match random.below(10) {
+            0 | 1 => Value::Null,
+            2 => json!({ "level": null }),
+            3 => json!({ "name": "without a level" }),
+            _ => json!({ "level": format!("level {change}"), "id": change }),
+        };
+        let key = (random.below(50) != 0).then(|| format!("k{}", random.below(25)));
+        rows.push(Recorded { topic: "users", key, value, timestamp: now });
+    }
+    rows
+}
+
+/// Two topics in the order in which Millstream takes them: the record with the lower timestamp of the next two; of equal ones the second's, a table's.
+pub fn in_order(stream: Vec<Recorded>, table: Vec<Recorded>) -> Vec<Recorded> {
+    let (mut stream, mut table) = (stream.into_iter().peekable(), table.into_iter().peekable());
+    let mut all = Vec::new();
+    loop {
+        let first = match (stream.peek(), table.peek()) {
+            (Some(record), Some(row)) if record.timestamp < row.timestamp => stream.next(),
+            (_, Some(_)) => table.next(),
+            (_, None) => stream.next(),
+        };
+        match first {
+            Some(record) => all.push(record),
+            None => return all,
+        }
+    }
+}

@@ -74,8 +74,9 @@ impl Mask {
         if !set.iter().any(|rule| active[*rule]) {
             return changed;
         }
+        let shortest = self.actions.shortest(&active);
         for row in 0..rows {
-            let Some(key) = keys.bytes(row) else { continue };
+            let Some(key) = keys.bytes(row).filter(|key| key.len() >= shortest) else { continue };
             match self.actions.change_bytes(&set, &active, key, self.plan.key == Type::Json) {
                 Ok(Some(bytes)) => drop(changed.insert(row, bytes)),
                 Ok(None) => {}
@@ -144,12 +145,11 @@ impl Mask {
                     continue;
                 }
                 let entry = first + place;
-                let path = leaves.paths.get(entry);
                 let set = match &for_all {
                     Some(set) => set,
-                    None => self.leaf_rules.of(place, path),
+                    None => self.leaf_rules.of(place, leaves.paths.get(entry)),
                 };
-                if !names_are_safe && self.actions.finds_card(set, path) {
+                if !names_are_safe && self.actions.finds_card(set, leaves.paths.get(entry)) {
                     rejected.insert(row, NAME_OF_MEMBER);
                     break;
                 }

@@ -132,6 +132,7 @@ impl Mask {
         // Most leaves are told by their length alone; only if names are suspect must each be looked at.
         let shortest = if names_are_safe { self.actions.shortest(&active) } else { 0 };
         let for_all = self.leaf_rules.for_all();
+        let cards = for_all.as_ref().and_then(|set| self.actions.only_cards(set, &active));
         for row in 0..batch.rows {
             if !rejected.is_empty() && rejected.contains_key(&row) {
                 continue;
@@ -158,7 +159,11 @@ impl Mask {
                 if matches!(value, b"null" | b"{}" | b"[]") {
                     continue;
                 }
-                if let Some(text) = self.actions.change_text(set, &active, value) {
+                let changed = match cards {
+                    Some(cards) => cards.mask(value),
+                    None => self.actions.change_text(set, &active, value),
+                };
+                if let Some(text) = changed {
                     entries.push(entry as u32);
                     values.push(&text);
                 }

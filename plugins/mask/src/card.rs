@@ -48,13 +48,16 @@ impl Cards {
     /// The text with its card numbers masked; None if there is none. Bytes that are not UTF-8 count as separators.
     #[inline]
     pub fn mask(&self, text: &[u8]) -> Option<Vec<u8>> {
-        if text.len() < MIN_DIGITS || !may_hold_card(text) { None } else { self.mask_candidate(text) }
+        if text.len() < MIN_DIGITS {
+            return None;
+        }
+        if text.len() <= MAX_DIGITS && is_number(text) {
+            return if may_be_card(text) { self.mask_number(text) } else { None };
+        }
+        if may_hold_card(text) { self.mask_candidate(text) } else { None }
     }
 
     fn mask_candidate(&self, text: &[u8]) -> Option<Vec<u8>> {
-        if text.len() <= MAX_DIGITS && text.iter().all(u8::is_ascii_digit) {
-            return self.mask_number(text);
-        }
         if let Some(masked) = self.mask_scientific(text) {
             return Some(masked);
         }
@@ -100,12 +103,8 @@ impl Cards {
         if digits.len() < MIN_DIGITS {
             return None;
         }
-        let mut values = [0; MAX_DIGITS];
-        for (value, byte) in values.iter_mut().zip(digits) {
-            *value = byte - b'0';
-        }
-        let values = &values[..digits.len()];
-        if !(plausible(values) && luhn(values.iter().copied())) {
+        let values = || digits.iter().map(|byte| byte - b'0');
+        if !(plausible(digits.len(), values()) && luhn(values())) {
             return None;
         }
         Some(self.spelled(text.len(), &text[text.len() - self.keep_last..]))
@@ -130,7 +129,7 @@ impl Cards {
         let number: Vec<u8> = digits.iter().copied().chain(std::iter::repeat(0)).take(whole).skip_while(|digit| *digit == 0).collect();
         let is_card = significant + 1 >= MIN_DIGITS
             && (MIN_DIGITS..=MAX_DIGITS).contains(&number.len())
-            && plausible(&number)
+            && plausible(number.len(), number.iter().copied())
             && luhn(number.iter().copied());
         let last: Vec<u8> = number[number.len().saturating_sub(self.keep_last)..].iter().map(|digit| digit + b'0').collect();
         is_card.then(|| self.spelled(number.len(), &last))
@@ -156,7 +155,7 @@ impl Cards {
                 for start in 0..(chain.len() + 1).saturating_sub(len) {
                     let end = start + len;
                     let grouped = !chain[start].glued && !chain.get(end).is_some_and(|next| next.glued);
-                    if grouped && plausible(&values[start..end]) && luhn(values[start..end].iter().copied()) {
+                    if grouped && plausible(len, values[start..end].iter().copied()) && luhn(values[start..end].iter().copied()) {
                         self.hide(&mut chain[start..end]);
                     }
                 }
@@ -184,16 +183,77 @@ impl Cards {
 /// Whether there are enough bytes that may belong to digits. Every digit beyond ASCII has at least two bytes, none of them ASCII.
 #[inline]
 pub fn may_hold_card(text: &[u8]) -> bool {
-    let digits = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(byte.wrapping_sub(b'0') <= 9) + u8::from(*byte >= 0x80)).sum::<u8>();
-    // Chunks of at most 255 bytes, so that a byte can count them: the compiler makes vector code of it.
+    if text.len() < MIN_DIGITS {
+        return false;
+    }
+    if text.len() <= 8 * WORD {
+        // Most texts are short, and want neither blocks nor turns.
+        let (words, _) = text.as_chunks::<WORD>();
+        let counters = words.iter().fold(0u64, |counters, word| counters + (may_be_digits(u64::from_le_bytes(*word)) >> 7));
+        return (counters.wrapping_mul(ONES) >> 56) as usize + rest_of(text) >= MIN_DIGITS;
+    }
+    may_hold_card_in_long(text)
+}
+
+fn may_hold_card_in_long(text: &[u8]) -> bool {
+    // Counted by words, each byte in a counter of its own: fast everywhere for texts of any length. A block's counters do not overflow together.
+    const BLOCK: usize = 28 * WORD;
+    let mark = |word: &[u8; WORD]| may_be_digits(u64::from_le_bytes(*word)) >> 7;
     let mut count = 0;
-    for chunk in text.chunks(255) {
-        count += usize::from(digits(chunk));
+    for block in text.chunks(BLOCK) {
+        // Four words a turn, since in a guest every turn has to look at the clock.
+        let (fours, rest) = block.as_chunks::<{ 4 * WORD }>();
+        let mut counters = 0u64;
+        for four in fours {
+            let (words, _) = four.as_chunks::<WORD>();
+            counters += words.iter().map(mark).sum::<u64>();
+        }
+        counters += rest.as_chunks::<WORD>().0.iter().map(mark).sum::<u64>();
+        count += (counters.wrapping_mul(ONES) >> 56) as usize;
         if count >= MIN_DIGITS {
             return true;
         }
     }
-    false
+    count + rest_of(text) >= MIN_DIGITS
+}
+
+/// What counts in the last bytes, beyond whole words, of a text of a word or more.
+#[inline]
+fn rest_of(text: &[u8]) -> usize {
+    // The bytes before, which were counted, are shifted out, and the zeros that come in are no digits.
+    let left = text.len() % WORD;
+    let last = text.last_chunk::<WORD>().map_or(0, |last| u64::from_le_bytes(*last));
+    let marks = may_be_digits(last.checked_shr((8 * (WORD - left)) as u32).unwrap_or(0));
+    ((marks >> 7).wrapping_mul(ONES) >> 56) as usize
+}
+
+/// Bytes of a word.
+const WORD: usize = 8;
+/// The lowest bit of every byte.
+const ONES: u64 = u64::MAX / 255;
+
+/// The highest bit of every byte that is an ASCII digit, or not ASCII.
+#[inline]
+fn may_be_digits(word: u64) -> u64 {
+    // A digit becomes its value, and what is not ASCII stays so.
+    let values = word ^ (ONES * 0x30);
+    let above_nine = (values & (ONES * 0x7f)) + ONES * (0x80 - 10);
+    (values | !above_nine) & (ONES * 0x80)
+}
+
+/// Whether a number may be one of a card, by its first digit: most numbers of 13 digits and more are times, and told so at once.
+fn may_be_card(number: &[u8]) -> bool {
+    !(number.len() < 15 && matches!(number.first(), Some(b'1')))
+}
+
+/// Whether a text of at least a word is nothing but ASCII digits.
+fn is_number(text: &[u8]) -> bool {
+    let digits = |word: &[u8; WORD]| {
+        let word = u64::from_le_bytes(*word);
+        may_be_digits(word) & !word == ONES * 0x80
+    };
+    // The last word overlaps the one before.
+    text.last_chunk::<WORD>().is_some_and(digits) && text.as_chunks::<WORD>().0.iter().all(digits)
 }
 
 fn classify(text: &[u8]) -> (Class, usize) {
@@ -253,15 +313,14 @@ fn luhn(digits: impl DoubleEndedIterator<Item = u8>) -> bool {
     sum.is_multiple_of(10)
 }
 
-fn leading(digits: &[u8], count: usize) -> u32 {
-    digits.iter().take(count).fold(0, |number, digit| number * 10 + u32::from(*digit))
+fn leading(digits: impl Iterator<Item = u8>, count: usize) -> u32 {
+    digits.take(count).fold(0, |number, digit| number * 10 + u32::from(digit))
 }
 
 /// Whether a card may begin so, for 13 to 19 digits that stand alone. First digits from 4 on are all taken, whoever issues them (ISO/IEC 7812 leaves
 /// none unused); below that only the issuers' own ranges, because dates and times begin with 0 to 3: `1519304105213`, `2024-01-15 10:30:45`.
-fn plausible(digits: &[u8]) -> bool {
-    let len = digits.len();
-    match digits.first() {
+fn plausible(len: usize, digits: impl Iterator<Item = u8> + Clone) -> bool {
+    match digits.clone().next() {
         Some(1) => len == 15,
         Some(2) => match leading(digits, 4) {
             2014 | 2149 => len == 15,
@@ -282,10 +341,10 @@ fn plausible(digits: &[u8]) -> bool {
 
 /// Whether the cards of the large issuers begin so, for 15 or 16 digits out of more.
 fn strict(digits: &[u8]) -> bool {
-    let two = leading(digits, 2);
+    let first = |count| leading(digits.iter().copied(), count);
     match digits.len() {
-        15 => matches!(two, 34 | 37),
-        16 => matches!(two, 35 | 40..=49 | 51..=55 | 60 | 62 | 64 | 65) || (2221..=2720).contains(&leading(digits, 4)),
+        15 => matches!(first(2), 34 | 37),
+        16 => matches!(first(2), 35 | 40..=49 | 51..=55 | 60 | 62 | 64 | 65) || (2221..=2720).contains(&first(4)),
         _ => false,
     }
 }
@@ -410,6 +469,35 @@ mod tests {
                 _ => letter.to_digit(10).or(unicode_digit(letter).map(u32::from)).and_then(|digit| char::from_digit(digit, 10)),
             })
             .collect()
+    }
+
+    /// The counts by words against those byte by byte, and a number told by words against one told byte by byte.
+    #[test]
+    fn words_count_as_bytes_do() {
+        let mut random = Random::from_environment();
+        for _ in 0..20_000 {
+            let mut text = Vec::new();
+            // Around the lengths of words, turns and blocks; some with few digits among much else, some with next to nothing but digits.
+            let len = random.pick(&[13, 20, 40, 230, 700]) - random.below(13) as usize;
+            let share = random.pick(&[2, 30, 90, 100, 1000]);
+            for _ in 0..len {
+                text.push(match random.below(share) {
+                    0 => random.pick(b"0123456789"),
+                    1 => random.below(256) as u8,
+                    _ => {
+                        if share == 100 {
+                            random.pick(b"0189")
+                        } else {
+                            random.pick(b"/:az \x00\x2f\x3a\x7f")
+                        }
+                    }
+                });
+            }
+            let digits = text.iter().filter(|byte| byte.is_ascii_digit() || **byte >= 0x80).count();
+            assert_eq!(may_hold_card(&text), digits >= MIN_DIGITS, "seed {}: {text:?}", random.seed());
+            let number = text.len() >= WORD && text.iter().all(u8::is_ascii_digit);
+            assert_eq!(is_number(&text), number, "seed {}: {text:?}", random.seed());
+        }
     }
 
     #[test]

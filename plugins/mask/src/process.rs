@@ -74,8 +74,9 @@ impl Mask {
         if !set.iter().any(|rule| active[*rule]) {
             return changed;
         }
+        let shortest = self.actions.shortest(&active);
         for row in 0..rows {
-            let Some(key) = keys.bytes(row) else { continue };
+            let Some(key) = keys.bytes(row).filter(|key| key.len() >= shortest) else { continue };
             match self.actions.change_bytes(&set, &active, key, self.plan.key == Type::Json) {
                 Ok(Some(bytes)) => drop(changed.insert(row, bytes)),
                 Ok(None) => {}
@@ -131,6 +132,7 @@ impl Mask {
         // Most leaves are told by their length alone; only if names are suspect must each be looked at.
         let shortest = if names_are_safe { self.actions.shortest(&active) } else { 0 };
         let for_all = self.leaf_rules.for_all();
+        let cards = for_all.as_ref().and_then(|set| self.actions.only_cards(set, &active));
         for row in 0..batch.rows {
             if !rejected.is_empty() && rejected.contains_key(&row) {
                 continue;
@@ -144,12 +146,11 @@ impl Mask {
                     continue;
                 }
                 let entry = first + place;
-                let path = leaves.paths.get(entry);
                 let set = match &for_all {
                     Some(set) => set,
-                    None => self.leaf_rules.of(place, path),
+                    None => self.leaf_rules.of(place, leaves.paths.get(entry)),
                 };
-                if !names_are_safe && self.actions.finds_card(set, path) {
+                if !names_are_safe && self.actions.finds_card(set, leaves.paths.get(entry)) {
                     rejected.insert(row, NAME_OF_MEMBER);
                     break;
                 }
@@ -158,7 +159,11 @@ impl Mask {
                 if matches!(value, b"null" | b"{}" | b"[]") {
                     continue;
                 }
-                if let Some(text) = self.actions.change_text(set, &active, value) {
+                let changed = match cards {
+                    Some(cards) => cards.mask(value),
+                    None => self.actions.change_text(set, &active, value),
+                };
+                if let Some(text) = changed {
                     entries.push(entry as u32);
                     values.push(&text);
                 }

@@ -166,6 +166,15 @@ impl Actions {
         set.iter().any(|index| matches!(&self.0[*index], Action::Card(cards) if cards.mask(text).is_some()))
     }
 
+    /// The card rule that alone of `set` is active: what a text looks like is then asked without a way through all rules.
+    pub fn only_cards(&self, set: &[usize], active: &Active) -> Option<&Cards> {
+        let mut acting = set.iter().filter(|index| active[**index]).map(|index| &self.0[*index]);
+        match (acting.next(), acting.next()) {
+            (Some(Action::Card(cards)), None) => Some(cards),
+            _ => None,
+        }
+    }
+
     /// The first card rule of `set`.
     pub fn card_rule(&self, set: &[usize]) -> Option<&Cards> {
         set.iter().find_map(|index| match &self.0[*index] {

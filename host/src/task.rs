@@ -137,7 +137,9 @@ impl Task {
             .enumerate()
             .map(|(index, stage)| {
                 let description = &stage.description;
-                let stores = setting.state.iter().flat_map(|state| {
+                // Those of other segments are other tasks': this one's time is not theirs, and would close their windows.
+                let own = setting.plan.segments[id.segment].stages[index];
+                let stores = setting.state.iter().filter(|_| own).flat_map(|state| {
                     stage
                         .stores
                         .iter()

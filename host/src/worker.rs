@@ -1,6 +1,7 @@
 //! A worker: one thread, one member of the group, its tasks. Polls, processes, commits output, state and positions as one; while a commit is in
 //! flight it goes on polling and processing in memory.
 
+use crate::fault;
 use crate::io::{
     Checkpoint, Clock, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Reader, Remedy, TopicPartition,
 };
@@ -439,6 +440,7 @@ impl<'a> Worker<'a> {
                 self.member.append(&changelog.partition(writes.task), &records)?;
             }
         }
+        fault::point("appended");
         self.in_flight = Some(InFlight { tasks });
         self.member.begin_commit(commit)?;
         Ok(())
@@ -457,6 +459,7 @@ impl<'a> Worker<'a> {
                     task.committed();
                 }
             }
+            fault::point("applied");
             match self.captured.take() {
                 Some(captured) => self.checkpoint(captured)?,
                 None if self.checkpoint_due() => self.captured = Some(self.capture()?),
@@ -518,6 +521,7 @@ impl<'a> Worker<'a> {
                 }
             });
             outcome?;
+            fault::point("checkpointing");
         }
         self.checkpointed = self.clock.elapsed();
         Ok(())
@@ -735,6 +739,7 @@ impl<'a> Worker<'a> {
         } else {
             self.commit_all()?;
             self.checkpoint_all()?;
+            fault::point("revoking");
         }
         // A task keeps no partition of its own: its others are taken up again from their committed positions.
         let mut others = Vec::new();

@@ -5,14 +5,12 @@
 mod modes;
 
 use millstream::column::{Column, ColumnBuilder, Strings, Type};
-use millstream::guest_build;
 use millstream::plugin::describe::{Description, Request};
 use millstream::plugin::engine::Engine;
 use millstream::plugin::{
     CallError, DescribeError, Found, Input, Instance, Leaves, Limits, Loader, Outcome, Page, Plugin, Services, Verdict,
 };
 use modes::Mode;
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -23,21 +21,7 @@ const CPU: Duration = Duration::from_millis(500);
 /// The component of the hostile guest, built once a test run.
 pub fn component() -> &'static [u8] {
     static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
-    COMPONENT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        // Beside the standard plugins, whose dependencies it shares.
-        let target_dir = Path::new(env!("CARGO_BIN_EXE_millstream")).ancestors().nth(2).unwrap().join("guests");
-        let packages = ["millstream-hostile".to_owned()];
-        let build = guest_build::Build {
-            manifest: &root.join("Cargo.toml"),
-            packages: &packages,
-            target_dir: &target_dir,
-            profile: Some("plugin"),
-            locked: true,
-        };
-        let folder = build.run(&guest_build::find_toolchain(|message| eprintln!("{message}")).unwrap()).unwrap();
-        guest_build::component(&std::fs::read(folder.join(guest_build::module_file(&packages[0]))).unwrap()).unwrap()
-    })
+    COMPONENT.get_or_init(|| crate::guests::component("millstream-hostile"))
 }
 
 fn plugin() -> Arc<dyn Plugin> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HEARD: [&str; 7] = [
+const HEARD: [&str; 8] = [
     "MILLSTREAM_BROKERS",
     "MILLSTREAM_DATA",
     "MILLSTREAM_CONFIG",
@@ -11,6 +11,7 @@ const HEARD: [&str; 7] = [
     "MILLSTREAM_OUTPUT",
     "MILLSTREAM_LOG",
     "MILLSTREAM_LOG_FORMAT",
+    "MILLSTREAM_FAULT",
 ];
 
 /// Without it every run of the program would compile its plugins anew, for seconds.

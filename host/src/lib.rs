@@ -8,6 +8,7 @@ pub use millstream_guest::{column, field};
 pub mod cli;
 pub mod clock;
 pub mod dry_run;
+mod fault;
 pub mod flow;
 pub mod format;
 pub mod guest_build;

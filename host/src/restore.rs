@@ -121,6 +121,7 @@ impl Restore {
             let checkpoint = Checkpoint { offset: part.next, written_at: clock.now() };
             let store = &self.changelogs.stores[part.changelog].store;
             self.changelogs.local.write(store, part.task.partition, &std::mem::take(&mut part.rows), Some(&checkpoint))?;
+            crate::fault::point("restoring");
         }
         if done {
             self.parts.remove(&at);

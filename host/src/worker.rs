@@ -1,6 +1,7 @@
 //! A worker: one thread, one member of the group, its tasks. Polls, processes, commits output, state and positions as one; while a commit is in
 //! flight it goes on polling and processing in memory.
 
+use crate::fault;
 use crate::io::{
     Checkpoint, Clock, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
     partitions_of,
@@ -544,6 +545,7 @@ impl<'a> Worker<'a> {
                 self.member.append(&changelog.partition(writes.task), &records)?;
             }
         }
+        fault::point("appended");
         let carried =
             |at: &TopicPartition| self.setting.pipeline.sources.iter().any(|source| source.carries.is_some() && source.topic == at.topic);
         let passed = commit.positions.iter().filter(|(at, _)| carried(at)).map(|(at, position)| (at.clone(), position.offset)).collect();
@@ -568,6 +570,7 @@ impl<'a> Worker<'a> {
                     task.committed();
                 }
             }
+            fault::point("applied");
             self.passed.extend(done.passed);
             self.delete_passed();
             match self.captured.take() {
@@ -643,6 +646,7 @@ impl<'a> Worker<'a> {
                 }
             });
             outcome?;
+            fault::point("checkpointing");
         }
         self.checkpointed = self.clock.elapsed();
         Ok(())
@@ -869,6 +873,7 @@ impl<'a> Worker<'a> {
         } else {
             self.commit_all()?;
             self.checkpoint_all()?;
+            fault::point("revoking");
         }
         // A task keeps no partition of its own: its others are taken up again from their committed positions.
         let mut others = Vec::new();

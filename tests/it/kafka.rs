@@ -3,7 +3,8 @@
 use crate::cluster::{cluster, unique};
 use crate::log_contract::contract_tests;
 use millstream::io::{
-    Bounds, Commit, CommitState, Event, FetchLimit, Guarantee, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
+    Bounds, Commit, CommitState, Event, FetchLimit, Guarantee, Internal, Log, LogError, Member, Membership, Position, Remedy,
+    TopicPartition,
 };
 use millstream::log::kafka::KafkaLog;
 use millstream::record::{Records, RecordsBuilder};
@@ -714,4 +715,13 @@ fn commits_are_quick() {
     times.sort_unstable();
     // The crate's own commit never takes less than 100 ms.
     assert!(times[0] < Duration::from_millis(90), "{times:?}");
+}
+
+#[test]
+fn of_hosts_that_create_a_pipelines_own_topic_at_the_same_time_none_fails() {
+    let log = log!();
+    let name = unique("own");
+    log.create_internal(&name, 2, Internal::Changelog).expect("the first");
+    log.create_internal(&name, 2, Internal::Changelog).expect("the second, which had not seen it");
+    assert!(log.create_topic(&name, 2).is_err(), "a user hears of it");
 }

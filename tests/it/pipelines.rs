@@ -4,6 +4,7 @@ mod bad_input;
 mod bad_plugin;
 mod cache;
 mod crash;
+mod crash_suite;
 mod leaks;
 mod operation;
 mod order;

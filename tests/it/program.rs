@@ -12,6 +12,7 @@ const HEARD: [&str; 8] = [
     "MILLSTREAM_OUTPUT",
     "MILLSTREAM_LOG",
     "MILLSTREAM_LOG_FORMAT",
+    "MILLSTREAM_FAULT",
 ];
 
 /// Without it every run of the program would compile its plugins anew, for seconds.

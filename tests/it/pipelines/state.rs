@@ -54,7 +54,7 @@ fn local(place: &Place) -> std::path::PathBuf {
     place.path().join("data/state")
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -316,4 +316,41 @@ fn at_least_once_loses_nothing_and_says_what_it_is() {
     let [found_totals, found_minutes] = outputs(&place);
     assert!(found_totals == totals && found_minutes == minutes, "other results than on the embedded log");
     assert_eq!(place.run_well(&[]), 0);
+}
+/// A window of one key, and a group behind a repartition, whose clock goes by all partitions.
+const TWO_CLOCKS: &str = "\
+pipeline: NAME
+sources:
+  in: { topic: NAME.in, schema: { n: int, group: text } }
+stages:
+  - { name: by-window, from: in, plugin: aggregate, with: { window: { tumbling: 1m }, compute: { count: count() } } }
+  - { name: by-group, from: in, plugin: aggregate, with: { group_by: [group], compute: { count: count() } } }
+sinks:
+  - { from: by-window, topic: NAME.windows }
+  - { from: by-group, topic: NAME.groups }
+";
+
+#[test]
+fn a_segment_that_is_ahead_closes_no_window_of_another() {
+    for place in [Some(Place::embedded()), Place::kafka()].into_iter().flatten() {
+        place.write(TWO_CLOCKS);
+        for topic in ["NAME.in", "NAME.windows", "NAME.groups"] {
+            place.topic(topic, "2");
+        }
+        // Two partitions, an hour apart.
+        let line = |partition: usize, time: u64| {
+            format!(
+                "{{\"key\":\"k{partition}\",\"partition\":{partition},\"timestamp\":{time},\"value\":{{\"n\":1,\"group\":\"g{partition}\"}}}}\n"
+            )
+        };
+        for time in [1_000, 2_000, 3_000] {
+            place.produce("NAME.in", &(line(0, time) + &line(1, 3_600_000 + time)));
+            assert_eq!(place.run_well(&[]), 2);
+        }
+        let counts: Vec<_> = place.consume("NAME.windows").iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
+        let of = |key: &str| {
+            counts.iter().filter(|record| record["key"] == key).map(|record| record["value"]["count"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!((of("k0"), of("k1")), (vec![json!(1), json!(2), json!(3)], vec![json!(1), json!(2), json!(3)]));
+    }
 }

@@ -209,14 +209,13 @@ impl Log for KafkaLog {
     }
 
     fn create_internal(&self, name: &str, partitions: i32, what: Internal) -> Result<(), LogError> {
-        self.create(
-            name,
-            partitions,
-            match what {
-                Internal::Changelog => &CHANGELOG,
-                Internal::Repartition => &REPARTITION,
-            },
-        )
+        let settings: &[_] = match what {
+            Internal::Changelog => &CHANGELOG,
+            Internal::Repartition => &REPARTITION,
+        };
+        let created = self.create(name, partitions, settings);
+        // Hosts that start at the same time want the same topics: one of them is the first.
+        if created.is_err() && self.topic(name)?.is_some() { Ok(()) } else { created }
     }
 
     fn retention(&self, topic: &str) -> Result<Option<Retention>, LogError> {
@@ -274,7 +273,17 @@ impl Log for KafkaLog {
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
         self.ask("looking up committed positions", |client| native::ping(client, PATIENCE))?;
         // librdkafka binds a client to one group. It does not join by this.
-        committed(&*client(&config::group(&self.brokers, &self.settings, group))?, partitions)
+        let client = client(&config::group(&self.brokers, &self.settings, group))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match committed(&client, partitions) {
+                // The group's coordinator was chosen just now, as on brokers that are new or were restarted.
+                Err(error) if error.remedy == Remedy::Wait && Instant::now() < deadline => {
+                    native::serve(&client, Duration::from_millis(50));
+                }
+                answer => return answer,
+            }
+        }
     }
 
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError> {

@@ -12,6 +12,7 @@ use super::config::PATIENCE;
 use super::errors;
 use super::native::{self, Client, GroupMetadata};
 use super::producer::Producer;
+use crate::fault;
 use crate::io::{CommitState, LogError, Remedy, TopicPartition};
 use crate::record::Records;
 use rdkafka::{ClientConfig, TopicPartitionList};
@@ -256,7 +257,8 @@ fn work(client: &Arc<Client>, committer: Option<&Arc<Client>>, jobs: &Receiver<J
 
 /// Positions first: a transaction without them would not be refused when the group has moved on.
 fn commit(client: &Client, offsets: &TopicPartitionList, group: &GroupMetadata) -> Result<(), LogError> {
-    let outcome = native::send_offsets(client, offsets, group, STEP).and_then(|()| native::commit_transaction(client, STEP));
+    let sent = native::send_offsets(client, offsets, group, STEP).inspect(|()| fault::point("positions-sent"));
+    let outcome = sent.and_then(|()| native::commit_transaction(client, STEP)).inspect(|()| fault::point("committed"));
     // Records that were not taken are the cause of what the transaction says, and name the topic.
     let undelivered = client.context().take_undelivered();
     outcome.map_err(|failure| {

@@ -631,6 +631,7 @@ mod tests {
             offsets: (0..rows as i64).collect(),
             times: records.timestamps.clone(),
             stream_times: vec![i64::MIN; rows],
+            carried: None,
             records,
         };
         Batch::new(Arc::new(origin), values, Vec::new())

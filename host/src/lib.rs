@@ -17,11 +17,14 @@ pub mod key;
 pub mod log;
 pub mod manifest;
 pub mod pipeline;
+mod planted;
 pub mod plugin;
 pub mod record;
 mod restore;
 pub mod runtime;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod summary;
 mod tables;

@@ -214,6 +214,11 @@ impl Task {
         self.queues.sort_by(|a, b| (a.source, &a.from).cmp(&(b.source, &b.from)));
     }
 
+    /// Takes the partitions away, and leaves all else.
+    pub(crate) fn forget_partitions(&mut self) {
+        self.queues.clear();
+    }
+
     pub fn partitions(&self) -> Vec<TopicPartition> {
         self.queues.iter().map(|queue| queue.from.clone()).collect()
     }

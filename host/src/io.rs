@@ -289,6 +289,10 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> i64;
     /// Time since some fixed moment; never falls.
     fn elapsed(&self) -> Duration;
+    /// Waits so long, or until the thread is unparked.
+    fn pause(&self, wait: Duration) {
+        std::thread::park_timeout(wait);
+    }
 }
 
 /// Every partition of a topic.

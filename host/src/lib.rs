@@ -20,11 +20,14 @@ pub mod manifest;
 mod metrics;
 pub mod monitor;
 pub mod pipeline;
+mod planted;
 pub mod plugin;
 pub mod record;
 mod restore;
 pub mod runtime;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod summary;
 pub mod tables;

@@ -4,7 +4,8 @@
 //! are committed. The reader waits until what is open there is ended, by the brokers' time-out at the latest.
 
 use crate::io::{Checkpoint, Clock, Event, FetchLimit, Log, LogError, Reader, TopicPartition};
-use crate::store::changelog::{Changelogs, Written};
+use crate::planted::{Mistake, planted};
+use crate::store::changelog::{Changelogs, Claim, Written};
 use crate::task::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ struct Part {
     task: TaskId,
     next: i64,
     high: i64,
+    claim: Claim,
     /// Read and not yet written.
     rows: Vec<Written>,
 }
@@ -37,42 +39,45 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// Looks what these tasks lack. `kept`: tasks that have committed state, by their positions.
+    /// Looks what these tasks lack, whose local copies the caller has claimed. `kept`: tasks that have committed state, by their positions.
     pub fn begin(
         changelogs: &Arc<Changelogs>,
         log: &dyn Log,
         clock: &dyn Clock,
-        tasks: BTreeSet<TaskId>,
+        tasks: BTreeMap<TaskId, Claim>,
         kept: &BTreeSet<TaskId>,
     ) -> Result<Self, LogError> {
         let local = &changelogs.local;
         let mut parts = BTreeMap::new();
         let mut total = 0;
-        for task in &tasks {
+        for (task, claim) in &tasks {
             let own: Vec<_> = changelogs.stores.iter().enumerate().filter(|(_, changelog)| changelog.segment == task.segment).collect();
             let mut empty = !own.is_empty();
             for (index, changelog) in &own {
                 let number = task.partition;
                 let at = changelog.partition(number);
                 if !changelogs.exist {
-                    local.wipe(&changelog.store, number)?;
+                    claim.hold(|| local.wipe(&changelog.store, number))?;
                     continue;
                 }
+                // Before the end is asked for: another worker of this host may still be writing.
+                let known = local.checkpoint(&changelog.store, number)?;
                 let (high, begin) = (log.high_watermark(&at)?, log.bounds(&at)?.begin);
+                let high = if planted(Mistake::RestoreToLastStable) { log.bounds(&at)?.end } else { high };
                 empty &= high == 0;
-                let from = match local.checkpoint(&changelog.store, number)? {
+                let from = match known {
                     Some(checkpoint) if checkpoint.offset > high => return Err(anew(&changelog.topic, number)),
                     Some(checkpoint) if checkpoint.offset >= begin && !too_old(&checkpoint, clock.now(), changelogs.tombstones) => {
                         checkpoint.offset
                     }
                     _ => {
-                        local.wipe(&changelog.store, number)?;
+                        claim.hold(|| local.wipe(&changelog.store, number))?;
                         begin
                     }
                 };
                 if from < high {
                     total += (high - from) as u64;
-                    parts.insert(at, Part { changelog: *index, task: *task, next: from, high, rows: Vec::new() });
+                    parts.insert(at, Part { changelog: *index, task: *task, next: from, high, claim: claim.clone(), rows: Vec::new() });
                 }
             }
             if empty && changelogs.exist && kept.contains(task) {
@@ -85,7 +90,7 @@ impl Restore {
             let starts: Vec<_> = parts.iter().map(|(at, part): (_, &Part)| (at.clone(), part.next)).collect();
             reader.assign(&starts)?;
         }
-        Ok(Self { changelogs: changelogs.clone(), reader, parts, tasks, read: 0, total })
+        Ok(Self { changelogs: changelogs.clone(), reader, parts, tasks: tasks.into_keys().collect(), read: 0, total })
     }
 
     /// Reads on for at most so long. True: all is restored.
@@ -120,7 +125,8 @@ impl Restore {
         if done || part.rows.len() >= WRITE_ROWS {
             let checkpoint = Checkpoint { offset: part.next, written_at: clock.now() };
             let store = &self.changelogs.stores[part.changelog].store;
-            self.changelogs.local.write(store, part.task.partition, &std::mem::take(&mut part.rows), Some(&checkpoint))?;
+            let rows = std::mem::take(&mut part.rows);
+            part.claim.hold(|| self.changelogs.local.write(store, part.task.partition, &rows, Some(&checkpoint)))?;
             crate::fault::point("restoring");
         }
         if done {

@@ -205,7 +205,16 @@ fn changelogs(
     for changelog in &stores {
         let topic = &changelog.topic;
         let tasks = plan.segments[changelog.segment].sources.iter().map(|source| counts[*source]).max().unwrap_or(1);
-        match log.topic(topic)? {
+        let mut found = log.topic(topic)?;
+        let mut begun = false;
+        if found.is_none() && creates != Creates::Nothing {
+            begun = log.committed(&pipeline.name, &partitions)?.iter().any(Option::is_some);
+            if begun {
+                // Another host may have made it meanwhile, and begun.
+                found = log.topic(topic)?;
+            }
+        }
+        match found {
             Some(found) if found.partitions != tasks => {
                 return Err(LogError::stop(format!(
                     "the changelog {topic} has {} partitions, but the sources have {tasks}: was their number changed? Rows would not be found where their keys \
@@ -219,7 +228,7 @@ fn changelogs(
                 exist = false;
                 continue;
             }
-            None if log.committed(&pipeline.name, &partitions)?.iter().any(Option::is_some) => {
+            None if begun => {
                 return Err(LogError::stop(format!(
                     "the changelog {topic} is missing, but the group `{}` has read records: it was deleted, and the state of store `{}` with it. Bring it back, or run \
                      the pipeline under another name to start anew; nothing was changed",
@@ -243,7 +252,7 @@ fn changelogs(
         Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &pipeline.name)?),
         _ => Arc::new(LocalMemory::default()),
     };
-    Ok(Changelogs { stores, local, tombstones, exist })
+    Ok(Changelogs { stores, local, claims: Arc::default(), tombstones, exist })
 }
 
 /// What a topic is created with that the pipeline writes: as many partitions as the widest of its sources has; None if there is no source yet.

@@ -270,6 +270,11 @@ impl Task {
         self.queues.sort_by_key(|queue| (sources[queue.source].table.is_none(), queue.source, queue.from.clone()));
     }
 
+    /// Takes the partitions away, and leaves all else.
+    pub(crate) fn forget_partitions(&mut self) {
+        self.queues.clear();
+    }
+
     pub fn partitions(&self) -> Vec<TopicPartition> {
         self.queues.iter().map(|queue| queue.from.clone()).collect()
     }

@@ -8,8 +8,10 @@ use crate::io::{
 };
 use crate::monitor::{Figures, Histogram, Monitor, PartitionFigures, Seat};
 use crate::pipeline::Start;
+use crate::planted::{Mistake, planted};
 use crate::record::Records;
 use crate::restore::Restore;
+use crate::store::changelog::Claim;
 use crate::summary::Summary;
 use crate::tables::TableReader;
 use crate::task::{Metadata, Produced, Setting, Stop, Task, TaskId};
@@ -31,6 +33,8 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// Hand over every window that is still open when the ends are reached.
     pub close_windows: bool,
+    /// Rows that wait in memory for one partition before its fetching pauses.
+    pub queue_rows: usize,
     /// Stop after so many records of the sources.
     pub limit: Option<u64>,
     /// Names this host in groups and transactions, stable over restarts.
@@ -49,6 +53,7 @@ impl Default for Options {
             commit_interval: Duration::from_millis(100),
             commit_rows: 50_000,
             checkpoint_interval: Duration::from_secs(10),
+            queue_rows: 10_000,
             limit: None,
             host: "host".to_owned(),
             workers: 1,
@@ -93,8 +98,6 @@ pub trait Observer {
     fn progress(&mut self, worker: &Worker<'_>);
 }
 
-/// Rows that wait in memory for one partition before its fetching pauses.
-const QUEUE_ROWS: usize = 10_000;
 /// Rows that wait to be appended behind a commit in flight.
 const PENDING_ROWS: usize = 100_000;
 /// Committed rows of a worker's stores that wait for a checkpoint, in bytes, before one is made early.
@@ -146,6 +149,8 @@ pub struct Worker<'a> {
     pending_rows: usize,
     in_flight: Option<InFlight>,
     captured: Option<Captured>,
+    /// To the local copies of tasks that have stores.
+    claims: BTreeMap<TaskId, Claim>,
     /// Committed positions in repartition topics, below which nobody reads any more, and when records were deleted there last.
     passed: HashMap<TopicPartition, i64>,
     deleted: Duration,
@@ -223,6 +228,7 @@ impl<'a> Worker<'a> {
             pending_rows: 0,
             in_flight: None,
             captured: None,
+            claims: BTreeMap::new(),
             passed: HashMap::new(),
             deleted: clock.elapsed(),
             marked: clock.elapsed(),
@@ -249,25 +255,38 @@ impl<'a> Worker<'a> {
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<(), Ended> {
         let mut failures = 0;
         let ended = loop {
-            match self.turn() {
-                Ok(true) => failures = 0,
+            match self.advance(&mut failures) {
+                Ok(true) => {}
                 Ok(false) => break Ok(()),
-                Err(Ended::Log(error)) => match self.recover(error, &mut failures) {
-                    Ok(()) => {}
-                    Err(ended) => break Err(ended),
-                },
-                Err(other) => break Err(other),
+                Err(ended) => break Err(ended),
             }
             observer.progress(&self);
             if self.seat.due(self.clock.elapsed()) {
                 self.seat.publish(self.figures());
             }
         };
+        observer.progress(&self);
+        self.end(ended)
+    }
+
+    /// One turn; what the run gets over by itself, it gets over. `failures`: in a row. False: all is done.
+    pub(crate) fn advance(&mut self, failures: &mut usize) -> Result<bool, Ended> {
+        match self.turn() {
+            Ok(more) => {
+                *failures = 0;
+                Ok(more)
+            }
+            Err(Ended::Log(error)) => self.recover(error, failures).map(|()| true),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// After the last turn: leaves the group, and tells how it ended.
+    pub(crate) fn end(mut self, ended: Result<(), Ended>) -> Result<(), Ended> {
         let ended = ended.and_then(|()| match self.stopped.take() {
             Some(stop) => Err(Ended::Stopped(stop)),
             None => Ok(()),
         });
-        observer.progress(&self);
         self.seat.publish(self.figures());
         let left = self.member.leave();
         ended?;
@@ -289,6 +308,7 @@ impl<'a> Worker<'a> {
         let wait = self.patience();
         let setting = self.setting.clone();
         let limit = FetchLimit { rows: setting.limit.rows, bytes: setting.limit.bytes };
+        let most = self.options.queue_rows;
         let mut idle = false;
         match self.member.poll(limit, wait)? {
             Event::Records(fetched) => {
@@ -296,7 +316,7 @@ impl<'a> Worker<'a> {
                 tracing::trace!(%from, first = fetched.offsets.first(), rows = fetched.offsets.len(), "fetched");
                 if let Some(task) = self.task_of(&from) {
                     task.offer(fetched);
-                    if task.waiting(&from) > QUEUE_ROWS {
+                    if task.waiting(&from) > most {
                         self.member.pause(std::slice::from_ref(&from))?;
                         self.paused.push(from);
                     }
@@ -533,6 +553,12 @@ impl<'a> Worker<'a> {
         if commit.positions.is_empty() {
             return Ok(());
         }
+        if planted(Mistake::NoPositions) {
+            commit.positions.clear();
+        }
+        if planted(Mistake::OnePastPositions) {
+            commit.positions.iter_mut().for_each(|(_, position)| position.offset += 1);
+        }
         for (at, position) in &commit.positions {
             tracing::trace!(%at, offset = position.offset, "committing");
         }
@@ -543,6 +569,9 @@ impl<'a> Worker<'a> {
                 let changelog = changelogs.find(&writes.store).ok_or_else(unknown)?;
                 let records = changelog.encode(&writes, now).map_err(LogError::stop)?;
                 self.member.append(&changelog.partition(writes.task), &records)?;
+                if planted(Mistake::ApplyBeforeCommit) {
+                    changelogs.local.write(&writes.store, writes.task, &writes.rows, None)?;
+                }
             }
         }
         fault::point("appended");
@@ -575,7 +604,14 @@ impl<'a> Worker<'a> {
             self.delete_passed();
             match self.captured.take() {
                 Some(captured) => self.checkpoint(captured)?,
-                None if self.checkpoint_due() => self.captured = Some(self.capture()?),
+                None if self.checkpoint_due() => {
+                    let captured = self.capture()?;
+                    if planted(Mistake::UnprovedCheckpoint) {
+                        self.checkpoint(captured)?;
+                    } else {
+                        self.captured = Some(captured);
+                    }
+                }
                 None => {}
             }
         }
@@ -637,12 +673,16 @@ impl<'a> Worker<'a> {
         let written_at = self.clock.now();
         for ((number, name), offset) in captured {
             let Some(task) = self.tasks.get_mut(&number) else { continue };
+            let Some(claim) = self.claims.get(&number) else { continue };
             let mut outcome = Ok(());
             task.each_store(|store| {
                 if *store.name() == name && outcome.is_ok() {
-                    let rows = store.take_dirty();
-                    outcome = changelogs.local.write(&name, number.partition, &rows, Some(&Checkpoint { offset, written_at }));
-                    store.checkpointed(rows);
+                    outcome = claim.hold(|| {
+                        let rows = store.take_dirty();
+                        changelogs.local.write(&name, number.partition, &rows, Some(&Checkpoint { offset, written_at }))?;
+                        store.checkpointed(rows);
+                        Ok(())
+                    });
                 }
             });
             outcome?;
@@ -657,6 +697,9 @@ impl<'a> Worker<'a> {
         let captured = self.capture()?;
         if captured.is_empty() {
             return Ok(());
+        }
+        if planted(Mistake::UnprovedCheckpoint) {
+            return Ok(self.checkpoint(captured)?);
         }
         self.captured = Some(captured);
         self.begin_commit_of(true)?;
@@ -747,13 +790,14 @@ impl<'a> Worker<'a> {
 
     fn resume(&mut self) -> Result<(), Ended> {
         let setting = self.setting.clone();
+        let few = self.options.queue_rows.div_ceil(2);
         let mut ready = Vec::new();
         self.paused.retain(|from| {
             let waiting = self.tasks.get(&task_of(&setting, from)).map_or(0, |task| task.waiting(from));
-            if waiting < QUEUE_ROWS / 2 {
+            if waiting < few {
                 ready.push(from.clone());
             }
-            waiting >= QUEUE_ROWS / 2
+            waiting >= few
         });
         if !ready.is_empty() {
             self.member.resume(&ready)?;
@@ -810,7 +854,11 @@ impl<'a> Worker<'a> {
             if let Some(restore) = &self.restore {
                 fresh.extend(restore.tasks());
             }
-            self.restore = Some(Restore::begin(changelogs, &*self.log, self.clock, fresh, &kept)?);
+            for id in &fresh {
+                self.claims.insert(*id, changelogs.claims.take(id.segment, id.partition));
+            }
+            let tasks = self.claims.iter().filter(|(id, _)| fresh.contains(id)).map(|(id, claim)| (*id, claim.clone())).collect();
+            self.restore = Some(Restore::begin(changelogs, &*self.log, self.clock, tasks, &kept)?);
         }
         Ok(())
     }
@@ -831,9 +879,18 @@ impl<'a> Worker<'a> {
     }
 
     /// A committed position must still lie in its partition.
-    fn inside(&self, partition: &TopicPartition, position: Position) -> Result<Position, LogError> {
-        let bounds = self.log.bounds(partition)?;
-        if position.offset < bounds.begin || position.offset > bounds.end {
+    fn inside(&mut self, partition: &TopicPartition, mut position: Position) -> Result<Position, LogError> {
+        loop {
+            let bounds = self.log.bounds(partition)?;
+            if (bounds.begin..=bounds.end).contains(&position.offset) {
+                break;
+            }
+            // Another member may have gone on from there meanwhile, and deleted what it has processed.
+            let again = self.member.committed(std::slice::from_ref(partition))?.pop().flatten();
+            if let Some(again) = again.filter(|again| *again != position) {
+                position = again;
+                continue;
+            }
             return Err(LogError::stop(format!(
                 "group `{}` stands at offset {} of {partition}, but the partition holds {} to {}: records were deleted before they were read, or the topic was \
                  made anew. Reset the group's offsets or run the pipeline under another name; nothing was changed",
@@ -871,8 +928,15 @@ impl<'a> Worker<'a> {
             self.member.abort()?;
             self.forget_uncommitted();
         } else {
-            self.commit_all()?;
-            self.checkpoint_all()?;
+            match self.commit_all().and_then(|()| self.checkpoint_all()) {
+                // Given up all the same: the group waits for it. Whoever comes next begins at the last commit.
+                Err(Ended::Log(error)) if error.remedy == Remedy::Rewind => {
+                    self.trouble(&error.message);
+                    self.member.abort()?;
+                    self.forget_uncommitted();
+                }
+                outcome => outcome?,
+            }
             fault::point("revoking");
         }
         // A task keeps no partition of its own: its others are taken up again from their committed positions.
@@ -924,7 +988,7 @@ impl<'a> Worker<'a> {
             }
             *failures += 1;
             if error.remedy != Remedy::Rewind || *failures > 1 {
-                std::thread::park_timeout(*pause);
+                self.clock.pause(*pause);
             }
             match self.rewind(error.remedy) {
                 Ok(()) => return Ok(()),
@@ -938,13 +1002,18 @@ impl<'a> Worker<'a> {
     fn rewind(&mut self, remedy: Remedy) -> Result<(), Ended> {
         self.forget_uncommitted();
         let partitions: Vec<TopicPartition> = self.tasks.values().flat_map(Task::partitions).collect();
-        for task in std::mem::take(&mut self.tasks).into_values() {
+        let tasks = std::mem::take(&mut self.tasks);
+        for task in tasks.values() {
             self.retired.add(&task.summary());
+        }
+        if planted(Mistake::OverlayKept) {
+            self.tasks = tasks;
+            self.tasks.values_mut().for_each(Task::forget_partitions);
         }
         self.paused.clear();
         self.committed.clear();
         self.restore = None;
-        if remedy == Remedy::Rewind {
+        if remedy == Remedy::Rewind || planted(Mistake::GoesOnAfterIndefinite) {
             self.member.abort()?;
             if !partitions.is_empty() {
                 self.assign(&partitions)?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HEARD: [&str; 8] = [
+const HEARD: [&str; 9] = [
     "MILLSTREAM_BROKERS",
     "MILLSTREAM_DATA",
     "MILLSTREAM_CONFIG",

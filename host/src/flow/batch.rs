@@ -627,7 +627,6 @@ mod tests {
         let values = Held::new(records.values.clone());
         let origin = Origin {
             source: 0,
-            carried: None,
             partitions: vec![0; rows],
             offsets: (0..rows as i64).collect(),
             times: records.timestamps.clone(),

@@ -98,6 +98,7 @@ mod tests {
         rows.iter().for_each(|(time, _)| records.push(*time, None, Some(b"{}"), []));
         let records = records.finish();
         let origin = Origin {
+            carried: None,
             source: 0,
             partitions: vec![0; rows.len()],
             offsets: (0..rows.len() as i64).collect(),

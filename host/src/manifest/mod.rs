@@ -99,7 +99,7 @@ pub fn load_text(path: &Path, text: String, loader: &dyn Loader) -> Result<Loade
     load_with(path, text, loader, &crate::plugin::standard::component)
 }
 
-fn load_with(path: &Path, text: String, loader: &dyn Loader, standard: &stages::Standard<'_>) -> Result<Loaded, Diagnostics> {
+pub(crate) fn load_with(path: &Path, text: String, loader: &dyn Loader, standard: &stages::Standard<'_>) -> Result<Loaded, Diagnostics> {
     let source = Arc::new(Source { path: path.to_owned(), text });
     let report = Report::new(source.clone());
     let mut places = Places::default();

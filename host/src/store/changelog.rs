@@ -5,13 +5,14 @@ use super::row::{self, FoundBuilder, Row};
 use crate::column::{Bitmap, Column, ColumnBuilder, Indexed, Type};
 use crate::field::Path;
 use crate::format::{Change, Decoder, Format, Wanted};
-use crate::io::{LocalState, StateWrites, TopicPartition};
+use crate::io::{LocalState, LogError, Remedy, StateWrites, TopicPartition};
 use crate::pipeline::FormatKind;
 use crate::plugin::describe::Store;
 use crate::record::{HeadersBuilder, Records};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The header that tells the version of the row's type.
@@ -41,10 +42,45 @@ pub struct Changelogs {
     /// In the order of stages and their stores.
     pub stores: Vec<Changelog>,
     pub local: Arc<dyn LocalState>,
+    pub claims: Arc<Claims>,
     /// How long a tombstone can be read: local copies that are older are rebuilt.
     pub tombstones: Duration,
     /// The topics are there; else (a dry run before the first run) there is nothing to restore.
     pub exist: bool,
+}
+
+/// Which worker of a host has the local copies of a task: the one that took them last. Workers of a host share a folder, and one that is slow to learn
+/// that its task has gone to another must not write there any more.
+#[derive(Default)]
+pub struct Claims(Mutex<HashMap<(usize, i32), Arc<Mutex<u64>>>>);
+
+/// A worker's right to the local copies of a task.
+#[derive(Clone)]
+pub struct Claim {
+    last: Arc<Mutex<u64>>,
+    number: u64,
+}
+
+impl Claims {
+    /// Takes the copies of a segment's task over.
+    pub fn take(&self, segment: usize, task: i32) -> Claim {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((segment, task)).or_default().clone();
+        let mut number = last.lock().unwrap_or_else(PoisonError::into_inner);
+        *number += 1;
+        Claim { number: *number, last: last.clone() }
+    }
+}
+
+impl Claim {
+    /// Works on the copies, while nobody takes them over.
+    pub fn hold<T>(&self, work: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != self.number {
+            let message = "another worker of this host has taken the state of a task over".to_owned();
+            return Err(LogError { remedy: Remedy::Rewind, message });
+        }
+        work()
+    }
 }
 
 impl Changelogs {
@@ -202,7 +238,7 @@ mod tests {
             field("j", Type::Json),
             field("none", Type::Int),
         ];
-        Store { name: String::new(), key, fields, by: Vec::new(), windowed }
+        Store { name: String::new(), key, fields, by: Vec::new(), windowed, emits: Vec::new() }
     }
 
     fn row(n: i64, x: f64) -> Vec<u8> {
@@ -253,6 +289,17 @@ mod tests {
         assert_eq!(records.keys.bytes(0), Some(&br#"{"key":"gold","start":60000}"#[..]));
         let value = std::str::from_utf8(records.values.bytes(0).unwrap()).unwrap();
         assert_eq!(value, "{\"n\":7,\"x\":0.5,\"t\\\"\":\"é\\n\\\"x\",\"b\":\"AP8=\",\"ok\":false,\"j\":{ \"a\":[1] },\"none\":null}");
+    }
+
+    #[test]
+    fn who_took_copies_last_has_them() {
+        let claims = Claims::default();
+        let (first, other) = (claims.take(0, 1), claims.take(1, 1));
+        assert!(first.hold(|| Ok(())).is_ok());
+        let second = claims.take(0, 1);
+        let refused = first.hold(|| -> Result<(), LogError> { panic!("it is another's") }).unwrap_err();
+        assert_eq!(refused.remedy, Remedy::Rewind);
+        assert!(second.hold(|| Ok(())).is_ok() && other.hold(|| Ok(())).is_ok());
     }
 
     #[test]

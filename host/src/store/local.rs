@@ -162,7 +162,7 @@ impl LocalState for LocalFolder {
 
 type MemoryKey = (String, i32);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Memory {
     rows: BTreeMap<MemoryKey, BTreeMap<Vec<u8>, Vec<u8>>>,
     checkpoints: BTreeMap<MemoryKey, Checkpoint>,
@@ -175,6 +175,12 @@ pub struct LocalMemory {
 }
 
 impl LocalMemory {
+    /// Another with the same rows.
+    #[cfg(test)]
+    pub fn copy(&self) -> Self {
+        Self { memory: Mutex::new(self.lock().clone()) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -133,7 +133,7 @@ fn scan(random: &mut Random, store: &mut StateStore, model: &Model) {
 fn all_layers_agree_with_a_model() {
     for_seeds(1000, |random| {
         let fields = vec![StoreField { name: "n".to_owned(), kind: Type::Int, nullable: false }];
-        let described = Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false };
+        let described = Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false, emits: Vec::new() };
         let (memory, mut model) = (Arc::new(Memory::default()), Model::default());
         for _ in 0..random.below(40) {
             let (key, value) = (key(random), random.below(1000) as i64);

@@ -1,0 +1,52 @@
+//! Mistakes that tests plant, to see that the simulator (`simulation`) finds them. In the program itself none is ever there.
+
+/// A mistake that others have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    /// Rows reach the local copy before their commit is through.
+    ApplyBeforeCommit,
+    /// A restore reads to the last stable offset only.
+    RestoreToLastStable,
+    /// A transaction carries no positions.
+    NoPositions,
+    /// Positions lie one too far.
+    OnePastPositions,
+    /// Tasks keep what was not committed after an abort.
+    OverlayKept,
+    /// A checkpoint is made of an end that no later commit has proved.
+    UnprovedCheckpoint,
+    /// The same producer goes on after a commit of which nobody knows how it ended.
+    GoesOnAfterIndefinite,
+    /// The member does not tell its generation with the positions.
+    #[cfg(test)]
+    NoGeneration,
+    /// Positions are committed beside the transaction.
+    #[cfg(test)]
+    PositionsApart,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn planted(_: Mistake) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use switch::{plant, planted};
+
+#[cfg(test)]
+mod switch {
+    use super::Mistake;
+    use std::cell::Cell;
+
+    thread_local!(static PLANTED: Cell<Option<Mistake>> = const { Cell::new(None) });
+
+    pub(crate) fn planted(mistake: Mistake) -> bool {
+        PLANTED.get() == Some(mistake)
+    }
+
+    /// Plants a mistake in this thread, or takes it out again.
+    pub(crate) fn plant(mistake: Option<Mistake>) {
+        PLANTED.set(mistake);
+    }
+}

@@ -1,0 +1,570 @@
+//! The workers of a pipeline, and what happens to them: one advances by a turn, dies, is started again, stands still between two of its calls while
+//! the others go on, loses its session or its name.
+
+use super::broker::{Broker, TRANSACTION_LIFETIME};
+use super::checker;
+use super::log::SimulatedLog;
+use super::random::Random;
+use super::workload::{self, INPUT, STORE};
+use super::world::{self, Faults, Figures, Folder, Handle, Process, SimulatedClock, World, say, with};
+use crate::io::{CommittedState, Log, LogError, Remedy, TopicPartition, partition_for};
+use crate::manifest::Secrets;
+use crate::pipeline::Pipeline;
+use crate::runtime::{self, Creates, RunError};
+use crate::store::LocalMemory;
+use crate::store::changelog::{Changelog, Changelogs};
+use crate::task::{BatchLimit, Setting};
+use crate::worker::{Ended, Options, Role, Worker};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What a seed makes of a run.
+#[derive(Clone, Debug)]
+struct Shape {
+    workers: usize,
+    /// The workers are of one process, with one folder.
+    one_host: bool,
+    partitions: i32,
+    regrouped: bool,
+    /// By user: how many numbers come.
+    counts: Vec<i64>,
+    steps: usize,
+    batch_rows: usize,
+    queue_rows: usize,
+    commit_interval: Duration,
+    commit_rows: usize,
+    checkpoint_interval: Duration,
+    faults: Faults,
+    slow: usize,
+}
+
+impl Shape {
+    fn of(random: &mut Random, regrouped: bool, restless: bool) -> Self {
+        let workers = 1 + random.below(2);
+        let users = 1 + random.below(4);
+        let shape = Self {
+            workers,
+            one_host: workers > 1 && random.once_in(3),
+            partitions: 1 + random.below(2) as i32,
+            regrouped,
+            counts: (0..users).map(|_| 1 + random.below(14) as i64).collect(),
+            steps: 40 + random.below(120),
+            batch_rows: 1 + random.below(5),
+            queue_rows: random.of(&[2, 100]),
+            commit_interval: Duration::from_millis(random.of(&[0, 5, 50])),
+            commit_rows: 1 + random.below(12),
+            checkpoint_interval: Duration::from_millis(random.of(&[0, 0, 20, 400])),
+            faults: Faults {
+                crash: random.of(&[0, 60, 150, 400]),
+                still: random.of(&[0, 30, 100]),
+                away: random.of(&[0, 0, 100, 400]),
+                untaken: random.of(&[0, 0, 30, 100]),
+                indefinite: random.of(&[0, 3, 10]),
+            },
+            slow: random.of(&[2, 2, 8]),
+        };
+        if !restless {
+            return shape;
+        }
+        let faults = Faults { still: 25, ..shape.faults };
+        Self { workers: 2, one_host: false, checkpoint_interval: Duration::ZERO, faults, ..shape }
+    }
+}
+
+struct Running {
+    worker: Worker<'static>,
+    failures: usize,
+    process: usize,
+}
+
+/// A place for a worker.
+struct Slot {
+    host: Arc<str>,
+    /// Of the host's workers.
+    number: usize,
+    /// In the group.
+    name: Arc<str>,
+    folder: usize,
+    running: Option<Running>,
+    /// The process that has the place, also while it is on the stack.
+    process: Option<usize>,
+    stop: &'static AtomicBool,
+    /// Its name was taken by another: it is not started again.
+    ghost: bool,
+    /// It ended as it should.
+    ended: bool,
+}
+
+impl Slot {
+    fn new((host, number): (usize, usize)) -> Self {
+        Self {
+            host: format!("host{host}").into(),
+            number,
+            name: format!("host{host}.{number}").into(),
+            folder: host,
+            running: None,
+            process: None,
+            stop: Box::leak(Box::default()),
+            ghost: false,
+            ended: false,
+        }
+    }
+}
+
+struct Fleet {
+    shape: Shape,
+    pipeline: Pipeline,
+    slots: Vec<Slot>,
+    /// By user: how many were produced.
+    produced: Vec<i64>,
+    upstream: i32,
+    /// Earlier states of folders.
+    copies: Vec<(usize, LocalMemory)>,
+    /// Workers that stand still on the stack.
+    standing: usize,
+    violation: Option<String>,
+}
+
+thread_local!(static FLEET: RefCell<Option<Fleet>> = const { RefCell::new(None) });
+
+fn fleet<T>(work: impl FnOnce(&mut Fleet) -> T) -> T {
+    FLEET.with_borrow_mut(|fleet| work(fleet.as_mut().expect("a fleet was begun in this thread")))
+}
+
+fn below(count: usize) -> usize {
+    with(|world| world.random.below(count))
+}
+
+fn once_in(count: usize) -> bool {
+    with(|world| world.random.once_in(count))
+}
+
+fn violate(what: String) {
+    say!("VIOLATION: {what}");
+    fleet(|fleet| {
+        fleet.violation.get_or_insert(what);
+    });
+}
+
+fn violated() -> bool {
+    fleet(|fleet| fleet.violation.is_some())
+}
+
+/// Runs a seed. `restless`: two hosts that stand still often and write checkpoints all the time. Err: what does not hold.
+pub fn run(seed: u64, pipeline: &Pipeline, regrouped: bool, restless: bool, loud: bool) -> Result<Figures, String> {
+    let mut random = Random::new(seed);
+    let shape = Shape::of(&mut random, regrouped, restless);
+    if loud {
+        eprintln!("{shape:?}");
+    }
+    let folders = if shape.one_host { 1 } else { shape.workers };
+    let mut broker = Broker::default();
+    broker.topics.entry(INPUT.into()).or_default().resize_with(shape.partitions as usize, Default::default);
+    let upstream = broker.init(&"upstream".into()).expect("it is the first");
+    world::begin(World {
+        random,
+        now: Duration::from_secs(1),
+        broker,
+        folders: (0..folders).map(|_| LocalMemory::default()).collect(),
+        claims: (0..folders).map(|_| Arc::default()).collect(),
+        processes: Vec::new(),
+        faults: shape.faults,
+        slow: shape.slow,
+        figures: Figures::default(),
+        loud,
+    });
+    let place = |worker| if shape.one_host { (0, worker) } else { (worker, 0) };
+    let slots = (0..shape.workers).map(|worker| Slot::new(place(worker))).collect();
+    let produced = vec![0; shape.counts.len()];
+    let steps = shape.steps;
+    FLEET.set(Some(Fleet {
+        shape,
+        pipeline: pipeline.clone(),
+        slots,
+        produced,
+        upstream,
+        copies: Vec::new(),
+        standing: 0,
+        violation: None,
+    }));
+    for _ in 0..steps {
+        happen();
+        if violated() {
+            break;
+        }
+    }
+    if !violated() {
+        let checked = finish();
+        if let Err(what) = checked {
+            violate(what);
+        }
+    }
+    let figures = with(|world| world.figures);
+    // Workers go before what they are handles of.
+    let ended = FLEET.take().and_then(|fleet| fleet.violation);
+    ended.map_or(Ok(figures), Err)
+}
+
+/// Something happens: mostly, a worker advances.
+fn happen() {
+    match below(24) {
+        0..=2 => produce(),
+        3 => tamper(),
+        4 => expire(),
+        5 if once_in(3) => {
+            let slot = below(fleet(|fleet| fleet.slots.len()));
+            fleet(|fleet| fleet.slots[slot].stop.store(true, Ordering::Relaxed));
+        }
+        6 if once_in(4) => replace(),
+        _ => {
+            let slot = below(fleet(|fleet| fleet.slots.len()));
+            let (absent, ghost) = fleet(|fleet| (fleet.slots[slot].process.is_none(), fleet.slots[slot].ghost));
+            if !absent {
+                step(slot);
+            } else if !ghost && once_in(2) {
+                start(slot);
+            }
+        }
+    }
+}
+
+/// Called by a worker that stands still: the others go on meanwhile.
+pub fn stand_still(handle: &Handle) {
+    let standing = fleet(|fleet| {
+        fleet.standing += 1;
+        fleet.standing
+    });
+    if standing <= 2 {
+        with(|world| world.figures.stills += 1);
+        say!("{handle} stands still");
+        if once_in(2) {
+            with(|world| expire_member(world, &handle.name));
+        }
+        if once_in(4) {
+            world::pass(TRANSACTION_LIFETIME);
+        }
+        for _ in 0..1 + below(60) {
+            happen();
+        }
+        say!("{handle} goes on");
+    }
+    fleet(|fleet| fleet.standing -= 1);
+}
+
+fn expire_member(world: &mut World, name: &Arc<str>) {
+    world.figures.expired += u64::from(world.broker.knows(name));
+    world.broker.expire(name);
+}
+
+/// A session ends.
+fn expire() {
+    let name = fleet(|fleet| fleet.slots[with(|world| world.random.below(fleet.slots.len()))].name.clone());
+    say!("the session of {name} ends");
+    with(|world| expire_member(world, &name));
+}
+
+/// Some records come in.
+fn produce() {
+    fleet(|fleet| {
+        with(|world| {
+            let id = "upstream".into();
+            let (transactional, aborted) = (world.random.once_in(2), world.random.once_in(4));
+            for _ in 0..1 + world.random.below(6) {
+                let user = world.random.below(fleet.produced.len());
+                let seq = fleet.produced[user] + 1;
+                if seq > fleet.shape.counts[user] {
+                    continue;
+                }
+                let seq = if transactional && aborted { -1 } else { seq };
+                let (key, record) = workload::record(user, seq, fleet.shape.regrouped, world.now.as_millis() as i64);
+                let to = TopicPartition::new(INPUT, partition_for(&key, fleet.shape.partitions));
+                if !transactional {
+                    world.broker.produce(&to, &[record]);
+                } else if world.broker.append(&id, fleet.upstream, world.now, &to, &[record]).is_err() {
+                    // The transaction before is being ended.
+                    return;
+                }
+                if seq > 0 {
+                    fleet.produced[user] = seq;
+                }
+            }
+            if transactional {
+                // Err: nothing was left to produce.
+                let _ = world.broker.end(&id, fleet.upstream, !aborted);
+            }
+        });
+    });
+}
+
+/// Somebody deletes the folder of a host that does not run, or puts an old copy back; or makes a copy.
+fn tamper() {
+    fleet(|fleet| {
+        with(|world| {
+            let folder = world.random.below(world.folders.len());
+            let runs = fleet.slots.iter().any(|slot| slot.folder == folder && slot.process.is_some());
+            match world.random.below(4) {
+                0 | 1 => fleet.copies.push((folder, world.folders[folder].copy())),
+                2 if !runs => {
+                    world.figures.copies += 1;
+                    world.folders[folder] = LocalMemory::default();
+                }
+                3 if !runs => {
+                    let own: Vec<_> = fleet.copies.iter().filter(|(of, _)| *of == folder).collect();
+                    if !own.is_empty() {
+                        world.figures.copies += 1;
+                        world.folders[folder] = own[world.random.below(own.len())].1.copy();
+                    }
+                }
+                _ => {}
+            }
+        });
+    });
+}
+
+/// Another process starts with the name of one that runs, on a copy of its folder.
+fn replace() {
+    let slot = below(fleet(|fleet| fleet.slots.len()));
+    let fits =
+        fleet(|fleet| fleet.slots[slot].process.is_some() && !fleet.slots[slot].ghost && !fleet.shape.one_host && fleet.slots.len() < 4);
+    if !fits {
+        return;
+    }
+    let folder = with(|world| {
+        world.figures.replaced += 1;
+        let copy = world.folders[fleet(|fleet| fleet.slots[slot].folder)].copy();
+        world.folders.push(copy);
+        world.claims.push(Arc::default());
+        world.folders.len() - 1
+    });
+    fleet(|fleet| {
+        let old = &mut fleet.slots[slot];
+        let new = Slot { folder, ..Slot::new((slot, 0)) };
+        // The old one keeps its folder and goes on as long as it is let.
+        let old = std::mem::replace(old, new);
+        fleet.slots.push(Slot { ghost: true, ..old });
+    });
+    start(slot);
+}
+
+fn setting(handle: &Handle, folder: usize) -> Result<(Setting, Arc<dyn Log>), RunError> {
+    let (pipeline, shape) = fleet(|fleet| (fleet.pipeline.clone(), fleet.shape.clone()));
+    let log: Arc<dyn Log> = Arc::new(SimulatedLog(handle.clone()));
+    let limit = BatchLimit { rows: shape.batch_rows, ..BatchLimit::default() };
+    let mut setting = runtime::prepare(pipeline, &log, &Secrets::default(), limit, Creates::Declared, None)?;
+    if let Some(changelogs) = setting.changelogs.take().and_then(Arc::into_inner) {
+        let local = Arc::new(Folder { handle: handle.clone(), number: folder });
+        setting.state = Some(local.clone() as Arc<dyn CommittedState>);
+        let claims = with(|world| world.claims[folder].clone());
+        setting.changelogs = Some(Arc::new(Changelogs { local, claims, ..changelogs }));
+    }
+    Ok((setting, log))
+}
+
+fn start(slot: usize) {
+    let (name, host, number, folder, stop) = fleet(|fleet| {
+        let slot = &fleet.slots[slot];
+        slot.stop.store(false, Ordering::Relaxed);
+        (slot.name.clone(), slot.host.to_string(), slot.number, slot.folder, slot.stop)
+    });
+    let process = with(|world| {
+        let mut rival = false;
+        for other in world.processes.iter_mut().filter(|other| other.name == name && !other.dead) {
+            other.rival = true;
+            rival = true;
+        }
+        world.processes.push(Process { name: name.clone(), folder, dead: false, rival, joined: false });
+        world.processes.len() - 1
+    });
+    fleet(|fleet| fleet.slots[slot].process = Some(process));
+    let handle = Handle { process, name };
+    say!("{handle} starts on folder {folder}");
+    let started = setting(&handle, folder).map_err(|error| match error {
+        RunError::Log(error) => Ended::Log(error),
+        other => Ended::Log(LogError::stop(other.to_string())),
+    });
+    let started = started.and_then(|(setting, log)| {
+        let shape = fleet(|fleet| fleet.shape.clone());
+        let options = Options {
+            until_end: false,
+            commit_interval: shape.commit_interval,
+            commit_rows: shape.commit_rows,
+            checkpoint_interval: shape.checkpoint_interval,
+            queue_rows: shape.queue_rows,
+            limit: None,
+            host,
+            workers: shape.workers,
+            ..Options::default()
+        };
+        let role = Role { number, ..Role::default() };
+        Worker::new(Arc::new(setting), log, role, &SimulatedClock, options, stop)
+    });
+    match started {
+        Ok(worker) => put_back(slot, Running { worker, failures: 0, process }),
+        Err(ended) => over(process, Err(ended)),
+    }
+}
+
+/// A worker that was on the stack goes back to its place, wherever that is now.
+fn put_back(slot: usize, running: Running) {
+    fleet(|fleet| {
+        let at = match fleet.slots[slot].process {
+            Some(process) if process == running.process => Some(slot),
+            _ => fleet.slots.iter().position(|slot| slot.process == Some(running.process)),
+        };
+        if let Some(at) = at {
+            fleet.slots[at].running = Some(running);
+        }
+    });
+}
+
+/// A worker advances by a turn.
+fn step(slot: usize) {
+    let Some(mut running) = fleet(|fleet| fleet.slots[slot].running.take()) else { return };
+    let process = running.process;
+    let outcome = running.worker.advance(&mut running.failures);
+    if with(|world| world.processes[process].dead) {
+        drop(running);
+        return over(process, Ok(()));
+    }
+    match outcome {
+        Ok(true) => put_back(slot, running),
+        Ok(false) => over(process, running.worker.end(Ok(()))),
+        Err(ended) => {
+            drop(running);
+            over(process, Err(ended));
+        }
+    }
+}
+
+/// A process is no more.
+fn over(process: usize, outcome: Result<(), Ended>) {
+    let (dead, name) = with(|world| (world.processes[process].dead, world.processes[process].name.clone()));
+    let stopped = fleet(|fleet| {
+        let slot = fleet.slots.iter_mut().find(|slot| slot.process == Some(process));
+        slot.is_some_and(|slot| {
+            slot.process = None;
+            slot.ended = !dead && outcome.is_ok();
+            slot.stop.load(Ordering::Relaxed)
+        })
+    });
+    if dead {
+        return;
+    }
+    with(|world| world.processes[process].dead = true);
+    let (rival, joined) = with(|world| (world.processes[process].rival, world.processes[process].joined));
+    match outcome {
+        Ok(()) => say!("{name}#{process} ends"),
+        Err(Ended::Log(error)) => {
+            say!("{name}#{process} ends: {error}");
+            match error.remedy {
+                Remedy::Fenced if rival => {}
+                // Only at the start, or after it was told to stop.
+                Remedy::Wait | Remedy::Rewind | Remedy::Indefinite if stopped || !joined => {}
+                _ => violate(format!("{name}#{process} ended: {error}")),
+            }
+        }
+        Err(other) => violate(format!("{name}#{process} ended: {other:?}")),
+    }
+}
+
+/// The sources, and the changelog.
+fn topics() -> (Vec<Arc<str>>, Changelog) {
+    fleet(|fleet| {
+        let sources = fleet.pipeline.sources.iter().map(|source| source.topic.clone()).collect();
+        let stage = &fleet.pipeline.stages[0];
+        (sources, Changelog::new(&fleet.pipeline.name, STORE, 0, &stage.description.stores[0]))
+    })
+}
+
+fn settled(sources: &[Arc<str>]) -> bool {
+    let produced = fleet(|fleet| fleet.produced == fleet.shape.counts);
+    produced && with(|world| checker::rest(&world.broker, sources)).is_ok()
+}
+
+/// The workers up to `last` go on, nothing goes wrong any more, until all is processed.
+fn calm_down(last: usize, sources: &[Arc<str>]) -> Result<(), String> {
+    for round in 0..4000 {
+        if fleet(|fleet| fleet.produced != fleet.shape.counts) {
+            produce();
+        }
+        for slot in 0..=last {
+            if fleet(|fleet| fleet.slots[slot].process.is_none()) {
+                start(slot);
+            }
+            step(slot);
+        }
+        with(World::go_on);
+        if violated() {
+            return Ok(());
+        }
+        // The last one takes over all that the others had.
+        let whole = last > 0
+            || fleet(|fleet| {
+                let wanted = fleet.shape.partitions as usize * if fleet.shape.regrouped { 2 } else { 1 };
+                let running = fleet.slots[0].running.as_ref();
+                running.is_some_and(|running| running.worker.tasks.len() == wanted && running.worker.restoring().is_none())
+            });
+        if round % 8 == 7 && whole && settled(sources) {
+            return Ok(());
+        }
+    }
+    let rest = with(|world| checker::rest(&world.broker, sources));
+    Err(format!("no end comes with {} workers: {rest:?}", last + 1))
+}
+
+/// After the last fault: the rest is processed, the workers end one after the other, and all must be as if nothing had happened.
+fn finish() -> Result<(), String> {
+    say!("it becomes calm");
+    with(|world| world.faults = Faults::default());
+    fleet(|fleet| {
+        for slot in fleet.slots.iter().filter(|slot| slot.ghost) {
+            if let Some(process) = slot.process {
+                with(|world| world.processes[process].dead = true);
+            }
+        }
+        fleet.slots.retain(|slot| !slot.ghost);
+    });
+    let (sources, changelog) = topics();
+    for slot in (0..fleet(|fleet| fleet.slots.len())).rev() {
+        calm_down(slot, &sources)?;
+        stop(slot, &sources)?;
+        let name = fleet(|fleet| fleet.slots[slot].name.clone());
+        with(|world| world.broker.expire(&name));
+    }
+    for _ in 0..2000 {
+        with(World::go_on);
+    }
+    if violated() {
+        return Ok(());
+    }
+    let (counts, last) = fleet(|fleet| (fleet.shape.counts.clone(), fleet.slots[0].folder));
+    with(|world| {
+        checker::rest(&world.broker, &sources)?;
+        checker::outputs(&world.broker, &counts)?;
+        checker::state(&world.broker, &changelog, &counts, &world.folders, last)
+    })
+}
+
+/// A worker ends as it is told.
+fn stop(slot: usize, sources: &[Arc<str>]) -> Result<(), String> {
+    for _ in 0..10 {
+        fleet(|fleet| {
+            fleet.slots[slot].ended = false;
+            fleet.slots[slot].stop.store(true, Ordering::Relaxed);
+        });
+        for _ in 0..500 {
+            if fleet(|fleet| fleet.slots[slot].process.is_none()) {
+                break;
+            }
+            step(slot);
+        }
+        if violated() || fleet(|fleet| fleet.slots[slot].ended) {
+            return Ok(());
+        }
+        start(slot);
+        calm_down(slot, sources)?;
+    }
+    Err("a worker does not end as it is told".to_owned())
+}

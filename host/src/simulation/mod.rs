@@ -1,0 +1,112 @@
+//! Runs of a pipeline in a simulated world, where whatever can happen between two calls of a worker happens: see `host/docs/simulation.md`.
+//!
+//! A failure prints its seed; `MILLSTREAM_SEED=N` runs that one again and tells what happens, `MILLSTREAM_CASES=N` runs more of them.
+
+mod broker;
+mod checker;
+mod fleet;
+mod log;
+mod member;
+mod random;
+mod workload;
+mod world;
+
+use crate::planted::{Mistake, plant};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use world::Figures;
+
+const SEEDS: u64 = 1000;
+/// Within so many a planted mistake must be found.
+const PLANTED_SEEDS: u64 = 600;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+fn run(seed: u64, pipeline: &crate::pipeline::Pipeline, regrouped: bool, restless: bool, loud: bool) -> Result<Figures, String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| fleet::run(seed, pipeline, regrouped, restless, loud)));
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(format!("a panic: {}", text.unwrap_or("without words")))
+    })
+}
+
+/// Runs many seeds; each kind of fault must be among them.
+fn hold(regrouped: bool) {
+    let pipeline = workload::pipeline(regrouped);
+    if let Some(seed) = number("MILLSTREAM_SEED") {
+        run(seed, &pipeline, regrouped, false, true).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        return;
+    }
+    let seeds = number("MILLSTREAM_CASES").unwrap_or(SEEDS);
+    let mut total = Figures::default();
+    let mut failed = Vec::new();
+    for seed in 0..seeds {
+        match run(seed, &pipeline, regrouped, false, false) {
+            Ok(figures) => total += figures,
+            Err(what) => failed.push(format!("MILLSTREAM_SEED={seed}: {what}")),
+        }
+        if failed.len() >= 10 {
+            break;
+        }
+    }
+    assert!(failed.is_empty(), "{} of {seeds} seeds fail:\n{}", failed.len(), failed.join("\n"));
+    eprintln!("{seeds} seeds: {total:?}");
+    let Figures { calls, crashes, stills, errors, indefinite, refused, expired, replaced, copies } = total;
+    for (what, count) in [
+        ("calls", calls / 100),
+        ("crashes", crashes),
+        ("stills", stills),
+        ("errors", errors),
+        ("indefinite", indefinite),
+        ("refused", refused),
+        ("expired", expired),
+        ("replaced", replaced),
+        ("copies", copies),
+    ] {
+        assert!(count > seeds / 20, "{what}: only {count} in {seeds} seeds");
+    }
+}
+
+#[test]
+fn each_number_comes_out_once_and_in_order() {
+    hold(false);
+}
+
+#[test]
+fn each_number_comes_out_once_and_in_order_through_a_repartition_topic() {
+    hold(true);
+}
+
+/// The first seed that finds a planted mistake.
+fn found(mistake: Mistake) -> Option<(u64, String)> {
+    let pipeline = workload::pipeline(false);
+    plant(Some(mistake));
+    let found = (0..PLANTED_SEEDS).find_map(|seed| run(seed, &pipeline, false, seed % 2 == 1, false).err().map(|what| (seed, what)));
+    plant(None);
+    found
+}
+
+#[test]
+fn planted_mistakes_are_found() {
+    use Mistake::*;
+    let mistakes = [
+        ApplyBeforeCommit,
+        RestoreToLastStable,
+        NoPositions,
+        OnePastPositions,
+        OverlayKept,
+        UnprovedCheckpoint,
+        GoesOnAfterIndefinite,
+        NoGeneration,
+        PositionsApart,
+    ];
+    let mut unseen = Vec::new();
+    for mistake in mistakes {
+        match found(mistake) {
+            Some((seed, what)) => eprintln!("{mistake:?}: seed {seed}: {what}"),
+            None => unseen.push(mistake),
+        }
+    }
+    assert!(unseen.is_empty(), "not found within {PLANTED_SEEDS} seeds: {unseen:?}");
+}

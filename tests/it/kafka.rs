@@ -437,8 +437,8 @@ fn a_commit_needs_positions_and_takes_no_state() {
     assert_eq!(error.remedy, Remedy::Stop);
     let state = vec![millstream::io::StateWrites { store: "counts".into(), task: 0, rows: Vec::new() }];
     let positions = vec![(at(&input, 0), Position { offset: 0, metadata: String::new() })];
-    let error = member.begin_commit(Commit { positions, state }).expect_err("no stores yet");
-    assert!(error.remedy == Remedy::Stop && error.message.contains("embedded"), "{error}");
+    let error = member.begin_commit(Commit { positions, state }).expect_err("state goes to changelogs");
+    assert!(error.remedy == Remedy::Stop && error.message.contains("changelogs"), "{error}");
     assert_eq!(member.poll_commit(Duration::ZERO).expect("nothing in flight"), CommitState::Done);
 }
 

@@ -273,7 +273,8 @@ fn a_paused_run_keeps_its_place_and_goes_on() {
 #[test]
 fn a_paused_run_on_kafka_keeps_its_place_and_goes_on() {
     if let Some(place) = Place::kafka() {
-        pause_and_go_on(&filled(place), &["--workers", "2"]);
+        // One worker: with two, the group may still be sharing partitions out, which commits.
+        pause_and_go_on(&filled(place), &["--workers", "1"]);
     }
 }
 

@@ -848,6 +848,14 @@ impl<'a> Worker<'a> {
             self.tasks.insert(id, task);
         }
         self.member.start(&starts)?;
+        // A member keeps a pause through a rewind, and the worker has forgotten why it was made.
+        let waits = |at: &TopicPartition| {
+            let id = task_of(&setting, at);
+            setting.changelogs.is_some() && fresh.contains(&id)
+                || self.restore.as_ref().is_some_and(|restore| restore.tasks().contains(&id))
+        };
+        let ready: Vec<_> = starts.iter().map(|(at, _)| at).filter(|at| !waits(at)).cloned().collect();
+        self.member.resume(&ready)?;
         if let Some(changelogs) = setting.changelogs.as_ref().filter(|_| !fresh.is_empty()) {
             let waiting: Vec<_> = starts.into_iter().map(|(at, _)| at).filter(|at| fresh.contains(&task_of(&setting, at))).collect();
             self.member.pause(&waiting)?;

@@ -108,10 +108,6 @@ pub struct DryRun {
     reader: Box<dyn Reader>,
     own_reader: Box<dyn Reader>,
     own_reads: bool,
-    /// Partitions that wait for their state.
-    paused: BTreeSet<TopicPartition>,
-    /// Reading has begun.
-    begun: bool,
     /// To be told as assigned, once.
     partitions: Option<Vec<TopicPartition>>,
     show: Show,
@@ -121,17 +117,7 @@ impl DryRun {
     /// `partitions`: of the pipeline's sources, its own among them.
     pub fn new(log: &Arc<DryLog>, group: &str, partitions: Vec<TopicPartition>, show: Show) -> Result<Self, LogError> {
         let (reader, own_reader) = (log.log.reader()?, log.own.reader()?);
-        Ok(Self {
-            log: log.clone(),
-            group: group.to_owned(),
-            reader,
-            own_reader,
-            own_reads: false,
-            paused: BTreeSet::new(),
-            begun: false,
-            partitions: Some(partitions),
-            show,
-        })
+        Ok(Self { log: log.clone(), group: group.to_owned(), reader, own_reader, own_reads: false, partitions: Some(partitions), show })
     }
 }
 
@@ -140,10 +126,6 @@ impl Member for DryRun {
         if let Some(partitions) = self.partitions.take() {
             return Ok(Event::Assigned(partitions));
         }
-        if !self.begun && !self.paused.is_empty() {
-            return Ok(Event::Idle);
-        }
-        self.begun = true;
         if self.own_reads {
             match self.own_reader.poll(limit, Duration::ZERO)? {
                 Event::Idle => {}
@@ -164,14 +146,12 @@ impl Member for DryRun {
         self.reader.assign(&other)
     }
 
-    // Before the first record only: the queues of a run to the end are bounded by its limit, there is nothing to hold back.
-    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.paused.extend(partitions.iter().cloned());
+    // The queues of a run to the end are bounded by its limit: there is nothing to hold back.
+    fn pause(&mut self, _: &[TopicPartition]) -> Result<(), LogError> {
         Ok(())
     }
 
-    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.paused.retain(|paused| !partitions.contains(paused));
+    fn resume(&mut self, _: &[TopicPartition]) -> Result<(), LogError> {
         Ok(())
     }
 

@@ -115,6 +115,8 @@ pub enum Remedy {
     Indefinite,
     /// The log cannot be reached for now: wait and try again.
     Wait,
+    /// A record that was appended is refused for good, and with it what it was to be committed with: abort, and find it.
+    Isolate,
     /// Nothing that the program can do: stop, tell the user.
     Stop,
 }
@@ -237,8 +239,12 @@ pub trait Member: Send {
         None
     }
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
-    /// Fetches assigned partitions from these offsets on: after `Assigned`, and again to rewind.
+    /// Fetches assigned partitions from these offsets on: after `Assigned` (with none of them, if they are not wanted yet), and again to rewind. Ends a pause.
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;
+    /// Fetches these partitions no more until they are started anew.
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.pause(partitions)
+    }
     /// Stops and restarts fetching from a partition, keeping its place.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
@@ -277,7 +283,8 @@ pub struct Checkpoint {
 pub trait LocalState: CommittedState {
     /// None: nothing is known of this store's task; what rows there are do not count.
     fn checkpoint(&self, store: &str, task: i32) -> Result<Option<Checkpoint>, LogError>;
-    /// Writes committed rows, with the checkpoint that they reach if they reach one, as one.
+    /// Writes committed rows (the last of equal keys wins), then the checkpoint that they reach, if they reach one. After a crash in between there are
+    /// rows beyond the checkpoint, which the changelog brings again.
     fn write(&self, store: &str, task: i32, rows: &[(Vec<u8>, Option<Vec<u8>>)], checkpoint: Option<&Checkpoint>) -> Result<(), LogError>;
     /// Drops everything of a store's task.
     fn wipe(&self, store: &str, task: i32) -> Result<(), LogError>;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const LIMIT: FetchLimit = FetchLimit { rows: 5_000, bytes: 4 << 20 };
-/// Rows that are written at once.
-const WRITE_ROWS: usize = 20_000;
+/// Rows that are written at once: enough for a table of some megabytes.
+const WRITE_ROWS: usize = 50_000;
 
 /// A changelog's partition that is read.
 struct Part {

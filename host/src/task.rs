@@ -16,6 +16,7 @@ use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
 use crate::flow::stage::{CallFailure, Give, Stage, write_errors};
 use crate::io::{CommittedState, Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
+use crate::isolation::Guilty;
 use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::describe;
 use crate::record::{Records, RecordsBuilder};
@@ -96,6 +97,8 @@ pub struct Produced {
     pub rows: usize,
     /// Of them, those of the user's sources.
     pub records: usize,
+    /// The place of the last of them in its topic.
+    pub last: Option<(TopicPartition, i64)>,
 }
 
 /// What a task has to commit.
@@ -149,6 +152,10 @@ pub struct Task {
     /// Of a stage with timers: what was taken and is still to be processed, and how many rows are tried at once.
     rest: Option<(usize, Taken)>,
     reach: usize,
+    /// Rows of the next batch at most, beside the setting's limit.
+    most: usize,
+    /// A record that the log refuses.
+    guilty: Option<Guilty>,
 }
 
 impl Task {
@@ -222,6 +229,8 @@ impl Task {
             halted: false,
             rest: None,
             reach: usize::MAX,
+            most: usize::MAX,
+            guilty: None,
         }
     }
 
@@ -237,6 +246,16 @@ impl Task {
     /// The run is one to the end.
     pub fn to_end(&mut self) {
         self.to_end = true;
+    }
+
+    /// Its batches have at most so many rows.
+    pub fn narrow(&mut self, rows: usize) {
+        self.most = rows;
+    }
+
+    /// This record is not processed: its results were refused by the log.
+    pub fn refuse(&mut self, guilty: Guilty) {
+        self.guilty = Some(guilty);
     }
 
     /// Whether it matters which of its partitions comes first: records meet rows as of their own place.
@@ -331,13 +350,13 @@ impl Task {
     /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source (tables before streams),
     /// partition, offset. With `patient`, waits until every partition has a record or is at its end.
     fn take(&mut self, patient: bool) -> Option<(usize, Taken)> {
+        let limit = BatchLimit { rows: self.setting.limit.rows.min(self.most), ..self.setting.limit };
         if let [queue] = self.queues.as_mut_slice() {
-            return queue.take_front(self.setting.limit).map(|taken| (queue.source, taken));
+            return queue.take_front(limit).map(|taken| (queue.source, taken));
         }
         if patient && self.queues.iter().any(|queue| queue.rows == 0 && !queue.ended()) {
             return None;
         }
-        let limit = self.setting.limit;
         // Queue, piece, row in the piece.
         let mut picked: Vec<(usize, usize, usize)> = Vec::new();
         let mut cursors: Vec<Cursor> = self.queues.iter().map(Cursor::new).collect();
@@ -377,11 +396,17 @@ impl Task {
             return Err(stop);
         }
         let Some((source, taken)) = self.rest.take().or_else(|| self.take(patient)) else { return Ok(None) };
+        let next = match self.guilty_row(source, &taken) {
+            Some(0) => return self.pass_guilty(source, &taken).map(Some),
+            Some(row) => taken.first(row),
+            None => taken.clone(),
+        };
         let clock = self.clock.clone();
         let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
-        match self.process(source, taken.clone(), &figures) {
-            Ok(produced) => {
+        match self.process(source, next, &figures) {
+            Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
+                produced.last = self.last_of(source, &taken, produced.rows);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
                 }
@@ -399,7 +424,8 @@ impl Task {
                     };
                     let before = taken.first(count);
                     match self.process(source, before.clone(), &figures) {
-                        Ok(produced) => {
+                        Ok(mut produced) => {
+                            produced.last = self.last_of(source, &taken, produced.rows);
                             if produced.rows < count {
                                 // A timer is due before it.
                                 self.halted = false;
@@ -420,6 +446,51 @@ impl Task {
         }
     }
 
+    /// The place in its topic of the last of so many rows.
+    fn last_of(&self, source: usize, taken: &Taken, rows: usize) -> Option<(TopicPartition, i64)> {
+        let row = rows.checked_sub(1)?;
+        let topic = self.setting.pipeline.sources[source].topic.clone();
+        Some((TopicPartition { topic, partition: *taken.partitions.get(row)? }, *taken.offsets.get(row)?))
+    }
+
+    /// The row of the record that the log refuses, if it is among these.
+    fn guilty_row(&self, source: usize, taken: &Taken) -> Option<usize> {
+        let guilty = self.guilty.as_ref().filter(|guilty| guilty.at.topic == self.setting.pipeline.sources[source].topic)?;
+        (0..taken.offsets.len()).find(|row| taken.partitions[*row] == guilty.at.partition && taken.offsets[*row] == guilty.offset)
+    }
+
+    /// The first of these records is the one that the log refuses: its policy decides. Time does not move by it, as by none that cannot be read.
+    fn pass_guilty(&mut self, source: usize, taken: &Taken) -> Result<Produced, Stop> {
+        let reason = self.guilty.as_ref().map(|guilty| guilty.reason.clone()).unwrap_or_default();
+        let first = self.received(source, taken.first(1))?;
+        let times = first.records.timestamps.clone();
+        let origin = Arc::new(Origin {
+            source,
+            carried: first.provenance.map(|provenance| provenance.carried),
+            partitions: first.partitions,
+            offsets: first.offsets,
+            records: first.records,
+            stream_times: vec![self.stream_time; times.len()],
+            times,
+        });
+        let refuse = |row| Rejected {
+            origin: origin.clone(),
+            origin_row: row,
+            stage: None,
+            code: reject::NOT_TAKEN,
+            reason: reason.clone(),
+            shown: None,
+        };
+        let mut appends = Vec::new();
+        if let Err(stop) = self.settle((0..origin.offsets.len()).map(refuse).collect(), &mut appends) {
+            self.halted = true;
+            return Err(stop);
+        }
+        self.pass_over(source, taken, 1);
+        let records = if self.setting.pipeline.sources[source].carries.is_none() { 1 } else { 0 };
+        Ok(Produced { appends, rows: 1, records, last: self.last_of(source, taken, 1) })
+    }
+
     /// A record's way: source, stages, sinks, dead letters.
     fn process(&mut self, source: usize, taken: Taken, figures: &Figures) -> Result<Produced, Stop> {
         let setting = self.setting.clone();
@@ -432,7 +503,7 @@ impl Task {
             let rejected = self.take_rows(source, table, taken);
             self.settle(rejected, &mut appends)?;
             self.keep_batch();
-            return Ok(Produced { appends, rows, records: 0 });
+            return Ok(Produced { appends, rows, ..Produced::default() });
         }
         if self.is_timed() {
             return self.process_timed(source, taken, figures);
@@ -450,7 +521,7 @@ impl Task {
         self.settle(rejected, &mut appends)?;
         self.stream_time = stream_time;
         self.keep_batch();
-        Ok(Produced { appends, rows, records })
+        Ok(Produced { appends, rows, records, last: None })
     }
 
     /// Stages and sinks. What a stage gives out beside its records' results stands before them.

@@ -6,6 +6,7 @@ use crate::io::{
     Checkpoint, Clock, Commit, CommitState, Event, FetchLimit, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
     partitions_of,
 };
+use crate::isolation::{Finding, Guilty, Isolation};
 use crate::monitor::{Figures, Histogram, Monitor, PartitionFigures, Seat};
 use crate::pipeline::Start;
 use crate::planted::{Mistake, planted};
@@ -121,6 +122,11 @@ struct InFlight {
     passed: Vec<(TopicPartition, i64)>,
     positions: Vec<(TopicPartition, i64)>,
     since: Duration,
+    /// Records of the sources.
+    records: u64,
+    /// Rows, and where the last of them stands in its topic.
+    rows: usize,
+    last: Option<(TopicPartition, i64)>,
 }
 
 /// The ends of changelogs when everything committed before was applied, by task and store. They hold for a checkpoint once a further commit has come
@@ -165,7 +171,13 @@ pub struct Worker<'a> {
     /// Rows since the last commit, and when the first of them was processed.
     since_commit: usize,
     first_since: Option<Duration>,
-    /// Records of the sources, since the start.
+    /// Records of the sources among them.
+    records: u64,
+    /// The last of those rows, in its topic.
+    last: Option<(TopicPartition, i64)>,
+    /// The log has refused a record that is yet to be found.
+    isolation: Option<Isolation>,
+    /// Records of the sources, since the start; what is dropped uncommitted, and read again, counts once.
     pub processed: u64,
     pub commits: u64,
     paused: Vec<TopicPartition>,
@@ -237,6 +249,9 @@ impl<'a> Worker<'a> {
             idle_since: None,
             since_commit: 0,
             first_since: None,
+            records: 0,
+            last: None,
+            isolation: None,
             processed: 0,
             commits: 0,
             paused: Vec::new(),
@@ -328,7 +343,11 @@ impl<'a> Worker<'a> {
                 }
             }
             Event::Assigned(partitions) => self.assign(&partitions)?,
-            Event::Revoked { partitions, lost } => self.revoke(&partitions, lost)?,
+            Event::Revoked { partitions, lost } => {
+                self.revoke(&partitions, lost)?;
+                // Whoever gets them looks for himself.
+                self.isolation = None;
+            }
             Event::Idle => {
                 idle = true;
                 self.watch();
@@ -459,6 +478,7 @@ impl<'a> Worker<'a> {
             // What is fetched waits in the queues, and fetching pauses when they are full: membership and places are kept.
             return Ok(());
         }
+        let most = self.commit_rows();
         let waited = self.idle_since.is_some_and(|since| self.clock.elapsed() >= since + TABLE_PATIENCE);
         let numbers: Vec<TaskId> = self.tasks.keys().copied().collect();
         for number in numbers {
@@ -467,6 +487,11 @@ impl<'a> Worker<'a> {
                     break;
                 }
                 let Some(task) = self.tasks.get_mut(&number) else { break };
+                // What is processed behind a commit in flight would be in the next one, whatever its size.
+                if self.isolation.is_some() && (self.in_flight.is_some() || self.since_commit >= most) {
+                    break;
+                }
+                task.narrow(if self.isolation.is_some() { most - self.since_commit } else { usize::MAX });
                 let patient = self.options.until_end || !idle || task.meets_tables() && !waited;
                 match task.step(patient) {
                     Ok(Some(produced)) => self.take_over(produced)?,
@@ -478,7 +503,7 @@ impl<'a> Worker<'a> {
                 if over || self.seat.paused() {
                     return Ok(());
                 }
-                if self.in_flight.is_none() && self.since_commit >= self.options.commit_rows {
+                if self.in_flight.is_none() && self.since_commit >= most {
                     self.begin_commit()?;
                 }
             }
@@ -491,7 +516,9 @@ impl<'a> Worker<'a> {
 
     fn take_over(&mut self, produced: Produced) -> Result<(), Ended> {
         self.processed += produced.records as u64;
+        self.records += produced.records as u64;
         self.since_commit += produced.rows;
+        self.last = produced.last.or(self.last.take());
         if self.first_since.is_none() {
             self.first_since = Some(self.clock.elapsed());
         }
@@ -506,8 +533,13 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// Rows of a commit, of which it may be a batch more.
+    fn commit_rows(&self) -> usize {
+        self.isolation.as_ref().map_or(self.options.commit_rows, |isolation| isolation.rows().min(self.options.commit_rows))
+    }
+
     fn commit_due(&self) -> bool {
-        self.since_commit >= self.options.commit_rows
+        self.since_commit >= self.commit_rows()
             || self.first_since.is_some() && self.seat.paused()
             || self.first_since.is_some_and(|first| self.clock.elapsed() >= first + self.options.commit_interval)
     }
@@ -548,7 +580,8 @@ impl<'a> Worker<'a> {
                 tasks.push(*id);
             }
         }
-        self.since_commit = 0;
+        let (rows, last) = (std::mem::take(&mut self.since_commit), self.last.take());
+        let records = std::mem::take(&mut self.records);
         self.first_since = None;
         if commit.positions.is_empty() {
             return Ok(());
@@ -579,7 +612,7 @@ impl<'a> Worker<'a> {
             |at: &TopicPartition| self.setting.pipeline.sources.iter().any(|source| source.carries.is_some() && source.topic == at.topic);
         let passed = commit.positions.iter().filter(|(at, _)| carried(at)).map(|(at, position)| (at.clone(), position.offset)).collect();
         let positions = commit.positions.iter().map(|(at, position)| (at.clone(), position.offset)).collect();
-        self.in_flight = Some(InFlight { tasks, passed, positions, since: self.clock.elapsed() });
+        self.in_flight = Some(InFlight { tasks, passed, positions, since: self.clock.elapsed(), records, rows, last });
         self.member.begin_commit(commit)?;
         Ok(())
     }
@@ -594,6 +627,7 @@ impl<'a> Worker<'a> {
             self.commit_time.observe(self.clock.elapsed().saturating_sub(done.since));
             self.committed.extend(done.positions);
             self.well();
+            self.widen()?;
             for number in done.tasks {
                 if let Some(task) = self.tasks.get_mut(&number) {
                     task.committed();
@@ -839,6 +873,9 @@ impl<'a> Worker<'a> {
             if Metadata::of(&position.metadata).is_some_and(|metadata| metadata.state) {
                 kept.insert(id);
             }
+            if let Some(guilty) = self.isolation.as_ref().and_then(Isolation::guilty).filter(|guilty| guilty.at == *partition) {
+                task.refuse(guilty.clone());
+            }
             let until = self.ends.get(partition).copied();
             for source in (0..setting.pipeline.sources.len()).filter(|source| setting.pipeline.sources[*source].topic == partition.topic) {
                 let carried = setting.pipeline.sources[source].carries.is_some();
@@ -847,18 +884,16 @@ impl<'a> Worker<'a> {
             }
             self.tasks.insert(id, task);
         }
-        self.member.start(&starts)?;
-        // A member keeps a pause through a rewind, and the worker has forgotten why it was made.
+        // What is to be restored first is started behind that.
         let waits = |at: &TopicPartition| {
             let id = task_of(&setting, at);
             setting.changelogs.is_some() && fresh.contains(&id)
                 || self.restore.as_ref().is_some_and(|restore| restore.tasks().contains(&id))
         };
-        let ready: Vec<_> = starts.iter().map(|(at, _)| at).filter(|at| !waits(at)).cloned().collect();
-        self.member.resume(&ready)?;
+        let (waiting, ready): (Vec<_>, Vec<_>) = starts.into_iter().partition(|(at, _)| waits(at));
+        self.member.hold(&waiting.into_iter().map(|(at, _)| at).collect::<Vec<_>>())?;
+        self.member.start(&ready)?;
         if let Some(changelogs) = setting.changelogs.as_ref().filter(|_| !fresh.is_empty()) {
-            let waiting: Vec<_> = starts.into_iter().map(|(at, _)| at).filter(|at| fresh.contains(&task_of(&setting, at))).collect();
-            self.member.pause(&waiting)?;
             if let Some(restore) = &self.restore {
                 fresh.extend(restore.tasks());
             }
@@ -875,13 +910,14 @@ impl<'a> Worker<'a> {
     fn restore_on(&mut self) -> Result<(), Ended> {
         let Some(restore) = &mut self.restore else { return Ok(()) };
         if restore.step(self.clock, IDLE)? {
-            let ready: Vec<_> = restore.tasks().iter().filter_map(|number| self.tasks.get(number)).flat_map(Task::partitions).collect();
+            let ready = restore.tasks().iter().filter_map(|number| self.tasks.get(number)).flat_map(Task::partitions);
+            let starts: Vec<_> = ready.filter_map(|at| self.committed.get(&at).map(|offset| (at.clone(), *offset))).collect();
             if restore.read > 0 {
                 tracing::info!(pipeline = self.setting.pipeline.name, records = restore.read, "state is restored");
             }
             self.restored = (restore.read, restore.total);
             self.restore = None;
-            self.member.resume(&ready)?;
+            self.member.start(&starts)?;
         }
         Ok(())
     }
@@ -973,11 +1009,44 @@ impl<'a> Worker<'a> {
     fn forget_uncommitted(&mut self) {
         self.pending.clear();
         self.pending_rows = 0;
-        self.in_flight = None;
+        let in_flight = self.in_flight.take().map_or(0, |commit| commit.records);
+        self.processed -= in_flight + std::mem::take(&mut self.records);
         self.captured = None;
         self.since_commit = 0;
+        self.last = None;
         self.first_since = None;
         self.stopped = None;
+    }
+
+    /// The log has refused a record of the commit under way, for good. What is read again is committed in smaller parts, until it is found.
+    fn isolate(&mut self, error: LogError) -> Result<LogError, LogError> {
+        let (rows, last) = match &self.in_flight {
+            Some(commit) => (commit.rows, commit.last.clone()),
+            None => (self.since_commit, self.last.clone()),
+        };
+        let isolation = self.isolation.get_or_insert_with(|| {
+            tracing::warn!(
+                pipeline = self.setting.pipeline.name,
+                "{error}; the {rows} records since the last commit are read again, to find the one whose results these are"
+            );
+            Isolation::begin(rows, error.message.clone())
+        });
+        let last = last.map(|(at, offset)| Guilty { at, offset, reason: error.message.clone() });
+        match isolation.refused(rows, last) {
+            Finding::Narrower => Ok(LogError { remedy: Remedy::Rewind, ..error }),
+            Finding::Hopeless => Err(LogError { remedy: Remedy::Stop, ..error }),
+        }
+    }
+
+    /// After a commit: the next may be larger again.
+    fn widen(&mut self) -> Result<(), LogError> {
+        let full = self.options.commit_rows;
+        let Some(isolation) = self.isolation.take_if(|isolation| isolation.committed(full)) else { return Ok(()) };
+        match isolation.guilty() {
+            Some(_) => Ok(()),
+            // No record is refused alone: it is the size of a whole batch, say.
+            None => Err(LogError::stop(isolation.reason())),
+        }
     }
 
     /// After a failure of the log: goes back to what is committed, or gives up.
@@ -987,8 +1056,12 @@ impl<'a> Worker<'a> {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(error.into());
             }
+            if error.remedy == Remedy::Isolate {
+                error = self.isolate(error)?;
+            }
             match error.remedy {
-                Remedy::Stop | Remedy::Fenced => return Err(error.into()),
+                Remedy::Stop | Remedy::Fenced | Remedy::Isolate => return Err(error.into()),
+                Remedy::Rewind if self.isolation.is_some() => {}
                 Remedy::Wait | Remedy::Rewind | Remedy::Indefinite => match self.member.away() {
                     Some(reason) => self.trouble(&format!("{error}: {reason}")),
                     None => self.trouble(&error.message),

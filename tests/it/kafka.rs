@@ -342,7 +342,7 @@ fn a_record_of_five_megabytes_passes_where_the_topic_takes_it() {
     let found = read(&log, &large);
     assert_eq!(found[&0].1, std::slice::from_ref(&record));
     let error = log.produce(&small, None, &record).expect_err("too large");
-    assert!(error.remedy == Remedy::Stop && error.message.contains("max.message.bytes") && error.message.contains(&*small), "{error}");
+    assert!(error.remedy == Remedy::Isolate && error.message.contains("max.message.bytes") && error.message.contains(&*small), "{error}");
     // The refused record does not come later, and others go on.
     log.produce(&small, None, &records(["fine"])).expect("produced");
     assert_eq!(read_values(&log, &small), ["fine"]);
@@ -687,7 +687,7 @@ fn a_record_that_the_topic_does_not_take_fails_the_commit() {
     builder.push(1, None, Some(&big), []);
     member.append(&at(&output, 0), &builder.finish()).expect("queued");
     let error = commit(&mut member, &[(at(&input, 0), 1, "")]).expect_err("too large");
-    assert!(error.remedy == Remedy::Stop && error.message.contains(&*output) && error.message.contains("max.message.bytes"), "{error}");
+    assert!(error.remedy == Remedy::Isolate && error.message.contains(&*output) && error.message.contains("max.message.bytes"), "{error}");
     member.abort().expect("aborted");
     assert_eq!(log.committed(&group, &partitions).expect("positions"), [None]);
     // The member is as good as new.

@@ -9,6 +9,7 @@ mod leaks;
 mod operation;
 mod order;
 mod outage;
+mod refusal;
 mod state;
 mod tables;
 mod timers;

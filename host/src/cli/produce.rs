@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
 /// Lines are appended in batches of so many, or so many bytes.
-const BATCH_ROWS: usize = 1000;
+const BATCH_ROWS: usize = 10_000;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// The longest line that is read.

@@ -22,6 +22,9 @@ pub struct Rejected {
 /// The code of records that came when their windows were closed.
 pub const LATE: &str = "late";
 
+/// The code of records whose results a topic does not take.
+pub const NOT_TAKEN: &str = "not_taken";
+
 /// A record as it stood at a stage.
 #[derive(Clone, Debug)]
 pub struct Shown {

@@ -295,8 +295,7 @@ impl Member for SimulatedMember {
             return Ok(());
         }
         for (at, from) in partitions {
-            let paused = self.places.0.get(at).is_some_and(|place| place.paused);
-            self.places.0.insert(at.clone(), Place { paused, ..Place::at(*from) });
+            self.places.0.insert(at.clone(), Place::at(*from));
             self.assigned.retain(|assigned| assigned != at);
         }
         Ok(())

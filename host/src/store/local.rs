@@ -8,12 +8,15 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Of the rows' layout. A folder of another one is rebuilt from the changelogs; one of a newer program is refused.
-const FORMAT: u32 = 1;
+/// Of the rows' layout. A folder of an older one is rebuilt from the changelogs; one of a newer program is refused.
+const FORMAT: u32 = 2;
 /// Bytes of blocks that are kept in memory; rows in use are kept by the stores themselves.
 const BLOCK_CACHE: u64 = 16 << 20;
-/// Bytes of writes that are kept in memory before they become a table.
-const WRITE_BUFFER: u64 = 16 << 20;
+/// Bytes of small writes that are kept in memory before they become a table.
+const WRITE_BUFFER: u64 = 8 << 20;
+/// Bytes of rows that are written as a table at once. What is less goes through the journal, which the next start reads from its beginning: it is cut
+/// only at 64 MB, and a million rows in it cost a start some seconds.
+const TABLE_BYTES: usize = 1 << 20;
 /// Rows that one atomic write drops.
 const WIPE_ROWS: usize = 10_000;
 
@@ -21,8 +24,8 @@ const WIPE_ROWS: usize = 10_000;
 pub struct LocalFolder {
     path: PathBuf,
     database: Database,
+    /// Checkpoints too: a keyspace of their own, which seldom fills its buffer, would keep the journal of all the others.
     rows: Keyspace,
-    checkpoints: Keyspace,
 }
 
 impl LocalFolder {
@@ -34,7 +37,11 @@ impl LocalFolder {
         std::fs::create_dir_all(&path).map_err(|error| file_failed("create", error))?;
         let format = path.join("format");
         match std::fs::read_to_string(&format) {
-            Ok(text) if text.trim().parse::<u32>().is_ok_and(|found| found <= FORMAT) => {}
+            Ok(text) if text.trim().parse() == Ok(FORMAT) => {}
+            Ok(text) if text.trim().parse::<u32>().is_ok_and(|found| found < FORMAT) => {
+                std::fs::remove_dir_all(path.join("rows")).map_err(|error| file_failed("rebuild", error))?;
+                std::fs::write(&format, format!("{FORMAT}\n")).map_err(|error| file_failed("write", error))?;
+            }
             Ok(text) if !text.trim().is_empty() => {
                 return Err(LogError::stop(format!(
                     "the state folder {} was written by a newer version of the program (format {}, this one knows format {FORMAT}): use that version, or \
@@ -66,8 +73,7 @@ impl LocalFolder {
             .open()
             .map_err(failed)?;
         let rows = database.keyspace("rows", || KeyspaceCreateOptions::default().max_memtable_size(WRITE_BUFFER)).map_err(failed)?;
-        let checkpoints = database.keyspace("checkpoints", KeyspaceCreateOptions::default).map_err(failed)?;
-        Ok(Self { path, database, rows, checkpoints })
+        Ok(Self { path, database, rows })
     }
 
     fn failed(&self, what: &str, error: &fjall::Error) -> LogError {
@@ -85,6 +91,19 @@ fn prefix(store: &str, task: i32) -> Vec<u8> {
     prefix.extend_from_slice(store.as_bytes());
     prefix.extend_from_slice(&task.to_be_bytes());
     prefix
+}
+
+/// No store's name is so long.
+fn checkpoint_key(store: &str, task: i32) -> Vec<u8> {
+    [&[0xff, 0xff], prefix(store, task).as_slice()].concat()
+}
+
+/// In the order of keys; the last of equal ones.
+fn newest(rows: &[(Vec<u8>, Option<Vec<u8>>)]) -> Vec<(&[u8], Option<&Vec<u8>>)> {
+    let mut newest: Vec<_> = rows.iter().rev().map(|(key, row)| (key.as_slice(), row.as_ref())).collect();
+    newest.sort_by_key(|(key, _)| *key);
+    newest.dedup_by_key(|(key, _)| *key);
+    newest
 }
 
 impl CommittedState for LocalFolder {
@@ -114,37 +133,52 @@ impl CommittedState for LocalFolder {
 
 impl LocalState for LocalFolder {
     fn checkpoint(&self, store: &str, task: i32) -> Result<Option<Checkpoint>, LogError> {
-        let found = self.checkpoints.get(prefix(store, task)).map_err(|error| self.failed("read", &error))?;
+        let found = self.rows.get(checkpoint_key(store, task)).map_err(|error| self.failed("read", &error))?;
         // One that cannot be read is none: the rows are rebuilt.
         Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
     fn write(&self, store: &str, task: i32, rows: &[(Vec<u8>, Option<Vec<u8>>)], checkpoint: Option<&Checkpoint>) -> Result<(), LogError> {
         let prefix = prefix(store, task);
-        // No fsync: a loss of power may take the last writes whole, rows and checkpoint alike, and the changelog has them.
-        let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
-        for (key, row) in rows {
-            let full = [prefix.as_slice(), key].concat();
-            if full.len() > usize::from(u16::MAX) {
-                let most = usize::from(u16::MAX) - prefix.len();
-                return Err(LogError::stop(format!("a key of store `{store}` has {} bytes, a store takes {most}", key.len())));
-            }
-            match row {
-                Some(row) => batch.insert(&self.rows, full, row.as_slice()),
-                None => batch.remove(&self.rows, full),
-            }
+        if let Some((key, _)) = rows.iter().find(|(key, _)| prefix.len() + key.len() > usize::from(u16::MAX)) {
+            let most = usize::from(u16::MAX) - prefix.len();
+            return Err(LogError::stop(format!("a key of store `{store}` has {} bytes, a store takes {most}", key.len())));
         }
+        let failed = |error: fjall::Error| self.failed("write", &error);
+        let full = |key: &[u8]| [prefix.as_slice(), key].concat();
+        // No fsync: a loss of power may take the last writes whole, and the changelog has them.
+        let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
+        let bytes: usize = rows.iter().map(|(key, row)| key.len() + row.as_ref().map_or(0, Vec::len)).sum();
+        if bytes < TABLE_BYTES {
+            for (key, row) in rows {
+                match row {
+                    Some(row) => batch.insert(&self.rows, full(key), row.as_slice()),
+                    None => batch.remove(&self.rows, full(key)),
+                }
+            }
+        } else {
+            let mut table = self.rows.start_ingestion().map_err(failed)?;
+            for (key, row) in newest(rows) {
+                match row {
+                    Some(row) => table.write(full(key), row.as_slice()),
+                    None => table.write_tombstone(full(key)),
+                }
+                .map_err(failed)?;
+            }
+            table.finish().map_err(failed)?;
+        }
+        // After a table, not with it: a crash in between leaves rows that the changelog brings once more.
         if let Some(checkpoint) = checkpoint {
             let text = serde_json::to_vec(checkpoint).map_err(|error| LogError::stop(error.to_string()))?;
-            batch.insert(&self.checkpoints, prefix, text);
+            batch.insert(&self.rows, checkpoint_key(store, task), text);
         }
-        batch.commit().map_err(|error| self.failed("write", &error))
+        batch.commit().map_err(failed)
     }
 
     fn wipe(&self, store: &str, task: i32) -> Result<(), LogError> {
         let prefix = prefix(store, task);
         // The checkpoint first: rows without one do not count.
-        self.checkpoints.remove(prefix.as_slice()).map_err(|error| self.failed("write", &error))?;
+        self.rows.remove(checkpoint_key(store, task)).map_err(|error| self.failed("write", &error))?;
         loop {
             let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
             let mut count = 0;
@@ -264,13 +298,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_as_a_table_is_as_what_is_written_in_small() {
+        let mut random = 7_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (kept, model) = (LocalFolder::open(folder.path(), "p").unwrap(), LocalMemory::default());
+        for offset in 0..12 {
+            // Of 40 rows, every second write is above the limit; keys come again within a write, and out of order.
+            let width = if offset % 2 == 0 { 10 } else { 2 * TABLE_BYTES / 40 };
+            let rows: Vec<_> = (0..40).map(|at| (vec![next(30) as u8], (next(4) > 0).then(|| vec![at; width]))).collect();
+            let checkpoint = Checkpoint { offset, written_at: 1 };
+            for state in [&kept as &dyn LocalState, &model] {
+                state.write("s", 0, &rows, Some(&checkpoint)).unwrap();
+                assert_eq!(state.checkpoint("s", 0).unwrap(), Some(checkpoint.clone()));
+            }
+            assert_eq!(kept.scan("s", 0, &[], None, 100).unwrap(), model.scan("s", 0, &[], None, 100).unwrap(), "after write {offset}");
+        }
+        drop(kept);
+        let again = LocalFolder::open(folder.path(), "p").unwrap();
+        assert_eq!(again.checkpoint("s", 0).unwrap(), Some(Checkpoint { offset: 11, written_at: 1 }));
+        assert_eq!(again.scan("s", 0, &[], None, 100).unwrap(), model.scan("s", 0, &[], None, 100).unwrap());
+    }
+
+    #[test]
     fn a_folder_in_use_and_one_of_a_newer_program_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let held = LocalFolder::open(folder.path(), "p").unwrap();
         let error = LocalFolder::open(folder.path(), "p").err().unwrap().to_string();
         assert!(error.contains("in use by another process"), "{error}");
         drop(held);
-        std::fs::write(folder.path().join("state/p/format"), "2\n").unwrap();
+        std::fs::write(folder.path().join("state/p/format"), "3\n").unwrap();
         let error = LocalFolder::open(folder.path(), "p").err().unwrap().to_string();
         assert!(error.contains("newer version") && error.contains("delete the folder"), "{error}");
     }

@@ -52,7 +52,7 @@ impl Task {
         match done.and_then(|()| self.settle(rejected, &mut appends)) {
             Ok(()) => {
                 self.keep_batch();
-                Ok(Produced { appends, rows: 0, records: 0 })
+                Ok(Produced { appends, ..Produced::default() })
             }
             Err(stop) => {
                 self.halted = true;

@@ -41,7 +41,7 @@ impl Task {
             self.settle(refused, &mut appends)?;
             self.stream_time = last;
             self.keep_batch();
-            return Ok(Produced { appends, rows: fetched.offsets.len(), records: 0 });
+            return Ok(Produced { appends, rows: fetched.offsets.len(), ..Produced::default() });
         }
         // Stream time before each row, and behind the last.
         let times: Vec<i64> = whole.origin.stream_times.iter().copied().chain([last]).collect();
@@ -75,7 +75,7 @@ impl Task {
                 self.received(source, fetched.first(rows))?;
             }
             let records = if described.carries.is_none() { rows } else { 0 };
-            return Ok(Produced { appends, rows, records });
+            return Ok(Produced { appends, rows, records, last: None });
         }
     }
 

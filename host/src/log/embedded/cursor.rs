@@ -51,7 +51,7 @@ impl Cursors {
         }
         let cursor = Cursor { topic, at: at.clone(), next: offset, told: None, paused: false, held: None };
         match self.all.iter_mut().find(|cursor| cursor.at == *at) {
-            Some(place) => *place = Cursor { paused: place.paused, ..cursor },
+            Some(place) => *place = cursor,
             None => self.all.push(cursor),
         }
         Ok(())

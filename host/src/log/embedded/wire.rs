@@ -83,7 +83,8 @@ impl Answer {
             Remedy::Fenced => "fenced",
             Remedy::Indefinite => "indefinite",
             Remedy::Wait => "wait",
-            Remedy::Stop => "stop",
+            // No answer of the embedded log refuses a record.
+            Remedy::Isolate | Remedy::Stop => "stop",
         };
         Self::Failed(remedy.to_owned(), error.message.clone())
     }

@@ -32,7 +32,10 @@ pub fn topics(client: &Client, name: Option<&str>) -> Result<Vec<(String, i32)>,
     Ok(found)
 }
 
-fn admin(config: &ClientConfig) -> Result<AdminClient<DefaultClientContext>, LogError> {
+pub type Admin = AdminClient<DefaultClientContext>;
+
+/// A client takes a tenth of a second to end: one is made, and kept.
+pub fn admin(config: &ClientConfig) -> Result<Admin, LogError> {
     config.create().map_err(|error| LogError::stop(format!("cannot make a Kafka client: {error}")))
 }
 
@@ -41,11 +44,10 @@ fn options() -> AdminOptions {
 }
 
 /// What topics take at most, as far as this user may ask.
-pub fn max_message_bytes(config: &ClientConfig, topics: &[&str]) -> Result<HashMap<String, usize>, LogError> {
+pub fn max_message_bytes(admin: &Admin, topics: &[&str]) -> Result<HashMap<String, usize>, LogError> {
     if topics.is_empty() {
         return Ok(HashMap::new());
     }
-    let admin = admin(config)?;
     let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let what = "looking up the largest record that topics take";
     let described = block_on(admin.describe_configs(&wanted, &options())).map_err(|error| errors::failed(what, &error.into()))?;
@@ -66,8 +68,7 @@ pub fn max_message_bytes(config: &ClientConfig, topics: &[&str]) -> Result<HashM
 }
 
 /// How a topic keeps its records, as far as this user may ask.
-pub fn retention(config: &ClientConfig, topic: &str) -> Result<Option<Retention>, LogError> {
-    let admin = admin(config)?;
+pub fn retention(admin: &Admin, topic: &str) -> Result<Option<Retention>, LogError> {
     let what = format!("looking up the settings of the topic {topic}");
     let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()));
     let described = described.map_err(|error| errors::failed(&what, &error.into()))?;
@@ -87,11 +88,10 @@ pub fn retention(config: &ClientConfig, topic: &str) -> Result<Option<Retention>
 }
 
 /// Makes a topic with the brokers' own replication. `settings`: of the topic, beside the brokers' defaults.
-pub fn create(config: &ClientConfig, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
+pub fn create(admin: &Admin, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
     if partitions < 1 {
         return Err(LogError::stop(format!("creating the topic {name}: it needs at least one partition, not {partitions}")));
     }
-    let admin = admin(config)?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
     let what = format!("creating the topic {name}");
@@ -105,11 +105,11 @@ pub fn create(config: &ClientConfig, name: &str, partitions: i32, settings: &[(&
 }
 
 /// Deletes the records below these offsets.
-pub fn delete_before(config: &ClientConfig, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
+pub fn delete_before(admin: &Admin, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
     let what = "deleting records that were processed";
     let list = native::list(partitions.iter().map(|(at, offset)| (&*at.topic, at.partition, Some(*offset))));
     let list = list.map_err(|failure| errors::failed(what, &failure))?;
-    let deleted = block_on(admin(config)?.delete_records(&list, &options())).map_err(|error| errors::failed(what, &error.into()))?;
+    let deleted = block_on(admin.delete_records(&list, &options())).map_err(|error| errors::failed(what, &error.into()))?;
     match native::list_entries(&deleted).into_iter().find_map(|entry| Some((entry.error?, entry.topic, entry.partition))) {
         Some((code, topic, partition)) => {
             Err(errors::failed(&format!("{what} from {topic}/{partition}"), &Failure::new(code, code.to_string())))

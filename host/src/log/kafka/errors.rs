@@ -76,6 +76,10 @@ fn advice(code: Code) -> &'static str {
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => {
             "; raise the topic's `max.message.bytes`, or set `batch.size` under [kafka.producer] to at most that"
         }
+        Code::InvalidRecord => "; a compacted topic takes no record without a key",
+        Code::InvalidTimestamp => {
+            "; its time is outside of the topic's `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`"
+        }
         Code::AutoOffsetReset | Code::OffsetOutOfRange => "; the records there are no longer kept, or the topic was made anew",
         Code::InvalidTransactionTimeout => {
             "; lower `transaction.timeout.ms` under [kafka.producer], or raise the broker's `transaction.max.timeout.ms`"
@@ -106,6 +110,7 @@ pub fn transaction_failed(what: &str, failure: &Failure) -> LogError {
     } else if failure.requires_abort {
         match remedy(failure.code) {
             Remedy::Fenced => Remedy::Fenced,
+            Remedy::Stop if is_of_a_record(failure.code) => Remedy::Isolate,
             Remedy::Stop if is_permanent(failure.code) => Remedy::Stop,
             _ => Remedy::Rewind,
         }
@@ -142,6 +147,11 @@ fn is_permanent(code: Code) -> bool {
     )
 }
 
+/// Errors of one record, which the topic takes no other time either. Those around it in its transaction may be well.
+fn is_of_a_record(code: Code) -> bool {
+    matches!(code, Code::MessageSizeTooLarge | Code::InvalidRecord | Code::InvalidDifferentRecord | Code::InvalidTimestamp)
+}
+
 fn message(what: &str, failure: &Failure) -> String {
     format!("{what}: {}{}", failure.text, advice(failure.code))
 }
@@ -150,8 +160,12 @@ fn message(what: &str, failure: &Failure) -> String {
 pub fn not_taken(undelivered: &Undelivered) -> LogError {
     let Undelivered { code, topic, partition, count } = undelivered;
     let records = if *count == 1 { "a record".to_owned() } else { format!("{count} records, the first") };
-    let remedy = if is_permanent(*code) { Remedy::Stop } else { self::remedy(*code) };
-    // What was produced is in an unknown place, but the transaction still ends by an abort.
-    let remedy = if remedy == Remedy::Wait { Remedy::Rewind } else { remedy };
+    let remedy = match self::remedy(*code) {
+        _ if is_of_a_record(*code) => Remedy::Isolate,
+        _ if is_permanent(*code) => Remedy::Stop,
+        // What was produced is in an unknown place, but the transaction still ends by an abort.
+        Remedy::Wait => Remedy::Rewind,
+        other => other,
+    };
     LogError { remedy, message: format!("{records} for {topic}/{partition} was not taken: {code}{}", advice(*code)) }
 }

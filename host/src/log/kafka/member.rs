@@ -203,10 +203,16 @@ impl Member for KafkaMember {
         for (at, offset) in partitions {
             let topic = self.names.get(&at.topic);
             let at = TopicPartition { topic, partition: at.partition };
-            let paused = self.started.get(&at).is_some_and(|place| place.paused);
-            self.started.insert(at, Place { next: (*offset).max(0), paused });
+            self.started.insert(at, Place { next: (*offset).max(0), paused: false });
         }
         self.assign()
+    }
+
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        let before = self.started.len();
+        self.started.retain(|at, _| !partitions.contains(at));
+        // Not by a pause: librdkafka lets up to a second pass before it fetches again, and keeps the pause when all are assigned anew.
+        if self.started.len() < before && !self.revoking { self.assign() } else { Ok(()) }
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {

@@ -24,7 +24,7 @@ use config::PATIENCE;
 use context::Context;
 use native::{Client, Kind};
 use producer::Producer;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long brokers may refuse connections before they count as down; within it, further addresses of a name are tried.
@@ -40,6 +40,8 @@ pub struct KafkaLog {
     brokers: String,
     settings: KafkaSettings,
     lookup: Arc<Client>,
+    /// Made at the first use.
+    admin: OnceLock<admin::Admin>,
     /// Made at the first use: a client's isolation level decides which end of a partition it is told.
     uncommitted: Mutex<Option<Arc<Client>>>,
     /// Made at the first use. Records without a key go round from here.
@@ -56,7 +58,14 @@ impl KafkaLog {
     /// Waits until a broker answers; if none does, that is an error that names them.
     pub fn connect(brokers: &str, settings: KafkaSettings) -> Result<Self, LogError> {
         let lookup = client(&config::lookup(brokers, &settings))?;
-        let log = Self { brokers: brokers.to_owned(), settings, lookup, uncommitted: Mutex::new(None), producer: Mutex::new(None) };
+        let log = Self {
+            brokers: brokers.to_owned(),
+            settings,
+            lookup,
+            admin: OnceLock::new(),
+            uncommitted: Mutex::new(None),
+            producer: Mutex::new(None),
+        };
         log.reach()?;
         Ok(log)
     }
@@ -105,10 +114,18 @@ impl KafkaLog {
         first.map_err(|failure| errors::failed(what, &failure))
     }
 
+    fn admin(&self) -> Result<&admin::Admin, LogError> {
+        match self.admin.get() {
+            Some(known) => Ok(known),
+            // Of two that are made at once, the second is dropped.
+            None => admin::admin(&config::producer(&self.brokers, &self.settings)).map(|made| self.admin.get_or_init(|| made)),
+        }
+    }
+
     /// Topics with what they take.
     fn described(&self, found: Vec<(String, i32)>) -> Result<Vec<Topic>, LogError> {
         let names: Vec<&str> = found.iter().map(|(name, _)| &**name).collect();
-        let limits = admin::max_message_bytes(&config::producer(&self.brokers, &self.settings), &names)?;
+        let limits = admin::max_message_bytes(self.admin()?, &names)?;
         let topic = |(name, partitions): &(String, i32)| Topic {
             name: name.as_str().into(),
             partitions: *partitions,
@@ -120,7 +137,7 @@ impl KafkaLog {
     /// Makes a topic and waits until it can be used.
     fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
         self.ask("creating a topic", |client| native::ping(client, PATIENCE))?;
-        admin::create(&config::producer(&self.brokers, &self.settings), name, partitions, settings)?;
+        admin::create(self.admin()?, name, partitions, settings)?;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             // Brokers learn of a topic one after the other.
@@ -220,11 +237,11 @@ impl Log for KafkaLog {
 
     fn retention(&self, topic: &str) -> Result<Option<Retention>, LogError> {
         self.partitions(topic)?;
-        admin::retention(&config::producer(&self.brokers, &self.settings), topic)
+        admin::retention(self.admin()?, topic)
     }
 
     fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
-        admin::delete_before(&config::producer(&self.brokers, &self.settings), partitions)
+        admin::delete_before(self.admin()?, partitions)
     }
 
     fn high_watermark(&self, partition: &TopicPartition) -> Result<i64, LogError> {

@@ -109,6 +109,8 @@ const ASK: Duration = Duration::from_millis(300);
 const IDLE: Duration = Duration::from_millis(50);
 /// How long a task waits for a partition that is silent though it is not known to be at its end, where records meet rows as of their own place.
 const TABLE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the group waits at a revocation until what is finished is committed: as long as brokers keep a transaction open.
+const REVOKE: Duration = Duration::from_secs(10);
 /// Pauses between attempts while the log is out of reach.
 const BACK_OFF: [Duration; 5] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
@@ -154,6 +156,8 @@ pub struct Worker<'a> {
     pending: Vec<(TopicPartition, Records)>,
     pending_rows: usize,
     in_flight: Option<InFlight>,
+    /// Until when the commit in flight is waited for.
+    deadline: Option<Duration>,
     captured: Option<Captured>,
     /// To the local copies of tasks that have stores.
     claims: BTreeMap<TaskId, Claim>,
@@ -239,6 +243,7 @@ impl<'a> Worker<'a> {
             pending: Vec::new(),
             pending_rows: 0,
             in_flight: None,
+            deadline: None,
             captured: None,
             claims: BTreeMap::new(),
             passed: HashMap::new(),
@@ -737,20 +742,24 @@ impl<'a> Worker<'a> {
         }
         self.captured = Some(captured);
         self.begin_commit_of(true)?;
-        while self.in_flight.is_some() {
-            self.progress_commit(Duration::from_millis(100))?;
-        }
-        Ok(())
+        self.end_commit()
     }
 
     /// Commits everything processed so far, and waits for it.
     fn commit_all(&mut self) -> Result<(), Ended> {
-        while self.in_flight.is_some() {
-            self.progress_commit(Duration::from_millis(100))?;
-        }
+        self.end_commit()?;
         self.begin_commit()?;
+        self.end_commit()
+    }
+
+    /// Waits for the commit in flight.
+    fn end_commit(&mut self) -> Result<(), Ended> {
         while self.in_flight.is_some() {
             self.progress_commit(Duration::from_millis(100))?;
+            if self.in_flight.is_some() && self.deadline.is_some_and(|deadline| self.clock.elapsed() >= deadline) {
+                let message = "partitions are to be given up, and the last commit has not ended in time".to_owned();
+                return Err(LogError { remedy: Remedy::Indefinite, message }.into());
+            }
         }
         Ok(())
     }
@@ -972,7 +981,10 @@ impl<'a> Worker<'a> {
             self.member.abort()?;
             self.forget_uncommitted();
         } else {
-            match self.commit_all().and_then(|()| self.checkpoint_all()) {
+            self.deadline = Some(self.clock.elapsed() + REVOKE);
+            let committed = self.commit_all().and_then(|()| self.checkpoint_all());
+            self.deadline = None;
+            match committed {
                 // Given up all the same: the group waits for it. Whoever comes next begins at the last commit.
                 Err(Ended::Log(error)) if error.remedy == Remedy::Rewind => {
                     self.trouble(&error.message);

@@ -13,5 +13,6 @@ mod new_plugin;
 mod peer;
 mod pipelines;
 mod program;
+mod revoke;
 mod schema;
 mod standard;

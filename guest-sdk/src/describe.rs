@@ -86,6 +86,19 @@ pub enum Base {
     Replace,
 }
 
+/// What an output does with the keys of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputKey {
+    /// Every record keeps the one that it came with; what comes of no record but of a store or timer that is kept by `$key` has that key.
+    Kept,
+    /// Verdicts may give new ones: text (a number as its digits), or bytes of the plugin's own making.
+    #[default]
+    Text,
+    /// Verdicts may give new ones: in the format of those that the batch holds as the part `key`. The base must be `extend`.
+    AsRead,
+}
+
 /// An output of a plugin. The first is where `all` and `select` go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Output {
@@ -98,12 +111,15 @@ pub struct Output {
     /// Paths that are gone afterwards, for the next stage's schema. Each stands in `fields` too, and `derive` marks its rows as `removed`.
     #[serde(default)]
     pub removes: Vec<Field>,
+    /// What becomes of keys.
+    #[serde(default)]
+    pub key: OutputKey,
 }
 
 impl Output {
     /// The output of a plugin that changes no record.
     pub fn unchanged() -> Self {
-        Self { name: "out".to_owned(), base: Base::Extend, fields: Vec::new(), removes: Vec::new() }
+        Self { name: "out".to_owned(), base: Base::Extend, fields: Vec::new(), removes: Vec::new(), key: OutputKey::Kept }
     }
 }
 

@@ -59,7 +59,8 @@ impl Pipeline {
         }
     }
 
-    /// Puts a repartition topic, named after the stage, before a stage: a sink that writes it and a source that reads it.
+    /// Puts a repartition topic, named after the stage, before a stage: a sink that writes it and a source that reads it. `key`: how the records'
+    /// own keys are written; None = in several formats, so they travel as text.
     pub fn regroup(&mut self, stage: usize, by: Regroup, key: Option<KeyFormat>) {
         let name = format!("{}.repartition", self.stages[stage].name);
         let topic: Arc<str> = format!("{}.{name}", self.name).into();
@@ -85,7 +86,8 @@ impl Pipeline {
             carries: Some(self.sinks.len()),
             table: None,
         });
-        self.sinks.push(Sink { from, topic, key: None, format, fields: None, create: true, regroup: Some(by) });
+        let as_text = key.is_none().then_some(KeyFormat::Text);
+        self.sinks.push(Sink { from, topic, key: as_text, format, fields: None, create: true, regroup: Some(by) });
     }
 
     /// Adds the source that brings the records of a partitioned table.

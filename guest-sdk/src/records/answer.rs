@@ -3,7 +3,7 @@
 use super::Reject;
 use super::member::{Declared, Fields, Writer, Written, columns, declared};
 use crate::column::{Cell, Column, ColumnBuilder, Type};
-use crate::describe::{self, Base, FieldType, Mistake};
+use crate::describe::{self, Base, FieldType, Mistake, OutputKey};
 use crate::field::Field;
 use crate::verdict::{Derived, Outcome, Verdict};
 
@@ -60,7 +60,9 @@ impl Output {
             }
         }
         let base = if self.replace { Base::Replace } else { Base::Extend };
-        Ok(describe::Output { name: self.name.to_owned(), base, fields, removes: Vec::new() })
+        let writes_key = self.columns.iter().any(|column| column.path == Field::Key);
+        let key = if writes_key { OutputKey::Text } else { OutputKey::Kept };
+        Ok(describe::Output { name: self.name.to_owned(), base, fields, removes: Vec::new(), key })
     }
 }
 

@@ -5,7 +5,8 @@ pub(super) use super::rows::texts;
 use super::rows::{Row, Rows};
 use super::{Output, Reject, Sink, Transform, description, each_row, place_of};
 use crate::column::Cell;
-use crate::describe::{Description, Mistake, Store, StoreField, Timers};
+use crate::describe::{Description, Mistake, OutputKey, Store, StoreField, Timers};
+use crate::field::Field;
 use crate::plugin::{Batch, Plugin, Setup};
 use crate::verdict::Verdict;
 use std::collections::BTreeSet;
@@ -81,6 +82,10 @@ impl<T: Stored> Plugin for Stateful<T> {
         }];
         if T::TIMED {
             description.timers = description.stores.first().map(|store| Timers { key: store.key, by: store.by.clone() });
+            if description.timers.as_ref().is_some_and(|timers| timers.by != [Field::Key]) {
+                // What a timer makes has the timer's key.
+                description.outputs.iter_mut().for_each(|output| output.key = OutputKey::Text);
+            }
         }
         Ok(description)
     }

@@ -4,6 +4,7 @@
 use crate::column::{Bitmap, Cell, Column, ColumnBuilder, Indexed, Strings, Type};
 use crate::field::Path;
 use crate::format::{Change, DecodedField, EncodeError, FieldError, Format, Wanted};
+use crate::key;
 use crate::pipeline::KeyFormat;
 use crate::record::{Headers, Records};
 use std::collections::BTreeMap;
@@ -133,7 +134,7 @@ pub struct HeldHeaders {
 pub struct GivenKeys {
     /// Blobs, nullable.
     pub held: Held,
-    /// Marks the keys that are a plugin's text. The others are in the source's format: they come from a branch that gave none.
+    /// Marks the keys that are text. The others are in the source's format: they come from a branch that gave none, or from a plugin that keeps to it.
     pub texts: (Arc<Bitmap>, Index),
 }
 
@@ -463,6 +464,21 @@ impl Batch {
         }
         let errors = (!errors.is_empty()).then(|| Arc::new(errors));
         Held { column: Arc::new(builder.finish()), index: None, errors }
+    }
+
+    /// All keys as text, where those of the source have the format `source`. One that is not what it should be stays as it is.
+    pub fn text_keys(&self, source: KeyFormat) -> GivenKeys {
+        let mut column = ColumnBuilder::new(Type::Bytes, self.rows);
+        for row in 0..self.rows {
+            match self.key(row) {
+                Some(key) => match key::convert(key, self.key_format(row, source), KeyFormat::Text) {
+                    Ok(text) => column.bytes(&text),
+                    Err(_) => column.bytes(key),
+                },
+                None => column.null(),
+            }
+        }
+        GivenKeys { held: Held::new(column.finish()), texts: (Arc::new(Bitmap::filled(self.rows, true)), None) }
     }
 
     /// Interleaves batches of one origin by the record that rows come from, then by the order of the batches. What cannot be written is left out.

@@ -33,11 +33,11 @@ pub struct Standing {
 }
 
 /// The keys by which rows are spread: canonical JSON of the typed fields. A row without them has the key `null`; the stage behind refuses it.
-/// By a table's key they are spread as the table's records are.
-pub fn keys(regroup: &Regroup, batch: &Batch, values: &Held, source: &SourcePlan, source_key: KeyFormat) -> Column {
+/// By a table's key they are spread as the table's records are. `own`: the records' keys as they are to be carried.
+pub fn keys(regroup: &Regroup, batch: &Batch, own: &Column, values: &Held, source: &SourcePlan, source_key: KeyFormat) -> Column {
     let mut keys = ColumnBuilder::new(Type::Bytes, batch.rows);
     match regroup {
-        Regroup::Key => (0..batch.rows).for_each(|row| keys.bytes(batch.key(row).unwrap_or(b"null"))),
+        Regroup::Key => (0..batch.rows).for_each(|row| keys.bytes(own.bytes(row).unwrap_or(b"null"))),
         Regroup::One => (0..batch.rows).for_each(|_| keys.bytes(b"[]")),
         Regroup::Table(TableKey { field: None, format, .. }) => {
             for row in 0..batch.rows {

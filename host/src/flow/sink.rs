@@ -60,8 +60,11 @@ impl Sink {
         {
             let mut builder = ColumnBuilder::new(Type::Bytes, batch.rows);
             for row in 0..batch.rows {
-                match batch.key(row).map(|bytes| key::convert(bytes, batch.key_format(row, source_key), to)) {
+                let key = batch.key(row);
+                match key.map(|bytes| key::convert(bytes, batch.key_format(row, source_key), to)) {
                     Some(Ok(bytes)) => builder.bytes(&bytes),
+                    // Within the pipeline it travels as it is: the stage that reads it tells, if there is one.
+                    Some(Err(_)) if self.sink.regroup.is_some() => builder.bytes(key.unwrap_or_default()),
                     Some(Err(message)) => {
                         builder.null();
                         if !bad.get(row) {
@@ -114,11 +117,12 @@ impl Sink {
         }
         self.rows += batch.rows as u64;
         let mut records = batch.to_records(&values);
-        if let Some(regroup) = &self.sink.regroup {
-            let keys = repartition::keys(regroup, batch, &values, source, source_key);
-            records = repartition::send(batch, self.task, records, keys);
-        } else if let Some(keys) = keys {
+        if let Some(keys) = keys {
             records.keys = keys;
+        }
+        if let Some(regroup) = &self.sink.regroup {
+            let keys = repartition::keys(regroup, batch, &records.keys, &values, source, source_key);
+            records = repartition::send(batch, self.task, records, keys);
         }
         spread(records, batch, self.partitions, &self.sink.topic, out);
     }

@@ -14,7 +14,7 @@ use crate::flow::source::with_place;
 use crate::flow::window;
 use crate::format::{FieldError, Format};
 use crate::key;
-use crate::pipeline::{Pipeline, Policy, Source, Tombstones};
+use crate::pipeline::{KeyFormat, Pipeline, Policy, Source, Tombstones};
 use crate::plugin::describe::{self, Part};
 use crate::plugin::{CallError, Derived, FROM_NONE, Found, Input, Instance, Leaves, Outcome, Page, Plugin, Services, Verdict};
 use crate::store::{StateStore, TableView};
@@ -207,6 +207,12 @@ impl Stage {
                 self.tell_late((0..batch.rows).filter(|row| late.rows.get(*row)), &batch, format, rejected);
                 batch = batch.without(&late.rows);
             }
+        }
+
+        // Where the stage's input has keys of several formats, its plugin was told of none: it gets them as text.
+        let told = || self.request.input.fields.iter().any(|field| field.path == Field::Key);
+        if description.parts.contains(&Part::Key) && !told() && (batch.keys.is_some() || source.key != KeyFormat::Text) {
+            batch.keys = Some(batch.text_keys(source.key));
         }
 
         // Tombstones go around plugins that do not ask for them.
@@ -626,8 +632,13 @@ impl Stage {
             batch.tombstones = Some((Arc::new(marks), None));
         }
         if let Some(keys) = derived.keys {
-            // What a plugin writes stands for itself: text, or bytes of its own making.
-            batch.keys = Some(GivenKeys { held: Held::new(keys), texts: (Arc::new(Bitmap::filled(batch.rows, true)), None) });
+            let texts = match output.key {
+                // As the keys in whose place they stand: no mark, the source's format.
+                describe::OutputKey::AsRead => batch.keys.take().map_or_else(Default::default, |read| read.texts),
+                // What a plugin writes stands for itself: text, or bytes of its own making.
+                _ => (Arc::new(Bitmap::filled(batch.rows, true)), None),
+            };
+            batch.keys = Some(GivenKeys { held: Held::new(keys), texts });
         }
         if let Some(headers) = derived.headers {
             batch.headers = Some(HeldHeaders { headers: Arc::new(headers), index: None });

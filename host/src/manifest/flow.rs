@@ -4,7 +4,7 @@ use super::diagnostic::{nearest, propose};
 use crate::column::Type;
 use crate::field::{Field, Path};
 use crate::pipeline::{FormatKind, KeyFormat};
-use crate::plugin::describe::{Base, FieldType, Output, Schema};
+use crate::plugin::describe::{Base, FieldType, Output, OutputKey, Schema};
 
 /// A field that records are known to have.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,8 +108,8 @@ impl Flow {
         }
     }
 
-    /// The records of an output, given those of the stage's input. `keeps_key`: the stage does not change keys.
-    pub fn after(&self, stage: &str, output: &Output, keeps_key: bool) -> Flow {
+    /// The records of an output, given those that the stage takes.
+    pub fn after(&self, stage: &str, output: &Output) -> Flow {
         let origin = format!("written by stage `{stage}`");
         let written = |path: &Path, field: &FieldType| Known {
             path: path.clone(),
@@ -129,9 +129,9 @@ impl Flow {
                 ..self.clone()
             },
         };
-        flow.source_key &= keeps_key;
-        // Keys that a plugin gives to new records are text; those it gives to the source's records stay in the source's format.
-        if !keeps_key && output.base == Base::Replace && flow.key != Some(KeyFormat::Text) {
+        flow.source_key &= output.key == OutputKey::Kept;
+        // Whether a plugin gives new keys is told by each of its answers, so there may be those of the source beside its texts, which are bytes too.
+        if output.key == OutputKey::Text && !matches!(flow.key, Some(KeyFormat::Text | KeyFormat::Bytes)) {
             flow.key = None;
         }
         for field in &output.removes {

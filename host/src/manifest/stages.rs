@@ -121,8 +121,12 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
     let mut stores = stores(draft, &place, &description);
     // No name of the user's own has a dot in it.
     stores.extend(description.timers.is_some().then(|| format!("{name}.timers")));
+    let mut spread_by_key = input.source_key;
     match (regroup(&description, &input), meet_tables(draft, &place, &description, &input)) {
-        (Some(by), None) | (None, Some(by)) => draft.regroups.push((at, by, input.key)),
+        (Some(by), None) | (None, Some(by)) => {
+            spread_by_key = false;
+            draft.regroups.push((at, by, input.key));
+        }
         (None, None) => {}
         (Some(_), Some(_)) => {
             let message = format!("stage `{name}` needs its records by the keys of its store and by those of its partitioned table",);
@@ -131,8 +135,10 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
         }
     }
 
-    let keeps = keeps_key(&reference, &config, &description);
-    done.outputs = description.outputs.iter().map(|output| (output.name.clone(), Some(input.after(name, output, keeps)))).collect();
+    // Who asks for the keys of several formats gets them as text, and text they are from there on.
+    let as_text = description.parts.contains(&Part::Key).then_some(KeyFormat::Text);
+    let taken = Flow { key: input.key.or(as_text), source_key: spread_by_key, ..input.clone() };
+    done.outputs = description.outputs.iter().map(|output| (output.name.clone(), Some(taken.after(name, output)))).collect();
     done.read = vec![false; done.outputs.len()];
     if !(sound && permitted) {
         return done;
@@ -613,18 +619,4 @@ fn meet_tables(draft: &Draft<'_>, place: &Place<'_>, description: &Description, 
 fn alike(one: KeyFormat, other: KeyFormat) -> bool {
     let plain = |format| matches!(format, KeyFormat::Text | KeyFormat::Bytes);
     one == other || plain(one) && plain(other)
-}
-
-/// Whether the records of a stage's outputs have the keys that they came with. The contract does not say, so plugins of the user's own count as if
-/// they changed them: a group must not be spread over tasks.
-fn keeps_key(reference: &PluginRef, config: &serde_json::Value, description: &Description) -> bool {
-    let PluginRef::Standard(name) = reference else { return false };
-    match name.as_str() {
-        "filter" | "enrich" => true,
-        "map" => !config.to_string().contains("$key"),
-        // It asks for the keys if a rule is for them.
-        "mask" => !description.parts.contains(&Part::Key),
-        "aggregate" => description.stores.iter().all(|store| store.by == [Field::Key]),
-        _ => false,
-    }
 }

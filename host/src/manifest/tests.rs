@@ -33,8 +33,14 @@ struct Script {
     tables: Vec<String>,
     #[serde(default)]
     table_keys: Vec<Option<Field>>,
+    #[serde(default = "kept")]
+    keys: OutputKey,
     #[serde(default, rename = "where")]
     condition: String,
+}
+
+fn kept() -> OutputKey {
+    OutputKey::Kept
 }
 
 impl Plugin for Scripted {
@@ -68,7 +74,13 @@ impl Plugin for Scripted {
             script.writes.iter().map(|(path, kind)| FieldType { path: path.clone(), kind: *kind, nullable: false }).collect();
         let outputs = names
             .into_iter()
-            .map(|name| Output { name, base: script.base.unwrap_or(Base::Extend), fields: fields.clone(), removes: script.removes.clone() })
+            .map(|name| Output {
+                name,
+                base: script.base.unwrap_or(Base::Extend),
+                fields: fields.clone(),
+                removes: script.removes.clone(),
+                key: script.keys,
+            })
             .collect();
         let store = |by| Store { name: String::new(), key: Type::Text, fields: Vec::new(), by, windowed: false, emits: Vec::new() };
         let mut description: Description = serde_json::from_value(json!({ "outputs": [] })).unwrap();
@@ -95,7 +107,7 @@ impl crate::plugin::Loader for Scripts {
             "properties": {
                 "reads": { "type": "object" }, "writes": { "type": "object" }, "removes": { "type": "array" }, "base": { "enum": ["extend", "replace"] },
                 "outputs": { "type": "array" }, "by": { "type": "array" }, "tables": { "type": "array", "items": { "type": "string" } },
-                "table_keys": { "type": "array" },
+                "table_keys": { "type": "array" }, "keys": { "enum": ["kept", "text"] },
                 "where": { "type": "string" }, "key": { "type": "string" },
             },
             "additionalProperties": false,
@@ -494,7 +506,7 @@ fn groups_by_other_than_the_key_go_through_a_repartition_topic() {
     // A second grouping by the key that the first one made.
     let twice = "- { name: fa, plugin: aggregate, with: { reads: { name: text }, by: [name] } }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }";
     assert_eq!(regroups(twice), [fields("name"), vec![Regroup::Key]].concat());
-    let changed = "- { name: f, plugin: map, with: { where: $key } }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }";
+    let changed = "- { name: f, plugin: map, with: { keys: text } }\n- name: a\n  plugin: aggregate\n  with: { by: [$key] }";
     assert_eq!(regroups(changed), [Regroup::Key]);
 }
 
@@ -625,6 +637,29 @@ fn records_are_brought_to_the_rows_of_a_partitioned_table() {
     assert_eq!(regroup("$key", "bytes"), None, "the bytes are the same");
     assert_eq!(regroup("$key", "int64"), table(None, KeyFormat::Int64));
     assert_eq!(regroup("u", "int32"), table(Some((FieldPath::parse("u").unwrap(), Type::Int)), KeyFormat::Int32));
+}
+
+/// Who looks up a partitioned table by a field gets records where its rows are, and so do the stages behind.
+#[test]
+fn records_at_the_rows_of_a_table_are_not_by_their_keys() {
+    let text = PARTITIONED.replace("BY", "u").replace("KEY", "text");
+    let text =
+        text.replace("sinks:", "  - { name: two, plugin: aggregate, with: { by: [$key] } }\nsinks:").replace("from: one", "from: two");
+    let pipeline = check(&text).map_err(|found| found.to_string()).unwrap().pipeline;
+    assert_eq!(pipeline.sinks.iter().filter_map(|sink| sink.regroup.clone()).next_back(), Some(Regroup::Key));
+}
+
+#[test]
+fn what_keys_are_behind_a_stage() {
+    let keys = |stages: &str| {
+        let loaded = check(&with_stages(stages).replace("topic: in,", "topic: in, key: json,")).map_err(|found| found.to_string()).unwrap();
+        let input = &loaded.pipeline.stages.last().unwrap().input;
+        input.fields.iter().find(|field| field.path == Field::Key).map(|field| field.kind)
+    };
+    let kept = "- { name: f, plugin: filter }\n- name: a\n  plugin: filter";
+    assert_eq!(keys(kept), Some(Type::Json));
+    let given = "- { name: f, plugin: filter, with: { keys: text } }\n- name: a\n  plugin: filter";
+    assert_eq!(keys(given), None, "text, if it gives any");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::column::{Bitmap, Column, Strings, Type, Values};
 use crate::field::Field;
-use crate::plugin::describe::{Base, Description, Occasion, Output, Request, Window};
+use crate::plugin::describe::{Base, Description, Occasion, Output, OutputKey, Part, Request, Window};
 use crate::plugin::{Derived, FROM_NONE, Input, Outcome, Reject, ReplacedLeaves, Verdict, Written};
 use crate::record::Headers;
 use serde::de::IgnoredAny;
@@ -28,8 +28,18 @@ impl Shape {
     }
 }
 
-/// Checks a verdict and puts its rejects into the order of rows.
+/// Checks what came of a batch and puts its rejects into the order of rows.
 pub fn verdict(verdict: &mut Verdict, description: &Description, shape: Shape) -> Result<(), String> {
+    answer(verdict, description, shape)?;
+    let Outcome::Derive(outputs) = &verdict.outcome else { return Ok(()) };
+    let described = |derived: &Derived| &description.outputs[derived.output];
+    match outputs.iter().find(|derived| derived.keys.is_some() && described(derived).key == OutputKey::Kept) {
+        Some(derived) => Err(format!("output `{}` has new keys, but keys are described as kept", described(derived).name)),
+        None => Ok(()),
+    }
+}
+
+fn answer(verdict: &mut Verdict, description: &Description, shape: Shape) -> Result<(), String> {
     let rejected = rejects(&mut verdict.rejects, shape.rows)?;
     match &verdict.outcome {
         Outcome::All => Ok(()),
@@ -70,7 +80,7 @@ pub fn emitted(verdict: &mut Verdict, description: &Description, rows: usize) ->
             return Err(format!("output `{name}` has rows from none: each comes of one that was given"));
         }
     }
-    self::verdict(verdict, description, Shape { rows, leaves: None })
+    answer(verdict, description, Shape { rows, leaves: None })
 }
 
 fn rejects(rejects: &mut [Reject], rows: usize) -> Result<Bitmap, String> {
@@ -374,6 +384,10 @@ pub fn description(description: &Description, request: &Request) -> Result<(), S
     unique("output", description.outputs.iter().map(|output| output.name.as_str()))?;
     unique("store", description.stores.iter().map(|store| store.name.as_str()))?;
     for output in &description.outputs {
+        if output.key == OutputKey::AsRead && !(output.base == Base::Extend && description.parts.contains(&Part::Key)) {
+            let name = &output.name;
+            return Err(format!("output `{name}` has keys as they were read: its base must be `extend`, and the part `key` asked for"));
+        }
         let fields = output.fields.iter().map(|field| &field.path);
         for path in fields.chain(&output.removes) {
             if !matches!(path, Field::Value(_)) {

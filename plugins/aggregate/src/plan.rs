@@ -6,7 +6,9 @@ use crate::function::{COLLECT_DEFAULT, COLLECT_MAX, Computed, Function, NAMES};
 use crate::group::Group;
 use crate::syntax::{self, Call};
 use millstream_guest::column::Type;
-use millstream_guest::describe::{Base, Description, FieldType, Mistake, Occasion, Output, Read, Schema, Store, StoreField, Window};
+use millstream_guest::describe::{
+    Base, Description, FieldType, Mistake, Occasion, Output, OutputKey, Read, Schema, Store, StoreField, Window,
+};
 use millstream_guest::field::{Field, Path};
 
 /// Where the stored row keeps the highest record time. No field can have this name.
@@ -239,16 +241,16 @@ impl Plan {
             let (kind, nullable) = result.computed.result_type();
             FieldType { path: Field::Value(result.name.clone()), kind, nullable }
         }));
-        let by = match &self.group {
-            Group::Key => vec![Field::Key],
-            Group::Fields(_) => self.group_fields.iter().map(|field| field.path.clone()).collect(),
+        let (by, key) = match &self.group {
+            Group::Key => (vec![Field::Key], OutputKey::Kept),
+            Group::Fields(_) => (self.group_fields.iter().map(|field| field.path.clone()).collect(), OutputKey::Text),
         };
         Description {
             reads: self.reads.clone(),
             leaves: false,
             parts: Vec::new(),
             tombstones: false,
-            outputs: vec![Output { name: "out".to_owned(), base: Base::Replace, fields, removes: Vec::new() }],
+            outputs: vec![Output { name: "out".to_owned(), base: Base::Replace, fields, removes: Vec::new(), key }],
             stores: self.stores(by),
             tables: Vec::new(),
             table_keys: Vec::new(),

@@ -4,7 +4,7 @@ use crate::{Config, Join};
 use millstream_expression::{Expression, Kind, Scope, nearest, pointer};
 use millstream_guest::Setup;
 use millstream_guest::column::Type;
-use millstream_guest::describe::{Base, Description, FieldType, Mistake, Output};
+use millstream_guest::describe::{Base, Description, FieldType, Mistake, Output, OutputKey};
 use millstream_guest::field::{Field, Path};
 
 pub struct Plan {
@@ -84,6 +84,7 @@ impl Plan {
                 base: Base::Extend,
                 fields: adds.iter().map(field).collect(),
                 removes: Vec::new(),
+                key: OutputKey::Kept,
             }],
             tables: vec![config.table.clone()],
             table_keys: vec![by],

@@ -3,7 +3,7 @@
 use crate::{Config, cast};
 use millstream_expression::{Expression, Kind, Ordered, Scope, Unresolved, pointer};
 use millstream_guest::column::Type;
-use millstream_guest::describe::{Base, Description, FieldType, Mistake, Output, Part, Schema};
+use millstream_guest::describe::{Base, Description, FieldType, Mistake, Output, OutputKey, Part, Schema};
 use millstream_guest::field::{Field, Path};
 
 /// What becomes of records.
@@ -76,7 +76,13 @@ impl Plan {
             // A delete must meet the key that its record was given; the value tells which rows are deletes.
             tombstones: key.is_some(),
             parts: if key.is_some() { vec![Part::Value] } else { Vec::new() },
-            outputs: vec![Output { name: "out".to_owned(), base: Base::Extend, fields: drafts.iter().map(field).collect(), removes }],
+            outputs: vec![Output {
+                name: "out".to_owned(),
+                base: Base::Extend,
+                fields: drafts.iter().map(field).collect(),
+                removes,
+                key: if key.is_some() { OutputKey::Text } else { OutputKey::Kept },
+            }],
             warnings: scope.warnings().to_vec(),
             ..Description::default()
         };

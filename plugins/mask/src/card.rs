@@ -8,6 +8,7 @@
 //!
 //! Where windows overlap, each of them ends with at most [`MAX_READABLE`] readable digits.
 
+use crate::digits;
 use std::cmp::Ordering;
 
 /// Longest stretch between two digits of a card number, in characters.
@@ -57,6 +58,14 @@ impl Cards {
         if may_hold_card(text) { self.mask_candidate(text) } else { None }
     }
 
+    /// As `mask`, with nothing told beforehand.
+    #[cfg(test)]
+    pub fn mask_plainly(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let is_number = (MIN_DIGITS..=MAX_DIGITS).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+        if is_number { self.mask_number(text) } else { self.mask_candidate(text) }
+    }
+
+    #[inline(never)]
     fn mask_candidate(&self, text: &[u8]) -> Option<Vec<u8>> {
         if let Some(masked) = self.mask_scientific(text) {
             return Some(masked);
@@ -97,6 +106,7 @@ impl Cards {
     }
 
     /// A value that is nothing but at most 19 digits: a card number as a whole (leading zeros aside), or none.
+    #[inline(never)]
     fn mask_number(&self, text: &[u8]) -> Option<Vec<u8>> {
         let zeros = text.iter().take_while(|byte| **byte == b'0').count();
         let digits = &text[zeros..];
@@ -196,25 +206,15 @@ pub fn may_hold_card(text: &[u8]) -> bool {
 }
 
 fn may_hold_card_in_long(text: &[u8]) -> bool {
-    // Counted by words, each byte in a counter of its own: fast everywhere for texts of any length. A block's counters do not overflow together.
-    const BLOCK: usize = 28 * WORD;
-    let mark = |word: &[u8; WORD]| may_be_digits(u64::from_le_bytes(*word)) >> 7;
+    let (blocks, rest) = text.as_chunks::<{ digits::BLOCK }>();
     let mut count = 0;
-    for block in text.chunks(BLOCK) {
-        // Four words a turn, since in a guest every turn has to look at the clock.
-        let (fours, rest) = block.as_chunks::<{ 4 * WORD }>();
-        let mut counters = 0u64;
-        for four in fours {
-            let (words, _) = four.as_chunks::<WORD>();
-            counters += words.iter().map(mark).sum::<u64>();
-        }
-        counters += rest.as_chunks::<WORD>().0.iter().map(mark).sum::<u64>();
-        count += (counters.wrapping_mul(ONES) >> 56) as usize;
+    for block in blocks {
+        count += digits::count(block);
         if count >= MIN_DIGITS {
             return true;
         }
     }
-    count + rest_of(text) >= MIN_DIGITS
+    count + rest.iter().filter(|byte| byte.is_ascii_digit() || !byte.is_ascii()).count() >= MIN_DIGITS
 }
 
 /// What counts in the last bytes, beyond whole words, of a text of a word or more.
@@ -230,11 +230,11 @@ fn rest_of(text: &[u8]) -> usize {
 /// Bytes of a word.
 const WORD: usize = 8;
 /// The lowest bit of every byte.
-const ONES: u64 = u64::MAX / 255;
+pub const ONES: u64 = u64::MAX / 255;
 
 /// The highest bit of every byte that is an ASCII digit, or not ASCII.
 #[inline]
-fn may_be_digits(word: u64) -> u64 {
+pub fn may_be_digits(word: u64) -> u64 {
     // A digit becomes its value, and what is not ASCII stays so.
     let values = word ^ (ONES * 0x30);
     let above_nine = (values & (ONES * 0x7f)) + ONES * (0x80 - 10);
@@ -246,14 +246,19 @@ fn may_be_card(number: &[u8]) -> bool {
     !(number.len() < 15 && matches!(number.first(), Some(b'1')))
 }
 
-/// Whether a text of at least a word is nothing but ASCII digits.
+/// Whether a text is a number of so many digits, and so begins, that it is a time rather than a card number.
+#[inline]
+pub fn is_time(text: &[u8]) -> bool {
+    text.len() <= MAX_DIGITS && !may_be_card(text) && is_number(text)
+}
+
+/// Whether a text of one to three words is nothing but ASCII digits.
 fn is_number(text: &[u8]) -> bool {
-    let digits = |word: &[u8; WORD]| {
-        let word = u64::from_le_bytes(*word);
-        may_be_digits(word) & !word == ONES * 0x80
-    };
-    // The last word overlaps the one before.
-    text.last_chunk::<WORD>().is_some_and(digits) && text.as_chunks::<WORD>().0.iter().all(digits)
+    let Some(last) = text.len().checked_sub(WORD) else { return false };
+    // Words may overlap the one before.
+    let word = |at: usize| text.get(at..).and_then(<[u8]>::first_chunk::<WORD>).map_or(0, |word| u64::from_le_bytes(*word));
+    let digits = [0, last.min(WORD), last].map(|at| may_be_digits(word(at)) & !word(at));
+    digits[0] & digits[1] & digits[2] == ONES * 0x80
 }
 
 fn classify(text: &[u8]) -> (Class, usize) {
@@ -495,8 +500,9 @@ mod tests {
             }
             let digits = text.iter().filter(|byte| byte.is_ascii_digit() || **byte >= 0x80).count();
             assert_eq!(may_hold_card(&text), digits >= MIN_DIGITS, "seed {}: {text:?}", random.seed());
+            let text = &text[..text.len().min(3 * WORD)];
             let number = text.len() >= WORD && text.iter().all(u8::is_ascii_digit);
-            assert_eq!(is_number(&text), number, "seed {}: {text:?}", random.seed());
+            assert_eq!(is_number(text), number, "seed {}: {text:?}", random.seed());
         }
     }
 

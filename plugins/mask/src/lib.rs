@@ -3,6 +3,7 @@
 
 mod card;
 mod config;
+mod digits;
 mod email;
 mod hash;
 mod json_text;
@@ -13,6 +14,7 @@ mod process;
 mod random;
 mod replace;
 mod rule;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +25,7 @@ use millstream_guest::{Batch, Plugin, Setup};
 use paths::LeafRules;
 use plan::Plan;
 use rule::Actions;
+use suspects::Suspects;
 
 millstream_guest::export!(Mask);
 
@@ -32,6 +35,7 @@ pub struct Mask {
     plan: Plan,
     actions: Actions,
     leaf_rules: LeafRules,
+    suspects: Suspects,
 }
 
 impl Plugin for Mask {
@@ -57,7 +61,7 @@ impl Plugin for Mask {
         let plan = Plan::new(&setup.config, &setup.input).map_err(|mistakes| {
             mistakes.into_iter().map(|mistake| format!("{}: {}", mistake.at, mistake.message)).collect::<Vec<_>>().join("; ")
         })?;
-        Ok(Self { actions: Actions::new(&setup.config)?, leaf_rules: LeafRules::new(&plan), plan })
+        Ok(Self { actions: Actions::new(&setup.config)?, leaf_rules: LeafRules::new(&plan), plan, suspects: Suspects::default() })
     }
 
     fn process(&mut self, batch: Batch) -> Result<Verdict, String> {

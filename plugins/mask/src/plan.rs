@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Rule};
 use millstream_guest::column::Type;
-use millstream_guest::describe::{Base, Description, FieldType, Mistake, Output, Part, Read, Schema};
+use millstream_guest::describe::{Base, Description, FieldType, Mistake, Output, OutputKey, Part, Read, Schema};
 use millstream_guest::field::{Field, Path};
 
 /// Where a rule looks.
@@ -192,6 +192,7 @@ impl Plan {
                 base: Base::Extend,
                 fields: self.targets.iter().map(field).collect(),
                 removes: Vec::new(),
+                key: if self.reads_key() { OutputKey::AsRead } else { OutputKey::Kept },
             }],
             stores: Vec::new(),
             tables: Vec::new(),

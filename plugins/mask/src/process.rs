@@ -75,6 +75,9 @@ impl Mask {
             return changed;
         }
         let shortest = self.actions.shortest(&active);
+        if longest(keys) < shortest {
+            return changed;
+        }
         for row in 0..rows {
             let Some(key) = keys.bytes(row).filter(|key| key.len() >= shortest) else { continue };
             match self.actions.change_bytes(&set, &active, key, self.plan.key == Type::Json) {
@@ -133,6 +136,18 @@ impl Mask {
         let shortest = if names_are_safe { self.actions.shortest(&active) } else { 0 };
         let for_all = self.leaf_rules.for_all();
         let cards = for_all.as_ref().and_then(|set| self.actions.only_cards(set, &active));
+        if let Some(cards) = cards
+            && names_are_safe
+            && rejected.is_empty()
+        {
+            for entry in self.suspects.of(&leaves.values) {
+                if let Some(text) = cards.mask(leaves.values.get(*entry as usize)) {
+                    entries.push(*entry);
+                    values.push(&text);
+                }
+            }
+            return Ok(ReplacedLeaves { entries, values });
+        }
         for row in 0..batch.rows {
             if !rejected.is_empty() && rejected.contains_key(&row) {
                 continue;
@@ -159,11 +174,7 @@ impl Mask {
                 if matches!(value, b"null" | b"{}" | b"[]") {
                     continue;
                 }
-                let changed = match cards {
-                    Some(cards) => cards.mask(value),
-                    None => self.actions.change_text(set, &active, value),
-                };
-                if let Some(text) = changed {
+                if let Some(text) = self.actions.change_text(set, &active, value) {
                     entries.push(entry as u32);
                     values.push(&text);
                 }
@@ -222,6 +233,16 @@ impl Mask {
             }
         };
         Some(self.actions.change_text(&target.rules, active, text.as_bytes()).unwrap_or_else(|| text.into_bytes()))
+    }
+}
+
+/// The bytes of a column's longest text.
+fn longest(column: &Column) -> usize {
+    match &column.values {
+        Values::Texts(strings) | Values::Blobs(strings) | Values::Jsons(strings) => {
+            strings.offsets.windows(2).fold(0, |longest, ends| longest.max(ends[1].wrapping_sub(ends[0]))) as usize
+        }
+        _ => 0,
     }
 }
 

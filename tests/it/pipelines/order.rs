@@ -82,6 +82,90 @@ sinks:
     assert_eq!(keys, (0..9).flat_map(|n| [json!(format!("came {n}")), json!(format!("own {n}"))]).collect::<Vec<_>>());
 }
 
+fn keys(records: &[String]) -> Vec<String> {
+    let key = |record: &String| serde_json::from_str::<serde_json::Value>(record).unwrap()["key"].as_str().unwrap().to_owned();
+    records.iter().map(key).collect()
+}
+
+/// Records of these keys, as they stand in the topic.
+fn keyed(keys: &[&str]) -> String {
+    let line = |(n, key): (usize, &&str)| format!("{}\n", json!({ "key": key, "value": { "n": n }, "timestamp": n }));
+    keys.iter().enumerate().map(line).collect()
+}
+
+#[test]
+fn masked_keys_stay_in_the_format_of_their_source() {
+    let manifest = "\
+pipeline: NAME
+sources:
+  in: { topic: in, key: json, schema: { n: int } }
+stages:
+  - { name: clean, plugin: mask, with: { rules: [{ fields: $key, card: { keep_last: 4 } }] } }
+sinks:
+  - { from: clean, topic: same }
+  - { from: clean, topic: json, key: json }
+  - { from: clean, topic: text, key: text }
+";
+    // Batches of 7 without any that changes, with some, with all.
+    let plain = ["\"a\"", "1", "[2]", "{\"u\":3}", "\"4\"", "true", "\"b c\""];
+    let card = "\"4444-3333-2222-1111\"";
+    let some = ["\"a\"", card, "{\"card\":\"4444333322221111\"}", "4444333322221111", "\"b\"", "5", "null"];
+    let outputs = alike(manifest, &[("in", "1", keyed(&[plain, some, [card; 7]].concat()))], &["same", "json", "text"]);
+    let masked = "\"xxxx-xxxx-xxxx-1111\"";
+    let expected = ["\"a\"", masked, "{\"card\":\"xxxxxxxxxxxx1111\"}", "\"xxxxxxxxxxxx1111\"", "\"b\"", "5", "null"];
+    let expected = [plain, expected, [masked; 7]].concat();
+    assert_eq!(keys(&outputs[0]), expected);
+    assert_eq!(keys(&outputs[1]), expected);
+    assert_eq!(keys(&outputs[2]), expected.iter().map(|key| key.trim_matches('"')).collect::<Vec<_>>());
+}
+
+/// Keys that `map` made are text, whatever those of the source are, for the stages behind too.
+#[test]
+fn keys_of_several_formats_are_handed_over_as_text() {
+    let manifest = "\
+pipeline: NAME
+sources:
+  in: { topic: in, key: json, schema: { n: int } }
+stages:
+  - { name: own, plugin: map, with: { set: { $key: '\"own \" + string(n % 2)' } } }
+  - { name: hidden, plugin: mask, with: { rules: [{ fields: $key, whole: { with: hidden } }] } }
+  - { name: both, from: [in, own], plugin: mask, with: { rules: [{ fields: $key, replace: { '1': one } }] } }
+sinks:
+  - { from: hidden, topic: hidden, key: json }
+  - { from: both, topic: both, key: json }
+";
+    let outputs = alike(manifest, &[("in", "1", keyed(&["\"own 1\"", "\"0\"", "2", "\"1\""]))], &["hidden", "both"]);
+    assert_eq!(keys(&outputs[0]), ["\"hidden\""; 4]);
+    let expected = ["own one", "own 0", "0", "own one", "2", "own 0", "one", "own one"];
+    assert_eq!(keys(&outputs[1]), expected.map(|key| format!("\"{key}\"")));
+}
+
+#[test]
+fn keys_of_several_formats_meet_as_text() {
+    let manifest = "\
+pipeline: NAME
+sources:
+  in: { topic: in, key: json, schema: { n: int } }
+stages:
+  - { name: own, plugin: map, with: { set: { $key: '\"own \" + string(n % 2)' } } }
+  - { name: counted, from: [in, own], plugin: aggregate, with: { group_by: [$key], compute: { count: count() } } }
+sinks:
+  - { from: counted, topic: counted, key: json }
+";
+    for rows in ROWS {
+        let place = Place::embedded();
+        place.write(manifest);
+        place.topic("in", "3");
+        place.produce("in", &keyed(&["\"own 1\"", "\"own 1\"", "2", "\"own 0\""]));
+        place.run_well(&["--batch-rows", rows]);
+        let records = place.consume("counted");
+        let mut counts: Vec<_> = keys(&records).into_iter().zip(values(&records, "count")).map(|(key, n)| format!("{key} {n}")).collect();
+        counts.sort();
+        let expected = ["2", "own 0", "own 0", "own 0", "own 1", "own 1", "own 1", "own 1"].iter().zip([1, 1, 2, 3, 1, 2, 3, 4]);
+        assert_eq!(counts, expected.map(|(key, n)| format!("\"{key}\" {n}")).collect::<Vec<_>>(), "batches of {rows}");
+    }
+}
+
 #[test]
 fn two_sources_meet_in_the_order_of_their_times() {
     let manifest = "\

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::column::Cell;
-use crate::plugin::describe::FieldType;
+use crate::plugin::describe::{FieldType, OutputKey};
 
 /// SplitMix64: small, and the same everywhere.
 struct Random(u64);
@@ -54,7 +54,8 @@ const TYPES: [Type; 6] = [Type::Boolean, Type::Int, Type::Float, Type::Text, Typ
 fn described() -> Description {
     let fields: Vec<_> =
         TYPES.iter().map(|kind| FieldType { path: Field::parse(kind.name()).unwrap(), kind: *kind, nullable: true }).collect();
-    let output = |name: &str, base| Output { name: name.to_owned(), base, fields: fields.clone(), removes: Vec::new() };
+    let output =
+        |name: &str, base| Output { name: name.to_owned(), base, fields: fields.clone(), removes: Vec::new(), key: OutputKey::Text };
     serde_json::from_value(serde_json::json!({ "outputs": [output("out", Base::Extend), output("new", Base::Replace)] })).unwrap()
 }
 
@@ -375,4 +376,24 @@ fn results_of_no_record_are_held_to_their_rules() {
         let error = check(verdict).unwrap_err();
         assert!(error.contains(told), "{error}: {told}");
     }
+}
+
+#[test]
+fn keys_are_given_as_described() {
+    let request: Request = serde_json::from_value(serde_json::json!({ "config": {}, "input": { "fields": [] } })).unwrap();
+    let told = |key: OutputKey, base: Base, parts: Vec<Part>| {
+        let output = Output { name: "out".to_owned(), base, fields: Vec::new(), removes: Vec::new(), key };
+        let described = Description { outputs: vec![output], parts, ..Description::default() };
+        let keys = Some(Column::blobs(Strings { data: b"k".to_vec(), offsets: vec![0, 1] }));
+        let (fields, tombstones) = (Vec::new(), Bitmap::default());
+        let derived =
+            Derived { output: 0, source: vec![0], fields, keys, timestamps: None, values: None, headers: None, leaves: None, tombstones };
+        let mut given = Verdict { outcome: Outcome::Derive(vec![derived]), rejects: Vec::new() };
+        (description(&described, &request), verdict(&mut given, &described, Shape { rows: 1, leaves: None }))
+    };
+    let as_read = told(OutputKey::AsRead, Base::Extend, vec![Part::Key]);
+    assert_eq!((as_read, told(OutputKey::Text, Base::Replace, Vec::new())), ((Ok(()), Ok(())), (Ok(()), Ok(()))));
+    assert!(told(OutputKey::Kept, Base::Extend, Vec::new()).1.unwrap_err().contains("kept"));
+    assert!(told(OutputKey::AsRead, Base::Extend, Vec::new()).0.unwrap_err().contains("as they were read"));
+    assert!(told(OutputKey::AsRead, Base::Replace, vec![Part::Key]).0.unwrap_err().contains("as they were read"));
 }

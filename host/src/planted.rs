@@ -17,6 +17,8 @@ pub(crate) enum Mistake {
     UnprovedCheckpoint,
     /// The same producer goes on after a commit of which nobody knows how it ended.
     GoesOnAfterIndefinite,
+    /// Timers are kept beside the transaction, in the local copy alone.
+    TimersApart,
     /// The member does not tell its generation with the positions.
     #[cfg(test)]
     NoGeneration,

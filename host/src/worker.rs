@@ -304,7 +304,6 @@ impl<'a> Worker<'a> {
             self.checkpoint_all()?;
             return Ok(false);
         }
-        self.restore_on()?;
         let wait = self.patience();
         let setting = self.setting.clone();
         let limit = FetchLimit { rows: setting.limit.rows, bytes: setting.limit.bytes };
@@ -334,6 +333,9 @@ impl<'a> Worker<'a> {
                 self.watch();
             }
         }
+        // Behind the poll: of two workers of a host that both believe to have a task, one hears here that it has lost it, instead of taking the
+        // task's local copy back for ever.
+        self.restore_on()?;
         if let Some(tables) = &mut self.tables
             && !self.options.until_end
         {
@@ -565,6 +567,10 @@ impl<'a> Worker<'a> {
         if let Some(changelogs) = &self.setting.changelogs {
             let now = self.clock.now();
             for writes in std::mem::take(&mut commit.state) {
+                if planted(Mistake::TimersApart) && writes.store.ends_with(".timers") {
+                    changelogs.local.write(&writes.store, writes.task, &writes.rows, None)?;
+                    continue;
+                }
                 let unknown = || LogError::stop(format!("there is no changelog of store `{}`: a mistake in the program", writes.store));
                 let changelog = changelogs.find(&writes.store).ok_or_else(unknown)?;
                 let records = changelog.encode(&writes, now).map_err(LogError::stop)?;

@@ -364,6 +364,14 @@ impl Broker {
         })
     }
 
+    /// Whether the group has committed positions behind every record of a topic.
+    pub fn consumed(&self, topic: &Arc<str>) -> bool {
+        self.topics[topic].iter().zip(0..).all(|(partition, number)| {
+            let position = self.group.positions.get(&TopicPartition::new(topic.clone(), number)).map_or(0, |position| position.offset);
+            partition.last_stable() == partition.high_watermark() && partition.committed(position, 1).is_empty()
+        })
+    }
+
     /// Nothing is under way.
     pub fn at_rest(&self) -> bool {
         self.delayed.is_empty() && self.producers.values().all(|producer| matches!(producer.state, State::Empty(_) | State::New))

@@ -1,18 +1,18 @@
 //! The workers of a pipeline, and what happens to them: one advances by a turn, dies, is started again, stands still between two of its calls while
 //! the others go on, loses its session or its name.
 
-use super::broker::{Broker, TRANSACTION_LIFETIME};
+use super::broker::{Broker, Record, TRANSACTION_LIFETIME};
 use super::checker;
 use super::log::SimulatedLog;
 use super::random::Random;
-use super::workload::{self, INPUT, STORE};
+use super::workload::{self, INPUT, Kind, ROWS};
 use super::world::{self, Faults, Figures, Folder, Handle, Process, SimulatedClock, World, say, with};
 use crate::io::{CommittedState, Log, LogError, Remedy, TopicPartition, partition_for};
 use crate::manifest::Secrets;
 use crate::pipeline::Pipeline;
 use crate::runtime::{self, Creates, RunError};
 use crate::store::LocalMemory;
-use crate::store::changelog::{Changelog, Changelogs};
+use crate::store::changelog::Changelogs;
 use crate::task::{BatchLimit, Setting};
 use crate::worker::{Ended, Options, Role, Worker};
 use std::cell::RefCell;
@@ -27,7 +27,9 @@ struct Shape {
     /// The workers are of one process, with one folder.
     one_host: bool,
     partitions: i32,
-    regrouped: bool,
+    kind: Kind,
+    /// Rows of a table come only when all before them is processed, and records of the stream too: then it is known what they meet.
+    gated: bool,
     /// By user: how many numbers come.
     counts: Vec<i64>,
     steps: usize,
@@ -41,14 +43,15 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(random: &mut Random, regrouped: bool, restless: bool) -> Self {
+    fn of(random: &mut Random, kind: Kind, restless: bool) -> Self {
         let workers = 1 + random.below(2);
         let users = 1 + random.below(4);
         let shape = Self {
             workers,
             one_host: workers > 1 && random.once_in(3),
             partitions: 1 + random.below(2) as i32,
-            regrouped,
+            kind,
+            gated: random.once_in(2),
             counts: (0..users).map(|_| 1 + random.below(14) as i64).collect(),
             steps: 40 + random.below(120),
             batch_rows: 1 + random.below(5),
@@ -119,6 +122,11 @@ struct Fleet {
     slots: Vec<Slot>,
     /// By user: how many were produced.
     produced: Vec<i64>,
+    /// The newest record time, of pipelines with windows.
+    time: i64,
+    /// By user: the newest version in the table, and the newest that is surely met.
+    versions: Vec<i64>,
+    met: Vec<i64>,
     upstream: i32,
     /// Earlier states of folders.
     copies: Vec<(usize, LocalMemory)>,
@@ -153,15 +161,17 @@ fn violated() -> bool {
 }
 
 /// Runs a seed. `restless`: two hosts that stand still often and write checkpoints all the time. Err: what does not hold.
-pub fn run(seed: u64, pipeline: &Pipeline, regrouped: bool, restless: bool, loud: bool) -> Result<Figures, String> {
+pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: bool) -> Result<Figures, String> {
     let mut random = Random::new(seed);
-    let shape = Shape::of(&mut random, regrouped, restless);
+    let shape = Shape::of(&mut random, kind, restless);
     if loud {
         eprintln!("{shape:?}");
     }
     let folders = if shape.one_host { 1 } else { shape.workers };
     let mut broker = Broker::default();
-    broker.topics.entry(INPUT.into()).or_default().resize_with(shape.partitions as usize, Default::default);
+    for topic in [INPUT, ROWS].iter().take(if kind.timed() { 2 } else { 1 }) {
+        broker.topics.entry((*topic).into()).or_default().resize_with(shape.partitions as usize, Default::default);
+    }
     let upstream = broker.init(&"upstream".into()).expect("it is the first");
     world::begin(World {
         random,
@@ -177,13 +187,16 @@ pub fn run(seed: u64, pipeline: &Pipeline, regrouped: bool, restless: bool, loud
     });
     let place = |worker| if shape.one_host { (0, worker) } else { (worker, 0) };
     let slots = (0..shape.workers).map(|worker| Slot::new(place(worker))).collect();
-    let produced = vec![0; shape.counts.len()];
+    let zeros = vec![0; shape.counts.len()];
     let steps = shape.steps;
     FLEET.set(Some(Fleet {
         shape,
         pipeline: pipeline.clone(),
         slots,
-        produced,
+        produced: zeros.clone(),
+        time: 10_000,
+        versions: zeros.clone(),
+        met: zeros,
         upstream,
         copies: Vec::new(),
         standing: 0,
@@ -267,35 +280,65 @@ fn expire() {
 
 /// Some records come in.
 fn produce() {
-    fleet(|fleet| {
-        with(|world| {
-            let id = "upstream".into();
-            let (transactional, aborted) = (world.random.once_in(2), world.random.once_in(4));
-            for _ in 0..1 + world.random.below(6) {
-                let user = world.random.below(fleet.produced.len());
-                let seq = fleet.produced[user] + 1;
-                if seq > fleet.shape.counts[user] {
-                    continue;
-                }
-                let seq = if transactional && aborted { -1 } else { seq };
-                let (key, record) = workload::record(user, seq, fleet.shape.regrouped, world.now.as_millis() as i64);
-                let to = TopicPartition::new(INPUT, partition_for(&key, fleet.shape.partitions));
-                if !transactional {
-                    world.broker.produce(&to, &[record]);
-                } else if world.broker.append(&id, fleet.upstream, world.now, &to, &[record]).is_err() {
-                    // The transaction before is being ended.
-                    return;
-                }
-                if seq > 0 {
-                    fleet.produced[user] = seq;
-                }
+    fleet(|fleet| with(|world| fleet.produce(world)));
+}
+
+impl Fleet {
+    fn produce(&mut self, world: &mut World) {
+        let timed = self.shape.kind.timed();
+        let consumed = |topic: &str, world: &World| timed && world.broker.consumed(&topic.into());
+        if consumed(ROWS, world) {
+            self.met.clone_from(&self.versions);
+        }
+        let rows = timed && world.random.once_in(3);
+        if timed && self.shape.gated && !(consumed(ROWS, world) && (!rows || consumed(INPUT, world))) {
+            return;
+        }
+        let id = "upstream".into();
+        let (transactional, aborted) = (world.random.once_in(2), world.random.once_in(4));
+        for _ in 0..1 + world.random.below(6) {
+            let user = world.random.below(self.produced.len());
+            let seq = self.produced[user] + 1;
+            if seq > self.shape.counts[user] {
+                continue;
             }
-            if transactional {
-                // Err: nothing was left to produce.
-                let _ = world.broker.end(&id, fleet.upstream, !aborted);
+            let lost = transactional && aborted;
+            let record = self.record(world, user, if lost { -1 } else { seq }, rows);
+            let to = TopicPartition::new(
+                if rows { ROWS } else { INPUT },
+                partition_for(record.key.as_deref().unwrap_or_default(), self.shape.partitions),
+            );
+            if !transactional {
+                world.broker.produce(&to, &[record]);
+            } else if world.broker.append(&id, self.upstream, world.now, &to, &[record]).is_err() {
+                // The transaction before is being ended.
+                return;
             }
-        });
-    });
+            match (lost, rows) {
+                (true, _) => {}
+                (false, true) => self.versions[user] += 1,
+                (false, false) => self.produced[user] = seq,
+            }
+        }
+        if transactional {
+            // Err: nothing was left to produce.
+            let _ = world.broker.end(&id, self.upstream, !aborted);
+        }
+    }
+
+    fn record(&mut self, world: &mut World, user: usize, seq: i64, rows: bool) -> Record {
+        if !self.shape.kind.timed() {
+            return workload::record(user, seq, self.shape.kind, world.now.as_millis() as i64);
+        }
+        self.time += world.random.of(&[0, 0, 3, 10, 40]);
+        let time = self.time - world.random.below(30) as i64;
+        if rows {
+            return workload::row(user, self.versions[user] + 1, time);
+        }
+        let due = world.random.of(&[0, 0, 5, 20, 60, 200]);
+        let most = if self.shape.gated { self.met[user] } else { i64::MAX };
+        workload::timed_record(user, seq, time, due, (self.met[user], most))
+    }
 }
 
 /// Somebody deletes the folder of a host that does not run, or puts an old copy back; or makes a copy.
@@ -469,13 +512,8 @@ fn over(process: usize, outcome: Result<(), Ended>) {
     }
 }
 
-/// The sources, and the changelog.
-fn topics() -> (Vec<Arc<str>>, Changelog) {
-    fleet(|fleet| {
-        let sources = fleet.pipeline.sources.iter().map(|source| source.topic.clone()).collect();
-        let stage = &fleet.pipeline.stages[0];
-        (sources, Changelog::new(&fleet.pipeline.name, STORE, 0, &stage.description.stores[0]))
-    })
+fn sources() -> Vec<Arc<str>> {
+    fleet(|fleet| fleet.pipeline.sources.iter().map(|source| source.topic.clone()).collect())
 }
 
 fn settled(sources: &[Arc<str>]) -> bool {
@@ -502,7 +540,7 @@ fn calm_down(last: usize, sources: &[Arc<str>]) -> Result<(), String> {
         // The last one takes over all that the others had.
         let whole = last > 0
             || fleet(|fleet| {
-                let wanted = fleet.shape.partitions as usize * if fleet.shape.regrouped { 2 } else { 1 };
+                let wanted = fleet.shape.partitions as usize * if fleet.shape.kind.regrouped() { 2 } else { 1 };
                 let running = fleet.slots[0].running.as_ref();
                 running.is_some_and(|running| running.worker.tasks.len() == wanted && running.worker.restoring().is_none())
             });
@@ -526,7 +564,7 @@ fn finish() -> Result<(), String> {
         }
         fleet.slots.retain(|slot| !slot.ghost);
     });
-    let (sources, changelog) = topics();
+    let sources = sources();
     for slot in (0..fleet(|fleet| fleet.slots.len())).rev() {
         calm_down(slot, &sources)?;
         stop(slot, &sources)?;
@@ -539,11 +577,25 @@ fn finish() -> Result<(), String> {
     if violated() {
         return Ok(());
     }
-    let (counts, last) = fleet(|fleet| (fleet.shape.counts.clone(), fleet.slots[0].folder));
-    with(|world| {
-        checker::rest(&world.broker, &sources)?;
-        checker::outputs(&world.broker, &counts)?;
-        checker::state(&world.broker, &changelog, &counts, &world.folders, last)
+    check(Some(fleet(|fleet| fleet.slots[0].folder)))
+}
+
+/// What must hold at rest. `last`: the folder of the worker that ended last, and had all tasks.
+fn check(last: Option<usize>) -> Result<(), String> {
+    let sources = sources();
+    fleet(|fleet| {
+        let changelogs = workload::changelogs(&fleet.pipeline);
+        with(|world| {
+            let broker = &world.broker;
+            checker::rest(broker, &sources)?;
+            if fleet.shape.kind.timed() {
+                checker::timed(broker, &changelogs, &[], false)?;
+            } else {
+                checker::outputs(broker, &fleet.produced)?;
+                checker::lists(broker, &changelogs[0], &fleet.produced)?;
+            }
+            changelogs.iter().try_for_each(|changelog| checker::copies(broker, changelog, &world.folders, last))
+        })
     })
 }
 

@@ -2,7 +2,7 @@
 //! the others go on, loses its session or its name.
 
 use super::broker::{Broker, Record, TRANSACTION_LIFETIME};
-use super::checker;
+use super::checker::{self, Ends};
 use super::log::SimulatedLog;
 use super::random::Random;
 use super::workload::{self, INPUT, Kind, ROWS};
@@ -30,6 +30,12 @@ struct Shape {
     kind: Kind,
     /// Rows of a table come only when all before them is processed, and records of the stream too: then it is known what they meet.
     gated: bool,
+    /// Members keep through a rebalance what stays theirs.
+    partial: bool,
+    /// So many runs to the end, each over a part of the records; 0 = one that goes on.
+    runs: usize,
+    /// The last of them closes every window.
+    close: bool,
     /// By user: how many numbers come.
     counts: Vec<i64>,
     steps: usize,
@@ -52,13 +58,17 @@ impl Shape {
             partitions: 1 + random.below(2) as i32,
             kind,
             gated: random.once_in(2),
+            partial: random.once_in(3),
+            runs: random.of(&[0, 0, 0, 1, 2, 3]),
+            close: random.once_in(2),
             counts: (0..users).map(|_| 1 + random.below(14) as i64).collect(),
             steps: 40 + random.below(120),
             batch_rows: 1 + random.below(5),
             queue_rows: random.of(&[2, 100]),
             commit_interval: Duration::from_millis(random.of(&[0, 5, 50])),
             commit_rows: 1 + random.below(12),
-            checkpoint_interval: Duration::from_millis(random.of(&[0, 0, 20, 400])),
+            // As often marks are repeated, which is no rest.
+            checkpoint_interval: Duration::from_millis(random.of(if kind == Kind::Chained { &[400, 1000] } else { &[0, 0, 20, 400] })),
             faults: Faults {
                 crash: random.of(&[0, 60, 150, 400]),
                 still: random.of(&[0, 30, 100]),
@@ -71,8 +81,8 @@ impl Shape {
         if !restless {
             return shape;
         }
-        let faults = Faults { still: 25, ..shape.faults };
-        Self { workers: 2, one_host: false, checkpoint_interval: Duration::ZERO, faults, ..shape }
+        let faults = Faults { still: 15, crash: 400, away: 0, indefinite: 0, ..shape.faults };
+        Self { runs: 0, partial: false, steps: 160, workers: 2, one_host: false, checkpoint_interval: Duration::ZERO, faults, ..shape }
     }
 }
 
@@ -98,6 +108,10 @@ struct Slot {
     ghost: bool,
     /// It ended as it should.
     ended: bool,
+    /// It ended by itself: the run reached its end.
+    finished: bool,
+    /// It had tasks to its end: all that it did is committed, and in its local copies.
+    whole: bool,
 }
 
 impl Slot {
@@ -112,6 +126,8 @@ impl Slot {
             stop: Box::leak(Box::default()),
             ghost: false,
             ended: false,
+            finished: false,
+            whole: false,
         }
     }
 }
@@ -122,6 +138,12 @@ struct Fleet {
     slots: Vec<Slot>,
     /// By user: how many were produced.
     produced: Vec<i64>,
+    /// By user: how many are to be produced for now.
+    goal: Vec<i64>,
+    /// The ends of the sources at the start of each run to the end.
+    ends: Vec<Ends>,
+    /// The run under way closes every window at its end.
+    closing: bool,
     /// The newest record time, of pipelines with windows.
     time: i64,
     /// By user: the newest version in the table, and the newest that is surely met.
@@ -156,8 +178,8 @@ fn violate(what: String) {
     });
 }
 
-fn violated() -> bool {
-    fleet(|fleet| fleet.violation.is_some())
+fn violation() -> Result<(), String> {
+    fleet(|fleet| fleet.violation.clone().map_or(Ok(()), Err))
 }
 
 /// Runs a seed. `restless`: two hosts that stand still often and write checkpoints all the time. Err: what does not hold.
@@ -167,11 +189,70 @@ pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: boo
     if loud {
         eprintln!("{shape:?}");
     }
+    let Shape { steps, runs, .. } = shape;
+    begin(random, pipeline, shape, loud);
+    end(match runs {
+        0 => (0..steps).try_for_each(|_| happen_well()).and_then(|()| finish()),
+        _ => (0..runs).try_for_each(|run| run_to_end(run, runs, steps)),
+    })
+}
+
+/// Two workers of a host restore the same task, one of which has lost it and did not hear so yet: neither may hold up the other for ever.
+pub fn two_of_a_host_restore(seed: u64, pipeline: &Pipeline, loud: bool) -> Result<Figures, String> {
+    let mut random = Random::new(seed);
+    let quiet = Shape { workers: 2, one_host: true, partitions: 1, partial: false, runs: 0, ..Shape::of(&mut random, Kind::Lists, false) };
+    begin(random, pipeline, Shape { faults: Faults::default(), ..quiet }, loud);
+    let gets_the_task = |slot: usize| -> Result<(), String> {
+        start(slot);
+        for _ in 0..100 {
+            step(slot);
+            if fleet(|fleet| fleet.slots[slot].running.as_ref().is_some_and(|running| !running.worker.tasks.is_empty())) {
+                return violation();
+            }
+        }
+        Err("the task is not given".to_owned())
+    };
+    let meet = || {
+        calm_down(0, &sources())?;
+        stop(0, &sources())?;
+        // All that is left to read is a transaction that was aborted: each is done with it before it looks what the group has to say.
+        fleet(|fleet| {
+            let changelog = workload::changelogs(&fleet.pipeline).swap_remove(0).partition(0);
+            with(|world| {
+                let id = "upstream".into();
+                let record = workload::record(0, 0, Kind::Lists, 0);
+                world.broker.append(&id, fleet.upstream, world.now, &changelog, &[record]).expect("nothing is under way");
+                world.broker.end(&id, fleet.upstream, false).expect("it is open");
+                (0..1000).for_each(|_| world.go_on());
+            });
+        });
+        gets_the_task(0)?;
+        let name = fleet(|fleet| fleet.slots[0].name.clone());
+        with(|world| expire_member(world, &name));
+        gets_the_task(1)?;
+        for _ in 0..100 {
+            (0..2).for_each(step);
+            let whole = |slot: &Slot| {
+                slot.running.as_ref().is_some_and(|running| !running.worker.tasks.is_empty() && running.worker.restoring().is_none())
+            };
+            if fleet(|fleet| fleet.slots.iter().any(whole)) {
+                return finish();
+            }
+        }
+        Err("they take the task's local copy from each other for ever".to_owned())
+    };
+    end(meet())
+}
+
+/// The world, as it is before anything happened.
+fn begin(random: Random, pipeline: &Pipeline, shape: Shape, loud: bool) {
+    let kind = shape.kind;
     let folders = if shape.one_host { 1 } else { shape.workers };
     let mut broker = Broker::default();
-    for topic in [INPUT, ROWS].iter().take(if kind.timed() { 2 } else { 1 }) {
+    for topic in [INPUT, ROWS].iter().take(if kind.table() { 2 } else { 1 }) {
         broker.topics.entry((*topic).into()).or_default().resize_with(shape.partitions as usize, Default::default);
     }
+    broker.group.partial = shape.partial;
     let upstream = broker.init(&"upstream".into()).expect("it is the first");
     world::begin(World {
         random,
@@ -188,12 +269,15 @@ pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: boo
     let place = |worker| if shape.one_host { (0, worker) } else { (worker, 0) };
     let slots = (0..shape.workers).map(|worker| Slot::new(place(worker))).collect();
     let zeros = vec![0; shape.counts.len()];
-    let steps = shape.steps;
+    let goal = shape.counts.clone();
     FLEET.set(Some(Fleet {
         shape,
         pipeline: pipeline.clone(),
         slots,
         produced: zeros.clone(),
+        goal,
+        ends: Vec::new(),
+        closing: false,
         time: 10_000,
         versions: zeros.clone(),
         met: zeros,
@@ -202,17 +286,11 @@ pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: boo
         standing: 0,
         violation: None,
     }));
-    for _ in 0..steps {
-        happen();
-        if violated() {
-            break;
-        }
-    }
-    if !violated() {
-        let checked = finish();
-        if let Err(what) = checked {
-            violate(what);
-        }
+}
+
+fn end(checked: Result<(), String>) -> Result<Figures, String> {
+    if let Err(what) = checked {
+        violate(what);
     }
     let figures = with(|world| world.figures);
     // Workers go before what they are handles of.
@@ -220,10 +298,17 @@ pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: boo
     ended.map_or(Ok(figures), Err)
 }
 
+/// Something happens. Err: what does not hold.
+fn happen_well() -> Result<(), String> {
+    happen();
+    violation()
+}
+
 /// Something happens: mostly, a worker advances.
 fn happen() {
+    let all_there = fleet(|fleet| fleet.shape.runs > 0);
     match below(24) {
-        0..=2 => produce(),
+        0..=2 if !all_there => produce(),
         3 => tamper(),
         4 => expire(),
         5 if once_in(3) => {
@@ -233,10 +318,11 @@ fn happen() {
         6 if once_in(4) => replace(),
         _ => {
             let slot = below(fleet(|fleet| fleet.slots.len()));
-            let (absent, ghost) = fleet(|fleet| (fleet.slots[slot].process.is_none(), fleet.slots[slot].ghost));
+            let (absent, done) =
+                fleet(|fleet| (fleet.slots[slot].process.is_none(), fleet.slots[slot].ghost || fleet.slots[slot].finished));
             if !absent {
                 step(slot);
-            } else if !ghost && once_in(2) {
+            } else if !done && once_in(2) {
                 start(slot);
             }
         }
@@ -285,13 +371,14 @@ fn produce() {
 
 impl Fleet {
     fn produce(&mut self, world: &mut World) {
-        let timed = self.shape.kind.timed();
-        let consumed = |topic: &str, world: &World| timed && world.broker.consumed(&topic.into());
+        let Shape { kind, gated, runs, .. } = self.shape;
+        let gated = gated && runs == 0;
+        let consumed = |topic: &str, world: &World| kind.table() && world.broker.consumed(&topic.into());
         if consumed(ROWS, world) {
             self.met.clone_from(&self.versions);
         }
-        let rows = timed && world.random.once_in(3);
-        if timed && self.shape.gated && !(consumed(ROWS, world) && (!rows || consumed(INPUT, world))) {
+        let rows = kind.table() && world.random.once_in(3);
+        if kind.table() && gated && !(consumed(ROWS, world) && (!rows || consumed(INPUT, world))) {
             return;
         }
         let id = "upstream".into();
@@ -299,7 +386,7 @@ impl Fleet {
         for _ in 0..1 + world.random.below(6) {
             let user = world.random.below(self.produced.len());
             let seq = self.produced[user] + 1;
-            if seq > self.shape.counts[user] {
+            if seq > self.goal[user] {
                 continue;
             }
             let lost = transactional && aborted;
@@ -430,7 +517,8 @@ fn start(slot: usize) {
     let started = started.and_then(|(setting, log)| {
         let shape = fleet(|fleet| fleet.shape.clone());
         let options = Options {
-            until_end: false,
+            until_end: shape.runs > 0,
+            close_windows: fleet(|fleet| fleet.closing),
             commit_interval: shape.commit_interval,
             commit_rows: shape.commit_rows,
             checkpoint_interval: shape.checkpoint_interval,
@@ -445,7 +533,11 @@ fn start(slot: usize) {
     });
     match started {
         Ok(worker) => put_back(slot, Running { worker, failures: 0, process }),
-        Err(ended) => over(process, Err(ended)),
+        Err(ended) => {
+            // What fails at the start is told, whether the group was joined before or not.
+            with(|world| world.processes[process].joined = false);
+            over(process, Err(ended));
+        }
     }
 }
 
@@ -473,7 +565,10 @@ fn step(slot: usize) {
     }
     match outcome {
         Ok(true) => put_back(slot, running),
-        Ok(false) => over(process, running.worker.end(Ok(()))),
+        Ok(false) => {
+            fleet(|fleet| fleet.slots[slot].whole = !running.worker.tasks.is_empty());
+            over(process, running.worker.end(Ok(())));
+        }
         Err(ended) => {
             drop(running);
             over(process, Err(ended));
@@ -489,7 +584,9 @@ fn over(process: usize, outcome: Result<(), Ended>) {
         slot.is_some_and(|slot| {
             slot.process = None;
             slot.ended = !dead && outcome.is_ok();
-            slot.stop.load(Ordering::Relaxed)
+            let stopped = slot.stop.load(Ordering::Relaxed);
+            slot.finished = slot.ended && !stopped;
+            stopped
         })
     });
     if dead {
@@ -503,8 +600,9 @@ fn over(process: usize, outcome: Result<(), Ended>) {
             say!("{name}#{process} ends: {error}");
             match error.remedy {
                 Remedy::Fenced if rival => {}
-                // Only at the start, or after it was told to stop.
-                Remedy::Wait | Remedy::Rewind | Remedy::Indefinite if stopped || !joined => {}
+                // At the start; and after it was told to stop it does not wait for brokers.
+                Remedy::Wait | Remedy::Indefinite if stopped || !joined => {}
+                Remedy::Rewind if !joined => {}
                 _ => violate(format!("{name}#{process} ended: {error}")),
             }
         }
@@ -517,14 +615,14 @@ fn sources() -> Vec<Arc<str>> {
 }
 
 fn settled(sources: &[Arc<str>]) -> bool {
-    let produced = fleet(|fleet| fleet.produced == fleet.shape.counts);
+    let produced = fleet(|fleet| fleet.produced == fleet.goal);
     produced && with(|world| checker::rest(&world.broker, sources)).is_ok()
 }
 
 /// The workers up to `last` go on, nothing goes wrong any more, until all is processed.
 fn calm_down(last: usize, sources: &[Arc<str>]) -> Result<(), String> {
     for round in 0..4000 {
-        if fleet(|fleet| fleet.produced != fleet.shape.counts) {
+        if fleet(|fleet| fleet.produced != fleet.goal) {
             produce();
         }
         for slot in 0..=last {
@@ -534,17 +632,15 @@ fn calm_down(last: usize, sources: &[Arc<str>]) -> Result<(), String> {
             step(slot);
         }
         with(World::go_on);
-        if violated() {
-            return Ok(());
-        }
+        violation()?;
         // The last one takes over all that the others had.
         let whole = last > 0
             || fleet(|fleet| {
-                let wanted = fleet.shape.partitions as usize * if fleet.shape.kind.regrouped() { 2 } else { 1 };
+                let wanted = fleet.shape.partitions as usize * fleet.shape.kind.segments();
                 let running = fleet.slots[0].running.as_ref();
                 running.is_some_and(|running| running.worker.tasks.len() == wanted && running.worker.restoring().is_none())
             });
-        if round % 8 == 7 && whole && settled(sources) {
+        if round % 4 == 3 && whole && settled(sources) {
             return Ok(());
         }
     }
@@ -552,8 +648,8 @@ fn calm_down(last: usize, sources: &[Arc<str>]) -> Result<(), String> {
     Err(format!("no end comes with {} workers: {rest:?}", last + 1))
 }
 
-/// After the last fault: the rest is processed, the workers end one after the other, and all must be as if nothing had happened.
-fn finish() -> Result<(), String> {
+/// Nothing goes wrong any more.
+fn become_calm() {
     say!("it becomes calm");
     with(|world| world.faults = Faults::default());
     fleet(|fleet| {
@@ -564,6 +660,63 @@ fn finish() -> Result<(), String> {
         }
         fleet.slots.retain(|slot| !slot.ghost);
     });
+}
+
+/// A part of the records is there, and the workers run to their ends.
+fn run_to_end(run: usize, runs: usize, steps: usize) -> Result<(), String> {
+    fleet(|fleet| {
+        fleet.goal = fleet.shape.counts.iter().map(|count| count * (run as i64 + 1) / runs as i64).collect();
+        fleet.closing = fleet.shape.close && run + 1 == runs;
+        fleet.slots.iter_mut().for_each(|slot| slot.finished = false);
+    });
+    while fleet(|fleet| fleet.produced != fleet.goal) {
+        produce();
+        with(World::go_on);
+    }
+    while !with(|world| world.broker.at_rest()) {
+        with(World::go_on);
+    }
+    say!("run {run} to the end");
+    fleet(|fleet| {
+        with(|world| {
+            let partitions = fleet.pipeline.sources.iter().filter(|source| source.carries.is_none());
+            let partitions = partitions.flat_map(|source| checker::partitions(&world.broker, &source.topic));
+            fleet.ends.push(partitions.map(|at| (at.clone(), world.broker.partition(&at).high_watermark())).collect());
+            world.faults = fleet.shape.faults;
+        });
+    });
+    (0..steps).try_for_each(|_| happen_well())?;
+    become_calm();
+    for _ in 0..4000 {
+        if fleet(|fleet| fleet.slots.iter().all(|slot| slot.finished)) {
+            for _ in 0..2000 {
+                with(World::go_on);
+            }
+            return check(None);
+        }
+        for slot in 0..fleet(|fleet| fleet.slots.len()) {
+            let (finished, absent, name) = fleet(|fleet| {
+                let slot = &fleet.slots[slot];
+                (slot.finished, slot.process.is_none(), slot.name.clone())
+            });
+            match (finished, absent) {
+                // It is not there for the rebalances of others.
+                (true, _) if once_in(8) => with(|world| world.broker.expire(&name)),
+                (true, _) => {}
+                (false, true) => start(slot),
+                (false, false) => step(slot),
+            }
+        }
+        with(World::go_on);
+        violation()?;
+    }
+    let rest = with(|world| checker::rest(&world.broker, &sources()));
+    Err(format!("run {run} comes to no end: {rest:?}"))
+}
+
+/// After the last fault: the rest is processed, the workers end one after the other, and all must be as if nothing had happened.
+fn finish() -> Result<(), String> {
+    become_calm();
     let sources = sources();
     for slot in (0..fleet(|fleet| fleet.slots.len())).rev() {
         calm_down(slot, &sources)?;
@@ -574,9 +727,7 @@ fn finish() -> Result<(), String> {
     for _ in 0..2000 {
         with(World::go_on);
     }
-    if violated() {
-        return Ok(());
-    }
+    violation()?;
     check(Some(fleet(|fleet| fleet.slots[0].folder)))
 }
 
@@ -588,11 +739,21 @@ fn check(last: Option<usize>) -> Result<(), String> {
         with(|world| {
             let broker = &world.broker;
             checker::rest(broker, &sources)?;
-            if fleet.shape.kind.timed() {
-                checker::timed(broker, &changelogs, &[], false)?;
-            } else {
-                checker::outputs(broker, &fleet.produced)?;
-                checker::lists(broker, &changelogs[0], &fleet.produced)?;
+            match fleet.shape.kind {
+                Kind::Windows | Kind::Timers => checker::timed(broker, &changelogs, &fleet.ends, fleet.closing)?,
+                Kind::Chained => checker::chained(broker, fleet.closing)?,
+                Kind::Lists | Kind::Regrouped => {
+                    checker::outputs(broker, &fleet.produced)?;
+                    checker::lists(broker, &changelogs[0], &fleet.produced)?;
+                }
+                Kind::AtLeastOnce => {
+                    checker::outputs_at_least(broker, &fleet.produced)?;
+                    // Nobody is fenced: a worker that has lost its task may still write rows.
+                    if fleet.shape.workers > 1 || world.figures.replaced > 0 {
+                        return Ok(());
+                    }
+                    checker::lists_at_least(broker, &changelogs[0], &fleet.produced)?;
+                }
             }
             changelogs.iter().try_for_each(|changelog| checker::copies(broker, changelog, &world.folders, last))
         })
@@ -612,7 +773,9 @@ fn stop(slot: usize, sources: &[Arc<str>]) -> Result<(), String> {
             }
             step(slot);
         }
-        if violated() || fleet(|fleet| fleet.slots[slot].ended) {
+        violation()?;
+        // One that had to let its tasks go ends well, but leaves copies behind that lack something.
+        if fleet(|fleet| fleet.slots[slot].ended && (slot > 0 || fleet.slots[slot].whole)) {
             return Ok(());
         }
         start(slot);

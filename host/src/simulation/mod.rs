@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use workload::Kind;
 use world::Figures;
 
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 600;
 /// Within so many a planted mistake must be found.
 const PLANTED_SEEDS: u64 = 600;
 
@@ -86,8 +86,27 @@ fn windows_are_given_out_once_and_records_meet_the_rows_of_their_place() {
 }
 
 #[test]
+fn results_of_windows_come_once_through_a_repartition_topic() {
+    hold(Kind::Chained);
+}
+
+#[test]
+fn each_number_comes_out_at_least_once() {
+    hold(Kind::AtLeastOnce);
+}
+
+#[test]
 fn timers_fire_once_and_in_order() {
     hold(Kind::Timers);
+}
+
+#[test]
+fn two_workers_of_a_host_do_not_restore_against_each_other() {
+    let pipeline = workload::pipeline(Kind::Lists);
+    for seed in 0..10 {
+        let found = fleet::two_of_a_host_restore(seed, &pipeline, number("MILLSTREAM_SEED") == Some(seed));
+        assert!(found.is_ok(), "seed {seed}: {found:?}");
+    }
 }
 
 /// The first seed that finds a planted mistake.
@@ -113,6 +132,8 @@ fn planted_mistakes_are_found() {
         (NoGeneration, Kind::Lists),
         (PositionsApart, Kind::Lists),
         (TimersApart, Kind::Timers),
+        (NoPatience, Kind::Windows),
+        (PositionsFirst, Kind::AtLeastOnce),
     ];
     let mut unseen = Vec::new();
     for (mistake, kind) in mistakes {

@@ -36,6 +36,10 @@ pub enum Kind {
     Windows,
     /// The same beside timers: then batches end before a timer is due.
     Timers,
+    /// Windows, whose results go through a repartition topic and are appended to lists.
+    Chained,
+    /// As `Lists`, at least once.
+    AtLeastOnce,
 }
 
 impl Kind {
@@ -43,9 +47,18 @@ impl Kind {
         self == Self::Regrouped
     }
 
-    /// Records have times of their own, and a table's come beside them.
+    /// Records have times of their own.
     pub fn timed(self) -> bool {
+        matches!(self, Self::Windows | Self::Timers | Self::Chained)
+    }
+
+    /// A table's records come beside the stream's.
+    pub fn table(self) -> bool {
         matches!(self, Self::Windows | Self::Timers)
+    }
+
+    pub fn segments(self) -> usize {
+        if matches!(self, Self::Regrouped | Self::Chained) { 2 } else { 1 }
     }
 
     fn manifest(self) -> String {
@@ -60,6 +73,12 @@ impl Kind {
         match self {
             Self::Lists => lists("$key"),
             Self::Regrouped => lists("user"),
+            Self::AtLeastOnce => format!("guarantee: at-least-once\n{}", lists("$key")),
+            Self::Chained => format!(
+                "sources: {{ in: {{ topic: {INPUT}, schema: {{ user: text, seq: int }} }} }}\n\
+                 stages:\n  - {{ name: {WINDOWS}, plugin: tally, with: {{ by: $key }} }}\n  - {{ name: {LISTS}, plugin: append, with: {{ by: user, of: start }} }}\n\
+                 sinks: [{{ from: {LISTS}, topic: {OUTPUT}, create: true }}]\n"
+            ),
             Self::Windows | Self::Timers => {
                 let mut stages = vec![(WINDOWS, "tally"), (FOUND, "find")];
                 stages.extend((self == Self::Timers).then_some((ALARMS, "alarm")));

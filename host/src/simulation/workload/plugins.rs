@@ -30,7 +30,7 @@ pub struct Natives;
 impl Loader for Natives {
     fn load(&self, component: &[u8]) -> anyhow::Result<Arc<dyn Plugin>> {
         let name = std::str::from_utf8(component)?.to_owned();
-        let config = json!({ "type": "object", "properties": { "by": { "type": "string" } } });
+        let config = json!({ "type": "object", "properties": { "by": { "type": "string" }, "of": { "type": "string" } } });
         let about = About { name, version: "1.0.0".to_owned(), config, ..About::default() };
         let imports = ["state", "tables", "windows", "timers"].map(str::to_owned).to_vec();
         Ok(Arc::new(Native { about, imports }))
@@ -60,13 +60,13 @@ impl Plugin for Native {
     }
 
     fn describe(&self, request: &Request) -> Result<Description, DescribeError> {
-        let by = &request.config["by"];
+        let (by, of) = (&request.config["by"], request.config["of"].as_str().unwrap_or("seq"));
         let read = |path: &str, kind: &str| json!({ "path": path, "type": kind, "required": true });
         let field = |path: &str, kind: &str| json!({ "path": path, "type": kind });
         let column = |name: &str, kind: &str| json!({ "name": name, "type": kind });
         let described = match self.about.name.as_str() {
             "append" => json!({
-                "reads": [read("user", "text"), read("seq", "int")],
+                "reads": [read("user", "text"), read(of, "int")],
                 "outputs": [{ "name": "out", "base": "extend", "fields": [field("hash", "int")] }],
                 "stores": [{ "key": "text", "fields": [column("list", "text")], "by": [by] }],
             }),

@@ -17,12 +17,19 @@ pub(crate) enum Mistake {
     UnprovedCheckpoint,
     /// The same producer goes on after a commit of which nobody knows how it ended.
     GoesOnAfterIndefinite,
+    /// Timers are kept beside the transaction, in the local copy alone.
+    TimersApart,
+    /// Records meet a table's rows as they come, not as of their place.
+    NoPatience,
     /// The member does not tell its generation with the positions.
     #[cfg(test)]
     NoGeneration,
     /// Positions are committed beside the transaction.
     #[cfg(test)]
     PositionsApart,
+    /// At least once: positions are committed before what was written is acknowledged.
+    #[cfg(test)]
+    PositionsFirst,
 }
 
 #[cfg(not(test))]

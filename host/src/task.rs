@@ -60,6 +60,16 @@ pub struct Setting {
     pub fresh_instances: bool,
 }
 
+impl Setting {
+    /// Whether the tasks of a segment hand over closed windows.
+    pub fn gives_windows(&self, segment: usize) -> bool {
+        let reached = &self.plan.segments[segment].stages;
+        let closes =
+            |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&describe::Occasion::Closed));
+        self.pipeline.stages.iter().zip(reached).any(|(stage, reached)| *reached && closes(stage))
+    }
+}
+
 /// A task's name: a segment of the pipeline, and a partition number of its sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
@@ -141,6 +151,8 @@ pub struct Task {
     told: Option<repartition::Standing>,
     /// Rows of a store were committed once.
     keeps_state: bool,
+    /// Every window was closed behind the last record.
+    closed: bool,
     /// Refused records by code, since the start.
     refused: BTreeMap<&'static str, u64>,
     /// Records buried, by topic, since the start.
@@ -223,6 +235,7 @@ impl Task {
             clock,
             told: None,
             keeps_state: false,
+            closed: true,
             refused: BTreeMap::new(),
             buried: BTreeMap::new(),
             failed: None,
@@ -268,6 +281,7 @@ impl Task {
         let metadata = Metadata::of(&position.metadata).unwrap_or_default();
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
         self.keeps_state |= metadata.state;
+        self.closed &= metadata.closed;
         if let Some(clock) = &mut self.clock {
             clock.known(self.stream_time);
         }
@@ -676,6 +690,7 @@ impl Task {
             if let Some(offset) = last.get(&queue.from.partition) {
                 queue.position = Some(offset + 1);
                 queue.moved = true;
+                self.closed = false;
             }
         }
     }
@@ -738,7 +753,7 @@ impl Task {
         });
         outcome?;
         self.keeps_state |= !committing.state.is_empty();
-        let metadata = Metadata { stream_time: self.stream_time(), state: self.keeps_state }.text();
+        let metadata = Metadata { stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed }.text();
         for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
             queue.moved = false;
             let offset = queue.position.unwrap_or(0);
@@ -967,6 +982,9 @@ pub struct Metadata {
     /// The task has committed rows of stores.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub state: bool,
+    /// At the end of a run the task closed every window, and has read nothing since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 impl Metadata {

@@ -147,7 +147,7 @@ pub struct Worker<'a> {
     tables: Option<TableReader>,
     pub tasks: BTreeMap<TaskId, Task>,
     /// For `until_end`: those of the user's sources are captured at the start, those of repartition topics once all that is written to them is.
-    ends: HashMap<TopicPartition, i64>,
+    ends: BTreeMap<TopicPartition, i64>,
     /// For `until_end`: the level of the segments that are being processed to their ends.
     level: usize,
     /// When the group was last asked how far it is.
@@ -218,7 +218,7 @@ impl<'a> Worker<'a> {
             Some(member) => member,
             None => join(&setting, &log, &name)?,
         };
-        let mut ends = HashMap::new();
+        let mut ends = BTreeMap::new();
         if options.until_end {
             for source in setting.pipeline.sources.iter().filter(|source| source.carries.is_none()) {
                 for partition in partitions_of(&*log, &source.topic)? {
@@ -324,7 +324,6 @@ impl<'a> Worker<'a> {
             self.checkpoint_all()?;
             return Ok(false);
         }
-        self.restore_on()?;
         let wait = self.patience();
         let setting = self.setting.clone();
         let limit = FetchLimit { rows: setting.limit.rows, bytes: setting.limit.bytes };
@@ -358,6 +357,9 @@ impl<'a> Worker<'a> {
                 self.watch();
             }
         }
+        // Behind the poll: of two workers of a host that both believe to have a task, one hears here that it has lost it, instead of taking the
+        // task's local copy back for ever.
+        self.restore_on()?;
         if let Some(tables) = &mut self.tables
             && !self.options.until_end
         {
@@ -371,7 +373,7 @@ impl<'a> Worker<'a> {
             self.marked = self.clock.elapsed();
             self.tasks.values_mut().for_each(Task::repeat_mark);
         }
-        if self.first_since.is_none() && self.tasks.values().any(Task::mark_due) {
+        if self.first_since.is_none() && self.restore.is_none() && self.tasks.values().any(Task::mark_due) {
             self.first_since = Some(self.clock.elapsed());
         }
         if self.in_flight.is_none() && self.commit_due() {
@@ -498,6 +500,7 @@ impl<'a> Worker<'a> {
                 }
                 task.narrow(if self.isolation.is_some() { most - self.since_commit } else { usize::MAX });
                 let patient = self.options.until_end || !idle || task.meets_tables() && !waited;
+                let patient = patient && !planted(Mistake::NoPatience);
                 match task.step(patient) {
                     Ok(Some(produced)) => self.take_over(produced)?,
                     Ok(None) => break,
@@ -552,7 +555,8 @@ impl<'a> Worker<'a> {
     /// Hands over the windows that are still open in the tasks of this level.
     fn close_windows(&mut self) -> Result<(), Ended> {
         let level = |id: &TaskId| self.setting.plan.segments[id.segment].level;
-        let ids: Vec<TaskId> = self.tasks.keys().filter(|id| level(id) == self.level).copied().collect();
+        let closes = |id: &TaskId| level(id) == self.level && self.setting.gives_windows(id.segment);
+        let ids: Vec<TaskId> = self.tasks.keys().filter(|id| closes(id)).copied().collect();
         for id in ids {
             let produced = self.tasks.get_mut(&id).map(Task::close_windows).transpose().map_err(stopped)?.flatten();
             produced.map_or(Ok(()), |produced| self.take_over(produced))?;
@@ -567,7 +571,9 @@ impl<'a> Worker<'a> {
 
     /// `all`: every position, moved or not.
     fn begin_commit_of(&mut self, all: bool) -> Result<(), Ended> {
-        for task in self.tasks.values_mut() {
+        // What is being restored has nothing of its own to commit, and its stores are not whole: what they would drop as closed is not known yet.
+        let waiting = self.restore.as_ref().map(|restore| restore.tasks().clone()).unwrap_or_default();
+        for (_, task) in self.tasks.iter_mut().filter(|(id, _)| !waiting.contains(id)) {
             let changes = task.give_changes().map_err(stopped)?;
             for (to, records) in changes.map(|changes| changes.appends).unwrap_or_default() {
                 self.member.append(&to, &records)?;
@@ -575,7 +581,7 @@ impl<'a> Worker<'a> {
         }
         let mut commit = Commit::default();
         let mut tasks = Vec::new();
-        for (id, task) in &mut self.tasks {
+        for (id, task) in self.tasks.iter_mut().filter(|(id, _)| !waiting.contains(id)) {
             if let Some(committing) = task.begin_commit(all)? {
                 commit.positions.extend(committing.positions);
                 commit.state.extend(committing.state);
@@ -603,6 +609,10 @@ impl<'a> Worker<'a> {
         if let Some(changelogs) = &self.setting.changelogs {
             let now = self.clock.now();
             for writes in std::mem::take(&mut commit.state) {
+                if planted(Mistake::TimersApart) && writes.store.ends_with(".timers") {
+                    changelogs.local.write(&writes.store, writes.task, &writes.rows, None)?;
+                    continue;
+                }
                 let unknown = || LogError::stop(format!("there is no changelog of store `{}`: a mistake in the program", writes.store));
                 let changelog = changelogs.find(&writes.store).ok_or_else(unknown)?;
                 let records = changelog.encode(&writes, now).map_err(LogError::stop)?;
@@ -775,7 +785,8 @@ impl<'a> Worker<'a> {
         let setting = self.setting.clone();
         let segments = &setting.plan.segments;
         let of_level = |id: &TaskId| segments[id.segment].level == self.level;
-        if !self.tasks.iter().filter(|(id, _)| of_level(id)).all(|(_, task)| task.done()) {
+        // A task whose state is not whole yet has windows to close of which it knows nothing.
+        if self.restore.is_some() || !self.tasks.iter().filter(|(id, _)| of_level(id)).all(|(_, task)| task.done()) {
             return Ok(false);
         }
         if self.options.close_windows {
@@ -788,15 +799,22 @@ impl<'a> Worker<'a> {
         if !segments.iter().any(|segment| segment.level > self.level) {
             return Ok(true);
         }
-        self.level += 1;
-        for source in segments.iter().filter(|segment| segment.level == self.level).flat_map(|segment| &segment.sources) {
+        let mut ends = Vec::new();
+        let next = segments.iter().filter(|segment| segment.level == self.level + 1);
+        for source in next.flat_map(|segment| &segment.sources) {
             for at in partitions_of(&*self.log, &setting.pipeline.sources[*source].topic)? {
-                let end = self.log.bounds(&at)?.end;
-                if let Some(task) = self.tasks.get_mut(&task_of(&setting, &at)) {
-                    task.limit(&at, end);
-                }
-                self.ends.insert(at, end);
+                // Not the last stable offset: a commit is told before each partition shows it.
+                let end = self.log.high_watermark(&at)?;
+                ends.push((at, end));
             }
+        }
+        // All of them, or none: a level of which an end is not known would count as done.
+        self.level += 1;
+        for (at, end) in ends {
+            if let Some(task) = self.tasks.get_mut(&task_of(&setting, &at)) {
+                task.limit(&at, end);
+            }
+            self.ends.insert(at, end);
         }
         Ok(false)
     }
@@ -820,8 +838,12 @@ impl<'a> Worker<'a> {
         let committed = self.log.committed(&self.setting.pipeline.name, &others)?;
         for (at, committed) in others.iter().zip(committed) {
             let end = self.ends[at];
+            // Windows are closed behind the last record: by who has the partition, or gets it.
+            let closes = self.options.close_windows && self.setting.gives_windows(task_of(&self.setting, at).segment);
             let reached = match committed {
-                Some(position) => position.offset >= end,
+                Some(position) => {
+                    position.offset >= end && (!closes || Metadata::of(&position.metadata).is_some_and(|metadata| metadata.closed))
+                }
                 None => self.first_position(at)?.offset >= end,
             };
             if !reached {
@@ -974,31 +996,41 @@ impl<'a> Worker<'a> {
 
     /// Gives partitions up: what is finished is committed first, unless they are lost.
     fn revoke(&mut self, partitions: &[TopicPartition], lost: bool) -> Result<(), Ended> {
-        if lost {
+        let aborted = if lost {
             // Told before an abort, which brokers that hang keep waiting.
             let reason = self.member.away();
             self.trouble(reason.as_deref().unwrap_or("the group has given this member up: it was not heard in time"));
             self.member.abort()?;
             self.forget_uncommitted();
+            true
         } else {
             self.deadline = Some(self.clock.elapsed() + REVOKE);
             let committed = self.commit_all().and_then(|()| self.checkpoint_all());
             self.deadline = None;
-            match committed {
+            let aborted = match committed {
                 // Given up all the same: the group waits for it. Whoever comes next begins at the last commit.
-                Err(Ended::Log(error)) if error.remedy == Remedy::Rewind => {
+                Err(Ended::Log(error)) if matches!(error.remedy, Remedy::Rewind | Remedy::Isolate) => {
                     self.trouble(&error.message);
                     self.member.abort()?;
                     self.forget_uncommitted();
+                    true
                 }
-                outcome => outcome?,
-            }
+                outcome => {
+                    outcome?;
+                    false
+                }
+            };
             fault::point("revoking");
+            aborted
+        };
+        // A task keeps no partition of its own: its others are taken up again from their committed positions. So are those of tasks that stay, if what
+        // they did was dropped.
+        let mut ids: BTreeSet<TaskId> = partitions.iter().map(|at| task_of(&self.setting, at)).collect();
+        if aborted {
+            ids.extend(self.tasks.keys());
         }
-        // A task keeps no partition of its own: its others are taken up again from their committed positions.
         let mut others = Vec::new();
-        for partition in partitions {
-            let id = task_of(&self.setting, partition);
+        for id in ids {
             if self.restore.as_mut().is_some_and(|restore| !restore.forget(id)) {
                 self.restore = None;
             }
@@ -1066,7 +1098,7 @@ impl<'a> Worker<'a> {
         loop {
             let Some(pause) = BACK_OFF.get((*failures).min(BACK_OFF.len() - 1)) else { return Err(error.into()) };
             if self.stop.load(Ordering::Relaxed) {
-                return Err(error.into());
+                return if error.remedy == Remedy::Rewind { self.let_go(&error) } else { Err(error.into()) };
             }
             if error.remedy == Remedy::Isolate {
                 error = self.isolate(error)?;
@@ -1089,6 +1121,18 @@ impl<'a> Worker<'a> {
                 Err(other) => return Err(other),
             }
         }
+    }
+
+    /// Told to stop, and what was under way cannot be committed any more: that is left to whoever has the partitions next.
+    fn let_go(&mut self, error: &LogError) -> Result<(), Ended> {
+        tracing::info!(pipeline = self.setting.pipeline.name, "{error}; what is not committed is done again by who comes next");
+        self.forget_uncommitted();
+        self.restore = None;
+        for task in std::mem::take(&mut self.tasks).values() {
+            self.retired.add(&task.summary());
+        }
+        self.committed.clear();
+        Ok(self.member.abort()?)
     }
 
     /// Drops all that is not committed and reads again from the committed positions.

@@ -65,6 +65,8 @@ struct Shared {
     late: Vec<u32>,
     /// There is no timer below.
     timers_from: i64,
+    /// The earliest timer that was set or deleted since it was last asked for.
+    touched: Option<i64>,
 }
 
 struct StageServices {
@@ -109,7 +111,7 @@ impl Stage {
         tables: Vec<TableView>,
     ) -> Self {
         let stage = &pipeline.stages[index];
-        let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None, late: Vec::new(), timers_from: i64::MIN }));
+        let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None, late: Vec::new(), timers_from: i64::MIN, touched: None }));
         let reasons_shown = exposed || stage.log_unsafe;
         let services = StageServices {
             shared: shared.clone(),
@@ -150,7 +152,8 @@ impl Stage {
         self.instance = None;
         // What was handed over since the last batch may be there again.
         self.closed_below = i64::MIN;
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).timers_from = i64::MIN;
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        (shared.timers_from, shared.touched) = (i64::MIN, None);
     }
 
     /// Works on the stage's stores.

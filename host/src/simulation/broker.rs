@@ -157,6 +157,10 @@ pub struct Group {
     /// By instance id.
     members: BTreeMap<Arc<str>, GroupMember>,
     rebalancing: bool,
+    /// Members keep through a rebalance what stays theirs (cooperative), instead of giving up all that they have (eager).
+    pub partial: bool,
+    /// Then: who has what, until it is released.
+    owned: BTreeMap<TopicPartition, Arc<str>>,
     pub positions: BTreeMap<TopicPartition, Position>,
 }
 
@@ -364,6 +368,14 @@ impl Broker {
         })
     }
 
+    /// Whether the group has committed positions behind every record of a topic.
+    pub fn consumed(&self, topic: &Arc<str>) -> bool {
+        self.topics[topic].iter().zip(0..).all(|(partition, number)| {
+            let position = self.group.positions.get(&TopicPartition::new(topic.clone(), number)).map_or(0, |position| position.offset);
+            partition.last_stable() == partition.high_watermark() && partition.committed(position, 1).is_empty()
+        })
+    }
+
     /// Nothing is under way.
     pub fn at_rest(&self) -> bool {
         self.delayed.is_empty() && self.producers.values().all(|producer| matches!(producer.state, State::Empty(_) | State::New))
@@ -374,8 +386,12 @@ impl Broker {
     /// A process takes its place; one with a known name takes over what the name has.
     pub fn join(&mut self, instance: &Arc<str>, process: usize) {
         let group = &mut self.group;
+        group.owned.retain(|_, owner| owner != instance);
         if let Some(member) = group.members.get_mut(instance) {
             *member = GroupMember { process, joined: group.rebalancing };
+            if group.partial {
+                self.rebalance(Some(instance));
+            }
         } else {
             group.members.insert(instance.clone(), GroupMember { process, joined: true });
             self.rebalance(Some(instance));
@@ -386,6 +402,7 @@ impl Broker {
     /// The session of a member ends.
     pub fn expire(&mut self, instance: &Arc<str>) {
         if self.group.members.remove(instance).is_some() {
+            self.group.owned.retain(|_, owner| owner != instance);
             self.rebalance(None);
             self.complete();
         }
@@ -421,6 +438,30 @@ impl Broker {
             Some(_) if group.rebalancing => Standing::Rebalancing,
             Some(_) => Standing::Stable(group.generation),
         }
+    }
+
+    /// A member that keeps the rest has given something up: it can go to others in the next generation.
+    pub fn released_some(&mut self, instance: &Arc<str>, process: usize, partitions: &[TopicPartition]) {
+        if self.group.members.get(instance).is_some_and(|member| member.process == process) {
+            self.group.owned.retain(|at, owner| owner != instance || !partitions.contains(at));
+            self.rebalance(Some(instance));
+            self.complete();
+        }
+    }
+
+    /// Takes those of the partitions that nobody else has.
+    pub fn take_free(&mut self, instance: &Arc<str>, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let owned = &mut self.group.owned;
+        let free: Vec<_> = partitions.iter().filter(|at| owned.get(*at).is_none_or(|owner| owner == instance)).cloned().collect();
+        owned.extend(free.iter().map(|at| (at.clone(), instance.clone())));
+        free
+    }
+
+    /// Commits positions outside any transaction.
+    pub fn commit_positions(&mut self, committer: &Committer, positions: &[(TopicPartition, Position)]) -> Result<(), Refusal> {
+        self.check(committer)?;
+        self.group.positions.extend(positions.iter().cloned());
+        Ok(())
     }
 
     /// A member has given up what it had.

@@ -1,12 +1,13 @@
 //! What must hold at the end, as a read_committed reader sees it.
 
 use super::broker::{Broker, Record};
-use super::workload::{OUTPUT, STORE, hash, list};
+use super::model::{self, Number, Outcome, Version};
+use super::workload::{ALARMS, FOUND, INPUT, OUTPUT, ROWS, TIMERS, WINDOWS, hash, list, user};
 use crate::io::{CommittedState, LocalState, TopicPartition};
-use crate::store::LocalMemory;
 use crate::store::changelog::Changelog;
+use crate::store::{LocalMemory, encode_int};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Every partition of a topic.
@@ -37,16 +38,48 @@ pub fn outputs(broker: &Broker, counts: &[i64]) -> Result<(), String> {
             }
         }
     }
-    for (user, count) in counts.iter().enumerate() {
-        let last = seen.remove(&format!("u{user}")).unwrap_or_default();
+    for (number, count) in counts.iter().enumerate() {
+        let last = seen.remove(&user(number)).unwrap_or_default();
         if last != *count {
-            return Err(format!("of u{user} {last} of {count} came out"));
+            return Err(format!("of {} {last} of {count} came out", user(number)));
         }
     }
     match seen.into_keys().next() {
         Some(user) => Err(format!("there is no user {user}")),
         None => Ok(()),
     }
+}
+
+/// For each user 1 to `count`, each at least once, and none before the one before it.
+pub fn outputs_at_least(broker: &Broker, counts: &[i64]) -> Result<(), String> {
+    let mut reached = vec![0; counts.len()];
+    for at in partitions(broker, &OUTPUT.into()) {
+        for (offset, record) in broker.partition(&at).committed(0, usize::MAX) {
+            let value = json(record);
+            let seq = value["seq"].as_i64().unwrap_or_default();
+            let number = (0..counts.len()).find(|number| value["user"] == user(*number)).ok_or("there is another user")?;
+            if seq > reached[number] + 1 {
+                return Err(format!("{at}@{offset}: {seq} of {} comes after {}", user(number), reached[number]));
+            }
+            reached[number] = reached[number].max(seq);
+        }
+    }
+    match (0..counts.len()).find(|number| reached[*number] != counts[*number]) {
+        Some(number) => Err(format!("of {} {} of {} came out", user(number), reached[number], counts[number])),
+        None => Ok(()),
+    }
+}
+
+/// The changelog's list of every user has each number at least once.
+pub fn lists_at_least(broker: &Broker, changelog: &Changelog, counts: &[i64]) -> Result<(), String> {
+    let lists = newest_lists(broker, changelog);
+    for (number, count) in counts.iter().enumerate() {
+        let found = lists.get(&user(number)).map(String::as_str).unwrap_or_default();
+        if let Some(missing) = (1..=*count).find(|seq| !found.split(',').any(|it| it == seq.to_string())) {
+            return Err(format!("the changelog has the list {found} for {}, without {missing}", user(number)));
+        }
+    }
+    Ok(())
 }
 
 /// Nothing is open, and every record of the sources is behind the committed positions.
@@ -66,7 +99,9 @@ pub fn rest(broker: &Broker, sources: &[Arc<str>]) -> Result<(), String> {
         if position > partition.high_watermark() {
             return Err(format!("{at}: the position {position} lies behind the end"));
         }
-        if let Some((offset, _)) = partition.committed(position, 1).first() {
+        // Marks, which tell the time behind a repartition topic, have no value; the last ones may be read by the next run.
+        let rest = partition.committed(position, usize::MAX);
+        if let Some((offset, _)) = rest.iter().find(|(_, record)| record.value.is_some()) {
             return Err(format!("{at}: the record @{offset} is not behind the position {position}"));
         }
     }
@@ -89,27 +124,23 @@ fn apply(rows: &mut Rows, broker: &Broker, changelog: &Changelog, task: i32, fro
     Ok(())
 }
 
-fn rows_of(folder: &LocalMemory, task: i32) -> Result<Rows, String> {
-    let rows = folder.scan(STORE, task, &[], None, usize::MAX).map_err(|error| error.message)?;
+fn rows_of(folder: &LocalMemory, store: &str, task: i32) -> Result<Rows, String> {
+    let rows = folder.scan(store, task, &[], None, usize::MAX).map_err(|error| error.message)?;
     Ok(rows.into_iter().collect())
 }
 
-/// The changelog holds every user's list; each local copy becomes the same by what it lacks, and `last`, of who ended well, lacks nothing.
-pub fn state(broker: &Broker, changelog: &Changelog, counts: &[i64], folders: &[LocalMemory], last: usize) -> Result<(), String> {
-    let mut lists: BTreeMap<String, String> = BTreeMap::new();
+/// Each local copy becomes what the changelog has by what it lacks, and `last`, of who ended well and had all tasks, lacks nothing.
+pub fn copies(broker: &Broker, changelog: &Changelog, folders: &[LocalMemory], last: Option<usize>) -> Result<(), String> {
+    let store = &changelog.store;
     for at in partitions(broker, &changelog.topic) {
         let task = at.partition;
-        for (_, record) in broker.partition(&at).committed(0, usize::MAX) {
-            let user = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
-            lists.insert(user, json(record)["list"].as_str().unwrap_or_default().to_owned());
-        }
         let mut rebuilt = Rows::new();
         apply(&mut rebuilt, broker, changelog, task, 0)?;
         for (number, folder) in folders.iter().enumerate() {
-            let checkpoint = folder.checkpoint(STORE, task).map_err(|error| error.message)?;
+            let checkpoint = folder.checkpoint(store, task).map_err(|error| error.message)?;
             let Some(checkpoint) = checkpoint else { continue };
-            let mut rows = rows_of(folder, task)?;
-            if number == last && rows != rebuilt {
+            let mut rows = rows_of(folder, store, task)?;
+            if last == Some(number) && rows != rebuilt {
                 let differ = rebuilt.iter().filter(|(key, row)| rows.get(*key) != Some(row)).count();
                 let (has, end) = (checkpoint.offset, broker.partition(&at).high_watermark());
                 return Err(format!(
@@ -123,15 +154,181 @@ pub fn state(broker: &Broker, changelog: &Changelog, counts: &[i64], folders: &[
                 return Err(format!("folder {number} goes wrong in {at} from its checkpoint {} on", checkpoint.offset));
             }
         }
-        if !rebuilt.is_empty() && folders[last].checkpoint(STORE, task).is_ok_and(|checkpoint| checkpoint.is_none()) {
-            return Err(format!("folder {last} has nothing of {at} after a good end"));
-        }
-    }
-    for (user, count) in counts.iter().enumerate() {
-        let found = lists.remove(&format!("u{user}")).unwrap_or_default();
-        if found != list(*count) {
-            return Err(format!("the changelog has the list {found} for u{user}"));
+        let lacks = |folder: &LocalMemory| folder.checkpoint(store, task).is_ok_and(|checkpoint| checkpoint.is_none());
+        if !rebuilt.is_empty() && last.is_some_and(|last| lacks(&folders[last])) {
+            return Err(format!("a folder has nothing of {at} after a good end"));
         }
     }
     Ok(())
+}
+
+fn newest_lists(broker: &Broker, changelog: &Changelog) -> BTreeMap<String, String> {
+    let mut lists: BTreeMap<String, String> = BTreeMap::new();
+    for at in partitions(broker, &changelog.topic) {
+        for (_, record) in broker.partition(&at).committed(0, usize::MAX) {
+            let user = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+            lists.insert(user, json(record)["list"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    lists
+}
+
+/// The changelog holds every user's list.
+pub fn lists(broker: &Broker, changelog: &Changelog, counts: &[i64]) -> Result<(), String> {
+    let mut lists = newest_lists(broker, changelog);
+    for (number, count) in counts.iter().enumerate() {
+        let found = lists.remove(&user(number)).unwrap_or_default();
+        if found != list(*count) {
+            return Err(format!("the changelog has the list {found} for {}", user(number)));
+        }
+    }
+    Ok(())
+}
+
+/// The stream's records in a partition, with their offsets.
+fn numbers(broker: &Broker, at: &TopicPartition) -> Vec<(i64, Number, Value)> {
+    let records = broker.partition(at).committed(0, usize::MAX).into_iter();
+    let number = |(offset, record): (i64, &Record)| {
+        let value = json(record);
+        let (seq, due) = (int(&value, "seq"), int(&value, "due"));
+        (offset, Number { time: record.timestamp, user: text(&value, "user"), seq, due }, value)
+    };
+    records.map(number).collect()
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap_or_default().to_owned()
+}
+
+fn int(value: &Value, field: &str) -> i64 {
+    value[field].as_i64().unwrap_or_default()
+}
+
+/// Windows' results that went through a repartition topic: of each user in the order of windows, each once, appended to the list of those before.
+pub fn chained(broker: &Broker, closed: bool) -> Result<(), String> {
+    let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut lists: BTreeMap<String, String> = BTreeMap::new();
+    for at in partitions(broker, &INPUT.into()) {
+        let numbers: Vec<Number> = numbers(broker, &at).into_iter().map(|(_, number, _)| number).collect();
+        for window in model::outcome(&numbers, closed).windows {
+            let mut words = window.splitn(3, ' ');
+            let (user, start) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let list = lists.entry(user.to_owned()).or_default();
+            list.push_str(&format!("{start},"));
+            expected.entry(user.to_owned()).or_default().push(format!("{window} {}", hash(list)));
+        }
+    }
+    for at in partitions(broker, &OUTPUT.into()) {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (_, record) in broker.partition(&at).committed(0, usize::MAX) {
+            let it = json(record);
+            let (user, window) = (text(&it, "user"), format!("{} {}", int(&it, "start"), text(&it, "list")));
+            found.entry(user.clone()).or_default().push(format!("{user} {window} {}", int(&it, "hash")));
+        }
+        for (user, found) in found {
+            same(&at, found.into_iter(), expected.remove(&user).unwrap_or_default())?;
+        }
+    }
+    match expected.into_values().next() {
+        Some(missing) => Err(format!("{missing:?} did not come out")),
+        None => Ok(()),
+    }
+}
+
+/// The ends of partitions when a run to the end began.
+pub type Ends = BTreeMap<TopicPartition, i64>;
+
+/// What windows, timers and look-ups gave out, and what they keep. `runs`: those to the end; without them a record says itself what it may meet.
+/// `closed`: the last run closed every window.
+pub fn timed(broker: &Broker, changelogs: &[Changelog], runs: &[Ends], closed: bool) -> Result<(), String> {
+    for at in partitions(broker, &INPUT.into()) {
+        let task = at.partition;
+        let beside = |topic: &str| TopicPartition::new(topic, task);
+        let written = |topic: &str| match broker.topics.contains_key(topic) {
+            true => broker.partition(&beside(topic)).committed(0, usize::MAX),
+            false => Vec::new(),
+        };
+        let input = numbers(broker, &at);
+        let numbers: Vec<Number> = input.iter().map(|(_, number, _)| number.clone()).collect();
+        let Outcome { windows, alarms, open, waiting } = model::outcome(&numbers, closed);
+
+        let given = written(WINDOWS).into_iter().map(|(_, record)| json(record));
+        same(&beside(WINDOWS), given.map(|it| format!("{} {} {}", text(&it, "user"), int(&it, "start"), text(&it, "list"))), windows)?;
+        if broker.topics.contains_key(ALARMS) {
+            let given = written(ALARMS).into_iter().map(|(_, record)| json(record));
+            same(&beside(ALARMS), given.map(|it| format!("{} {} {}", text(&it, "user"), int(&it, "at"), int(&it, "hash"))), alarms)?;
+        }
+
+        let found: Vec<Value> = written(FOUND).into_iter().map(|(_, record)| json(record)).collect();
+        let place = |value: &Value| format!("{} {}", text(value, "user"), int(value, "seq"));
+        same(&beside(FOUND), found.iter().map(place), input.iter().map(|(.., value)| place(value)).collect())?;
+        let rows: Vec<(i64, Version)> = written(ROWS)
+            .into_iter()
+            .map(|(offset, record)| {
+                let user = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+                (offset, Version { time: record.timestamp, user, version: int(&json(record), "version") })
+            })
+            .collect();
+        let mut versions = BTreeMap::new();
+        if runs.is_empty() {
+            for value in &found {
+                let (least, most, met) = (int(value, "least"), int(value, "most"), int(value, "version"));
+                let least = versions.insert(text(value, "user"), met).unwrap_or_default().max(least);
+                if !(least..=most).contains(&met) {
+                    return Err(format!("{}: {} met version {met}, not {least} to {most}", beside(FOUND), place(value)));
+                }
+            }
+        } else {
+            let mut expected = Vec::new();
+            let mut begins: Ends = BTreeMap::new();
+            for ends in runs {
+                let of = |at: &TopicPartition, offset: i64| (begins.get(at).copied().unwrap_or(0)..ends[at]).contains(&offset);
+                let numbers: Vec<_> = input.iter().filter(|(offset, ..)| of(&at, *offset)).map(|(_, number, _)| number.clone()).collect();
+                let table = beside(ROWS);
+                let rows: Vec<_> = rows.iter().filter(|(offset, _)| of(&table, *offset)).map(|(_, row)| row.clone()).collect();
+                expected.extend(model::found(&numbers, &rows, &mut versions));
+                begins.clone_from(ends);
+            }
+            let met = found.iter().map(|value| format!("{} version {}", place(value), int(value, "version")));
+            let wanted = numbers.iter().zip(&expected).map(|(number, version)| format!("{} {} version {version}", number.user, number.seq));
+            same(&beside(FOUND), met, wanted.collect())?;
+        }
+
+        let newest: BTreeMap<String, i64> = rows.into_iter().map(|(_, row)| (row.user, row.version)).collect();
+        for changelog in changelogs {
+            let mut kept = Rows::new();
+            apply(&mut kept, broker, changelog, task, 0)?;
+            let times = |kept: &BTreeSet<(i64, String)>| -> Vec<Vec<u8>> {
+                kept.iter().map(|(time, user)| [&encode_int(*time)[..], user.as_bytes()].concat()).collect()
+            };
+            let expected = match &*changelog.store {
+                WINDOWS => times(&open),
+                TIMERS => times(&waiting),
+                ROWS => newest.keys().map(|user| user.as_bytes().to_vec()).collect(),
+                _ => continue,
+            };
+            if kept.keys().ne(&expected) {
+                let texts = |keys: Vec<&Vec<u8>>| keys.iter().map(|key| key.escape_ascii().to_string()).collect::<Vec<_>>().join(" ");
+                let (kept, expected) = (texts(kept.keys().collect()), texts(expected.iter().collect()));
+                return Err(format!("{} has {kept}, not {expected}", changelog.partition(task)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn same(at: &TopicPartition, found: impl Iterator<Item = String>, expected: Vec<String>) -> Result<(), String> {
+    let mut count = 0;
+    for (place, found) in found.enumerate() {
+        count += 1;
+        match expected.get(place) {
+            Some(expected) if *expected == found => {}
+            Some(expected) => return Err(format!("{at}: the record number {place} is `{found}`, not `{expected}`")),
+            None => return Err(format!("{at}: `{found}` comes after all that was to come")),
+        }
+    }
+    match expected.get(count) {
+        Some(missing) => Err(format!("{at}: `{missing}` is missing")),
+        None => Ok(()),
+    }
 }

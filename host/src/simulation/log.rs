@@ -83,7 +83,7 @@ impl Log for SimulatedLog {
 
     fn member(&self, membership: &Membership) -> Result<Box<dyn Member>, LogError> {
         self.0.reach()?;
-        Ok(Box::new(SimulatedMember::join(self.0.clone(), membership.topics.clone())?))
+        Ok(Box::new(SimulatedMember::join(self.0.clone(), membership.topics.clone(), membership.guarantee)?))
     }
 
     fn state(&self, _: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {

@@ -4,7 +4,7 @@
 use super::broker::{Committer, Record, Refusal, Standing, TRANSACTION_LIFETIME, records_of};
 use super::log::{Place, Places, committed};
 use super::world::{Handle, say, with};
-use crate::io::{Commit, CommitState, Event, FetchLimit, LogError, Member, Position, Remedy, TopicPartition};
+use crate::io::{Commit, CommitState, Event, FetchLimit, Guarantee, LogError, Member, Position, Remedy, TopicPartition};
 use crate::planted::{Mistake, planted};
 use crate::record::Records;
 use std::sync::Arc;
@@ -39,7 +39,10 @@ pub struct SimulatedMember {
     places: Places,
     /// Told, and not yet started or released.
     assigned: Vec<TopicPartition>,
-    revoking: bool,
+    /// A revocation was told and not yet confirmed; whether the partitions were lost.
+    revoking: Option<bool>,
+    /// There are no transactions: at least once.
+    loose: bool,
     epoch: i32,
     state: State,
     opened: Duration,
@@ -55,8 +58,9 @@ pub struct SimulatedMember {
 }
 
 impl SimulatedMember {
-    pub fn join(handle: Handle, topics: Vec<Arc<str>>) -> Result<Self, LogError> {
-        let epoch = handle.ask("starting a transactional producer", |broker, _| broker.init(&handle.name))?;
+    pub fn join(handle: Handle, topics: Vec<Arc<str>>, guarantee: Guarantee) -> Result<Self, LogError> {
+        let loose = guarantee == Guarantee::AtLeastOnce;
+        let epoch = if loose { 0 } else { handle.ask("starting a transactional producer", |broker, _| broker.init(&handle.name))? };
         with(|world| {
             world.broker.join(&handle.name, handle.process);
             world.processes[handle.process].joined = true;
@@ -68,7 +72,8 @@ impl SimulatedMember {
             generation: -1,
             places: Places::default(),
             assigned: Vec::new(),
-            revoking: false,
+            revoking: None,
+            loose,
             epoch,
             state: State::None,
             opened: Duration::ZERO,
@@ -93,11 +98,16 @@ impl SimulatedMember {
 
     /// What the group has to tell.
     fn rebalance(&mut self) -> Result<Option<Event>, LogError> {
-        if self.revoking {
+        if self.revoking.is_some() {
             return Ok(None);
         }
         let held = self.holds();
         let standing = self.standing();
+        if with(|world| world.broker.group.partial)
+            && let Standing::Rebalancing | Standing::Stable(_) = standing
+        {
+            return Ok(self.rebalance_partly(standing, &held));
+        }
         let lost = match standing {
             Standing::Fenced => {
                 return Err(LogError { remedy: Remedy::Fenced, message: "the group: another process has this name".to_owned() });
@@ -118,9 +128,35 @@ impl SimulatedMember {
             self.joined();
             return Ok(None);
         }
-        self.revoking = true;
-        say!("{} is to give up {}{}", self.handle, list(&held), if lost { ": lost" } else { "" });
-        Ok(Some(Event::Revoked { partitions: held, lost }))
+        Ok(Some(self.revoke(held, lost)))
+    }
+
+    fn revoke(&mut self, partitions: Vec<TopicPartition>, lost: bool) -> Event {
+        self.revoking = Some(lost);
+        say!("{} is to give up {}{}", self.handle, list(&partitions), if lost { ": lost" } else { "" });
+        Event::Revoked { partitions, lost }
+    }
+
+    /// As `rebalance`, where what stays is kept. Partitions come only when who had them has released them, one generation later.
+    fn rebalance_partly(&mut self, standing: Standing, held: &[TopicPartition]) -> Option<Event> {
+        let Standing::Stable(generation) = standing else {
+            with(|world| world.broker.released(&self.handle.name, self.handle.process));
+            return None;
+        };
+        if generation == self.generation {
+            return None;
+        }
+        self.generation = generation;
+        let target = with(|world| world.broker.assigned(&self.handle.name, &self.topics));
+        let gone: Vec<_> = held.iter().filter(|at| !target.contains(at)).cloned().collect();
+        if !gone.is_empty() {
+            return Some(self.revoke(gone, false));
+        }
+        let more: Vec<_> = target.into_iter().filter(|at| !held.contains(at)).collect();
+        let more = with(|world| world.broker.take_free(&self.handle.name, &more));
+        say!("{} has {} and gets {} in generation {generation}", self.handle, list(held), list(&more));
+        self.assigned.extend(more.iter().cloned());
+        (!more.is_empty()).then_some(Event::Assigned(more))
     }
 
     fn joined(&mut self) {
@@ -144,7 +180,7 @@ impl SimulatedMember {
     /// As in `Transactions::fenced_by_age`.
     fn by_age(&self, error: LogError) -> LogError {
         let age = with(|world| world.now).saturating_sub(self.opened);
-        if error.remedy != Remedy::Fenced || age < TRANSACTION_LIFETIME {
+        if self.loose || error.remedy != Remedy::Fenced || age < TRANSACTION_LIFETIME {
             return error;
         }
         LogError { remedy: Remedy::Indefinite, message: format!("{}: the transaction was open for too long", error.message) }
@@ -154,7 +190,14 @@ impl SimulatedMember {
     fn send(&mut self, most: usize) -> Result<(), LogError> {
         for (to, records) in self.unsent.drain(..most.min(self.unsent.len())).collect::<Vec<_>>() {
             let (name, epoch) = (&self.handle.name, self.epoch);
-            let sent = self.handle.ask("appending", |broker, now| broker.append(name, epoch, now, &to, &records));
+            let loose = self.loose;
+            let sent = self.handle.ask("appending", |broker, now| {
+                if loose {
+                    broker.produce(&to, &records);
+                    return Ok(());
+                }
+                broker.append(name, epoch, now, &to, &records)
+            });
             sent.map_err(|error| {
                 self.spoilt = true;
                 self.by_age(error)
@@ -172,7 +215,25 @@ impl SimulatedMember {
             Ok(()) => next,
             Err(error) => Step::Answer(Err(error)),
         };
+        let commit_alone = |unsure: bool| -> Result<(), LogError> {
+            let come = with(|world| !unsure || world.random.once_in(2));
+            let commit = |broker: &mut super::broker::Broker, _| broker.commit_positions(&job.committer, &job.positions);
+            let committed = if come { self.handle.ask("committing positions", commit) } else { Ok(()) };
+            if unsure { Err(super::world::wait("committing positions: the time is up")) } else { committed }
+        };
         job.step = match job.step {
+            Step::Flush if planted(Mistake::PositionsFirst) && self.loose => taken(commit_alone(false), Step::Positions),
+            Step::Positions if planted(Mistake::PositionsFirst) && self.loose => {
+                Step::Answer(self.failed.take().map_or_else(|| self.send(usize::MAX), Err))
+            }
+            Step::Positions if self.loose => {
+                let unsure = with(|world| {
+                    let unsure = world.random.once_in(world.faults.indefinite);
+                    world.figures.indefinite += u64::from(unsure);
+                    unsure
+                });
+                Step::Answer(commit_alone(unsure))
+            }
             Step::Flush => taken(self.failed.take().map_or_else(|| self.send(usize::MAX), Err), Step::Positions),
             Step::Positions => {
                 let committer = (!planted(Mistake::NoGeneration)).then_some(&job.committer);
@@ -256,6 +317,10 @@ impl SimulatedMember {
     /// A new producer of the same name.
     fn renew(&mut self) -> Result<(), LogError> {
         let name = self.handle.name.clone();
+        if self.loose {
+            self.spoilt = false;
+            return Ok(());
+        }
         self.epoch = self.handle.ask("starting a transactional producer", |broker, _| broker.init(&name))?;
         self.spoilt = false;
         Ok(())
@@ -276,7 +341,7 @@ impl Member for SimulatedMember {
         if let Some(event) = self.rebalance()? {
             return Ok(event);
         }
-        if self.revoking {
+        if self.revoking.is_some() {
             with(|world| world.now += wait);
             return Ok(Event::Idle);
         }
@@ -290,8 +355,11 @@ impl Member for SimulatedMember {
 
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         self.enter()?;
-        // As Kafka's: a rewind that crosses a rebalance starts nothing.
-        if self.revoking || !matches!(self.standing(), Standing::Stable(generation) if generation == self.generation) {
+        // As Kafka's: a rewind that crosses a rebalance starts nothing. What is kept through it goes on.
+        let standing = self.standing();
+        let same = matches!(standing, Standing::Stable(generation) if generation == self.generation);
+        let keeps = with(|world| world.broker.group.partial) && !matches!(standing, Standing::Unknown | Standing::Fenced);
+        if self.revoking.is_some() || !(same || keeps) {
             return Ok(());
         }
         for (at, from) in partitions {
@@ -327,8 +395,12 @@ impl Member for SimulatedMember {
             self.places.0.remove(at);
         }
         self.assigned.retain(|at| !partitions.contains(at));
-        if self.holds().is_empty() {
-            self.revoking = false;
+        let partial = with(|world| world.broker.group.partial);
+        if partial && self.revoking == Some(false) {
+            self.revoking = None;
+            with(|world| world.broker.released_some(&self.handle.name, self.handle.process, partitions));
+        } else if self.holds().is_empty() {
+            self.revoking = None;
             self.joined();
         }
         Ok(())
@@ -419,7 +491,8 @@ impl Member for SimulatedMember {
         }
         self.unsent.clear();
         self.failed = None;
-        if self.registered {
+        // At least once: what was sent stays.
+        if self.registered && !self.loose {
             if let Some(error) = self.indefinite(false) {
                 return Err(error);
             }

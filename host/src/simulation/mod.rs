@@ -7,15 +7,17 @@ mod checker;
 mod fleet;
 mod log;
 mod member;
+mod model;
 mod random;
 mod workload;
 mod world;
 
 use crate::planted::{Mistake, plant};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use workload::Kind;
 use world::Figures;
 
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 600;
 /// Within so many a planted mistake must be found.
 const PLANTED_SEEDS: u64 = 600;
 
@@ -23,8 +25,8 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-fn run(seed: u64, pipeline: &crate::pipeline::Pipeline, regrouped: bool, restless: bool, loud: bool) -> Result<Figures, String> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| fleet::run(seed, pipeline, regrouped, restless, loud)));
+fn run(seed: u64, pipeline: &crate::pipeline::Pipeline, kind: Kind, restless: bool, loud: bool) -> Result<Figures, String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| fleet::run(seed, pipeline, kind, restless, loud)));
     outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(format!("a panic: {}", text.unwrap_or("without words")))
@@ -32,17 +34,17 @@ fn run(seed: u64, pipeline: &crate::pipeline::Pipeline, regrouped: bool, restles
 }
 
 /// Runs many seeds; each kind of fault must be among them.
-fn hold(regrouped: bool) {
-    let pipeline = workload::pipeline(regrouped);
+fn hold(kind: Kind) {
+    let pipeline = workload::pipeline(kind);
     if let Some(seed) = number("MILLSTREAM_SEED") {
-        run(seed, &pipeline, regrouped, false, true).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        run(seed, &pipeline, kind, false, true).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         return;
     }
     let seeds = number("MILLSTREAM_CASES").unwrap_or(SEEDS);
     let mut total = Figures::default();
     let mut failed = Vec::new();
     for seed in 0..seeds {
-        match run(seed, &pipeline, regrouped, false, false) {
+        match run(seed, &pipeline, kind, false, false) {
             Ok(figures) => total += figures,
             Err(what) => failed.push(format!("MILLSTREAM_SEED={seed}: {what}")),
         }
@@ -70,19 +72,48 @@ fn hold(regrouped: bool) {
 
 #[test]
 fn each_number_comes_out_once_and_in_order() {
-    hold(false);
+    hold(Kind::Lists);
 }
 
 #[test]
 fn each_number_comes_out_once_and_in_order_through_a_repartition_topic() {
-    hold(true);
+    hold(Kind::Regrouped);
+}
+
+#[test]
+fn windows_are_given_out_once_and_records_meet_the_rows_of_their_place() {
+    hold(Kind::Windows);
+}
+
+#[test]
+fn results_of_windows_come_once_through_a_repartition_topic() {
+    hold(Kind::Chained);
+}
+
+#[test]
+fn each_number_comes_out_at_least_once() {
+    hold(Kind::AtLeastOnce);
+}
+
+#[test]
+fn timers_fire_once_and_in_order() {
+    hold(Kind::Timers);
+}
+
+#[test]
+fn two_workers_of_a_host_do_not_restore_against_each_other() {
+    let pipeline = workload::pipeline(Kind::Lists);
+    for seed in 0..10 {
+        let found = fleet::two_of_a_host_restore(seed, &pipeline, number("MILLSTREAM_SEED") == Some(seed));
+        assert!(found.is_ok(), "seed {seed}: {found:?}");
+    }
 }
 
 /// The first seed that finds a planted mistake.
-fn found(mistake: Mistake) -> Option<(u64, String)> {
-    let pipeline = workload::pipeline(false);
+fn found(mistake: Mistake, kind: Kind) -> Option<(u64, String)> {
+    let pipeline = workload::pipeline(kind);
     plant(Some(mistake));
-    let found = (0..PLANTED_SEEDS).find_map(|seed| run(seed, &pipeline, false, seed % 2 == 1, false).err().map(|what| (seed, what)));
+    let found = (0..PLANTED_SEEDS).find_map(|seed| run(seed, &pipeline, kind, seed % 2 == 1, false).err().map(|what| (seed, what)));
     plant(None);
     found
 }
@@ -91,19 +122,22 @@ fn found(mistake: Mistake) -> Option<(u64, String)> {
 fn planted_mistakes_are_found() {
     use Mistake::*;
     let mistakes = [
-        ApplyBeforeCommit,
-        RestoreToLastStable,
-        NoPositions,
-        OnePastPositions,
-        OverlayKept,
-        UnprovedCheckpoint,
-        GoesOnAfterIndefinite,
-        NoGeneration,
-        PositionsApart,
+        (ApplyBeforeCommit, Kind::Lists),
+        (RestoreToLastStable, Kind::Lists),
+        (NoPositions, Kind::Lists),
+        (OnePastPositions, Kind::Lists),
+        (OverlayKept, Kind::Lists),
+        (UnprovedCheckpoint, Kind::Lists),
+        (GoesOnAfterIndefinite, Kind::Lists),
+        (NoGeneration, Kind::Lists),
+        (PositionsApart, Kind::Lists),
+        (TimersApart, Kind::Timers),
+        (NoPatience, Kind::Windows),
+        (PositionsFirst, Kind::AtLeastOnce),
     ];
     let mut unseen = Vec::new();
-    for mistake in mistakes {
-        match found(mistake) {
+    for (mistake, kind) in mistakes {
+        match found(mistake, kind) {
             Some((seed, what)) => eprintln!("{mistake:?}: seed {seed}: {what}"),
             None => unseen.push(mistake),
         }

@@ -86,6 +86,9 @@ pub struct World {
 /// Wall clock at the start.
 const EPOCH: i64 = 1_700_000_000_000;
 
+/// No run takes so long.
+const LAST: Duration = Duration::from_secs(100_000);
+
 thread_local!(static WORLD: RefCell<Option<World>> = const { RefCell::new(None) });
 
 pub fn begin(world: World) {
@@ -247,10 +250,12 @@ impl Clock for SimulatedClock {
     }
 
     fn pause(&self, wait: Duration) {
-        with(|world| {
+        let now = with(|world| {
             world.now += wait;
             world.go_on();
+            world.now
         });
+        assert!(now < LAST, "a worker waits and tries again without end");
     }
 }
 

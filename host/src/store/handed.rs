@@ -42,7 +42,7 @@ impl StateStore {
     /// The lowest time that a key begins with, `from` or later.
     pub fn first_time(&self, from: i64) -> Result<Option<i64>, LogError> {
         let committed = |low: &[u8]| self.committed.scan(&self.name, self.task, low, None, 1).map(|mut rows| rows.pop());
-        let layers = [&self.batch, &self.open, &self.in_flight];
+        let layers = [&self.batch, &self.open, &self.in_flight, &self.dirty];
         let mut low = encode_int(from).to_vec();
         let mut below = committed(&low)?;
         loop {

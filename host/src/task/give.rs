@@ -28,7 +28,13 @@ impl Task {
                 end = end.max(stage.closes_all().map_err(Stop::Log)?);
             }
             // What one stage gives out may open windows of the next.
-            let Some(end) = end else { return Ok(produced) };
+            let Some(end) = end else {
+                // That there are none is to be committed too: others of the group wait for it.
+                if !std::mem::replace(&mut self.closed, true) {
+                    self.queues.iter_mut().for_each(|queue| queue.moved = true);
+                }
+                return Ok(produced);
+            };
             let before = self.stream_time;
             self.stream_time = before.max(end);
             let given = self.give_at(Give::Closed(self.stream_time), before)?;

@@ -180,6 +180,32 @@ fn closed_windows_are_given_out_once() {
     }
 }
 
+/// On Kafka such a run begins without partitions, and here without its local copy of the state.
+#[test]
+fn windows_are_closed_by_a_run_that_finds_nothing_to_read() {
+    for place in [Some(Place::embedded()), Place::kafka()].into_iter().flatten() {
+        let names = [("pipeline: p", "pipeline: NAME"), ("topic: in", "topic: NAME.in"), ("topic: out", "topic: NAME.out")];
+        place.write(&names.iter().fold(manifest("{ tumbling: 10s }", "final", ""), |text, (from, to)| text.replace(from, to)));
+        place.topic("NAME.in", "2");
+        place.topic("NAME.out", "1");
+        let start = 1_700_000_000_000;
+        place.produce("NAME.in", &lines(&[(start, 0, 1), (start + 1, 1, 2), (start + 2, 0, 3), (start + 3, 2, 4)]));
+        run(&place, &[]);
+        assert!(results(&place, "NAME.out").is_empty(), "no window is closed");
+        if place.brokers.is_some() {
+            std::fs::remove_dir_all(place.path().join("data/state")).unwrap();
+        }
+        for _ in 0..2 {
+            run(&place, &["--close-windows"]);
+            let sums: BTreeSet<_> =
+                results(&place, "NAME.out").iter().map(|result| (result[0].clone().to_string(), result[5].as_i64())).collect();
+            let expected = [("\"a\"", 4), ("\"b\"", 2), ("\"c\"", 4)];
+            assert_eq!(sums, expected.map(|(key, sum)| (key.to_owned(), Some(sum))).into());
+            assert_eq!(results(&place, "NAME.out").len(), 3, "each once");
+        }
+    }
+}
+
 /// Results of closed windows stand before the records that closed them, also on their way through other stages, and into other windows.
 #[test]
 fn results_of_windows_go_on_as_records_do() {

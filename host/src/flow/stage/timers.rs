@@ -14,7 +14,8 @@ use std::sync::{Arc, PoisonError};
 const TIMERS: usize = 1000;
 
 impl Stage {
-    /// The time of the earliest timer.
+    /// The time of the earliest timer, of those too that were deleted since it was last asked for: one record may have set it and a later one deleted it,
+    /// with one between that makes it due.
     pub fn next_timer(&mut self) -> Result<Option<i64>, LogError> {
         let place = self.description.stores.len();
         if self.description.timers.is_none() {
@@ -23,7 +24,7 @@ impl Stage {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let first = shared.stores[place].first_time(shared.timers_from)?;
         shared.timers_from = first.unwrap_or(i64::MAX);
-        Ok(first)
+        Ok([first, shared.touched.take()].into_iter().flatten().min())
     }
 
     /// Hands over what is due. What is set meanwhile is not due yet, hence all are taken first.
@@ -94,13 +95,14 @@ impl StageServices {
             stored.bytes(&key);
         }
         let stored = stored.finish();
-        self.with(|shared| match shared.stores.last_mut() {
-            Some(timers) if set => {
-                shared.timers_from = times.iter().copied().fold(shared.timers_from, i64::min);
-                timers.put_many(&stored, &[])
+        self.with(|shared| {
+            let Some(timers) = shared.stores.last_mut() else { return Err("there are no timers".to_owned()) };
+            shared.touched = times.iter().copied().chain(shared.touched).min();
+            if !set {
+                return timers.delete_many(&stored);
             }
-            Some(timers) => timers.delete_many(&stored),
-            None => Err("there are no timers".to_owned()),
+            shared.timers_from = times.iter().copied().fold(shared.timers_from, i64::min);
+            timers.put_many(&stored, &[])
         })
     }
 }

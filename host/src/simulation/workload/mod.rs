@@ -1,0 +1,154 @@
+//! What is run, and on what. For each user numbers come in a row, and native plugins keep them: in lists, in windows, beside timers, beside a table.
+
+mod plugins;
+
+use super::broker::Record;
+use crate::manifest;
+use crate::pipeline::Pipeline;
+use crate::store::changelog::Changelog;
+use crate::store::store_of;
+use crate::task;
+use serde_json::json;
+use std::path::Path;
+
+pub use plugins::{FOLLOWS, GRACE, SIZE, repeats};
+
+pub const INPUT: &str = "in";
+pub const OUTPUT: &str = "out";
+/// The table's topic, and its name.
+pub const ROWS: &str = "rows";
+/// Stages, their stores, and the topics that they are written to.
+pub const LISTS: &str = "lists";
+pub const WINDOWS: &str = "windows";
+pub const ALARMS: &str = "alarms";
+pub const FOUND: &str = "found";
+/// The store of the timers.
+pub const TIMERS: &str = "alarms.timers";
+
+/// Which pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Each number is appended to its user's list.
+    Lists,
+    /// The same, through a repartition topic.
+    Regrouped,
+    /// Numbers are gathered in windows, and meet a partitioned table.
+    Windows,
+    /// The same beside timers: then batches end before a timer is due.
+    Timers,
+    /// Windows, whose results go through a repartition topic and are appended to lists.
+    Chained,
+    /// As `Lists`, at least once.
+    AtLeastOnce,
+}
+
+impl Kind {
+    pub fn regrouped(self) -> bool {
+        self == Self::Regrouped
+    }
+
+    /// Records have times of their own.
+    pub fn timed(self) -> bool {
+        matches!(self, Self::Windows | Self::Timers | Self::Chained)
+    }
+
+    /// A table's records come beside the stream's.
+    pub fn table(self) -> bool {
+        matches!(self, Self::Windows | Self::Timers)
+    }
+
+    pub fn segments(self) -> usize {
+        if matches!(self, Self::Regrouped | Self::Chained) { 2 } else { 1 }
+    }
+
+    fn manifest(self) -> String {
+        let lists = |by: &str| {
+            format!(
+                "sources: {{ in: {{ topic: {INPUT}, schema: {{ user: text, seq: int }} }} }}\n\
+                 stages: [{{ name: {LISTS}, plugin: append, with: {{ by: {by} }} }}]\n\
+                 sinks: [{{ from: {LISTS}, topic: {OUTPUT}, create: true }}]\n"
+            )
+        };
+        let sink = |stage: &str| format!("  - {{ from: {stage}, topic: {stage}, create: true }}\n");
+        match self {
+            Self::Lists => lists("$key"),
+            Self::Regrouped => lists("user"),
+            Self::AtLeastOnce => format!("guarantee: at-least-once\n{}", lists("$key")),
+            Self::Chained => format!(
+                "sources: {{ in: {{ topic: {INPUT}, schema: {{ user: text, seq: int }} }} }}\n\
+                 stages:\n  - {{ name: {WINDOWS}, plugin: tally, with: {{ by: $key }} }}\n  - {{ name: {LISTS}, plugin: append, with: {{ by: user, of: start }} }}\n\
+                 sinks: [{{ from: {LISTS}, topic: {OUTPUT}, create: true }}]\n"
+            ),
+            Self::Windows | Self::Timers => {
+                let mut stages = vec![(WINDOWS, "tally"), (FOUND, "find")];
+                stages.extend((self == Self::Timers).then_some((ALARMS, "alarm")));
+                let of =
+                    |(name, plugin): &(&str, &str)| format!("  - {{ name: {name}, plugin: {plugin}, from: in, with: {{ by: $key }} }}\n");
+                format!(
+                    "sources: {{ in: {{ topic: {INPUT}, schema: {{ user: text, seq: int, due: int }} }} }}\n\
+                     tables: {{ {ROWS}: {{ topic: {ROWS}, scope: partitioned, schema: {{ version: int }} }} }}\n\
+                     stages:\n{}sinks:\n{}",
+                    stages.iter().map(of).collect::<String>(),
+                    stages.iter().map(|(name, _)| sink(name)).collect::<String>(),
+                )
+            }
+        }
+    }
+}
+
+/// The pipeline, checked as a user's.
+pub fn pipeline(kind: Kind) -> Pipeline {
+    let text = format!("pipeline: sim\n{}", kind.manifest());
+    match manifest::load_with(Path::new("sim.yaml"), text, &plugins::Natives, &plugins::component) {
+        Ok(loaded) => loaded.pipeline,
+        Err(found) => panic!("{:?}", found.0.iter().map(|one| &one.message).collect::<Vec<_>>()),
+    }
+}
+
+/// All changelogs of a pipeline.
+pub fn changelogs(pipeline: &Pipeline) -> Vec<Changelog> {
+    let mut found = Vec::new();
+    let changelog = |store: &str, described: &_| Changelog::new(&pipeline.name, store, 0, described);
+    for stage in &pipeline.stages {
+        let timers = task::timers(&stage.description).map(|timers| crate::plugin::describe::Store { windowed: true, ..timers });
+        let described = stage.stores.iter().zip(stage.description.stores.iter().chain(&timers));
+        found.extend(described.map(|(name, described)| changelog(name, described)));
+    }
+    found.extend(pipeline.tables.iter().map(|table| changelog(&table.name, &store_of(table))));
+    found
+}
+
+/// FNV-1a of a list, as a positive number.
+pub fn hash(list: &str) -> i64 {
+    let hash = list.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (hash >> 1) as i64
+}
+
+/// The list of the numbers 1 to `count`.
+pub fn list(count: i64) -> String {
+    (1..=count).map(|number| format!("{number},")).collect()
+}
+
+pub fn user(number: usize) -> String {
+    format!("u{number}")
+}
+
+/// A user's next number, as a record. Users that share a key share a partition.
+pub fn record(number: usize, seq: i64, kind: Kind, time: i64) -> Record {
+    let key = if kind.regrouped() { format!("k{}", number / 2) } else { user(number) };
+    of_json(key, &json!({ "user": user(number), "seq": seq }), time)
+}
+
+/// A user's next number in a pipeline with windows: after `due` a timer is due, if that is not 0; the table's version that it meets is one of `versions`.
+pub fn timed_record(number: usize, seq: i64, time: i64, due: i64, versions: (i64, i64)) -> Record {
+    of_json(user(number), &json!({ "user": user(number), "seq": seq, "due": due, "least": versions.0, "most": versions.1 }), time)
+}
+
+/// A version of a user's row in the table.
+pub fn row(number: usize, version: i64, time: i64) -> Record {
+    of_json(user(number), &json!({ "version": version }), time)
+}
+
+fn of_json(key: String, value: &serde_json::Value, timestamp: i64) -> Record {
+    Record { timestamp, key: Some(key.into_bytes()), value: Some(value.to_string().into_bytes()), headers: Vec::new() }
+}

@@ -111,6 +111,8 @@ const IDLE: Duration = Duration::from_millis(50);
 const TABLE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the group waits at a revocation until what is finished is committed: as long as brokers keep a transaction open.
 const REVOKE: Duration = Duration::from_secs(10);
+/// How often a member that was fenced joins anew.
+const REJOIN: Duration = Duration::from_secs(60);
 /// Pauses between attempts while the log is out of reach.
 const BACK_OFF: [Duration; 5] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
@@ -186,6 +188,8 @@ pub struct Worker<'a> {
     pub commits: u64,
     paused: Vec<TopicPartition>,
     stopped: Option<Stop>,
+    /// When the member was fenced last.
+    fenced: Option<Duration>,
     /// That the log is in trouble was told, and the trouble lasts.
     troubled: bool,
     /// When the last trouble was over.
@@ -261,6 +265,7 @@ impl<'a> Worker<'a> {
             commits: 0,
             paused: Vec::new(),
             stopped: None,
+            fenced: None,
             troubled: false,
             well_since: None,
             retired: Summary::default(),
@@ -1099,6 +1104,12 @@ impl<'a> Worker<'a> {
             let Some(pause) = BACK_OFF.get((*failures).min(BACK_OFF.len() - 1)) else { return Err(error.into()) };
             if self.stop.load(Ordering::Relaxed) {
                 return if error.remedy == Remedy::Rewind { self.let_go(&error) } else { Err(error.into()) };
+            }
+            // A member that was away for too long can be fenced by its own second attempt to come back. Where another has the name, that one is fenced
+            // by this, and does the same: the second time within the minute decides.
+            if error.remedy == Remedy::Fenced && self.fenced.is_none_or(|at| self.clock.elapsed() >= at + REJOIN) {
+                self.fenced = Some(self.clock.elapsed());
+                error.remedy = Remedy::Indefinite;
             }
             if error.remedy == Remedy::Isolate {
                 error = self.isolate(error)?;

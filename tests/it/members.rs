@@ -1,7 +1,7 @@
-//! A group does not wait for a commit that does not end.
+//! What a worker does about a member in trouble: one whose commit does not end, one that was fenced.
 
 use millstream::io::{
-    Clock, Commit, CommitState, Event, FetchLimit, Guarantee, Log, LogError, Member, Membership, Position, TopicPartition,
+    Clock, Commit, CommitState, Event, FetchLimit, Guarantee, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
 };
 use millstream::log::embedded::EmbeddedLog;
 use millstream::manifest::{self, Secrets};
@@ -30,22 +30,35 @@ impl Clock for Looks {
     fn pause(&self, _: Duration) {}
 }
 
-/// A member whose first commit never ends, and whose partitions are wanted back meanwhile.
-struct Stuck {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// The first commit never ends, and the partitions are wanted back meanwhile.
+    Commit,
+    /// The first poll tells that another has the name.
+    Fenced,
+}
+
+/// A member in trouble.
+struct Troubled {
+    trouble: Trouble,
     inner: Option<Box<dyn Member>>,
     given: Vec<TopicPartition>,
     committing: bool,
     released: Arc<AtomicBool>,
 }
 
-impl Stuck {
+impl Troubled {
     fn inner(&mut self) -> &mut Box<dyn Member> {
         self.inner.as_mut().expect("it has not left")
     }
 }
 
-impl Member for Stuck {
+impl Member for Troubled {
     fn poll(&mut self, limit: FetchLimit, wait: Duration) -> Result<Event, LogError> {
+        if self.trouble == Trouble::Fenced {
+            self.inner = None;
+            return Err(LogError { remedy: Remedy::Fenced, message: "another has the name".to_owned() });
+        }
         if self.committing {
             return Ok(Event::Revoked { partitions: self.given.clone(), lost: false });
         }
@@ -100,7 +113,7 @@ impl Member for Stuck {
     }
 }
 
-impl Drop for Stuck {
+impl Drop for Troubled {
     fn drop(&mut self) {
         self.released.store(true, Ordering::Relaxed);
     }
@@ -119,8 +132,8 @@ impl Observer for Until<'_> {
     }
 }
 
-#[test]
-fn a_commit_that_does_not_end_holds_a_revocation_up_for_ten_seconds() {
+/// Runs a pipeline of five records, until they are out, by a member in trouble and then by its successor.
+fn outlives(trouble: Trouble) {
     let folder = tempfile::tempdir().unwrap();
     let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(folder.path()).unwrap());
     log.create_topic("in", 1).unwrap();
@@ -136,8 +149,8 @@ fn a_commit_that_does_not_end_holds_a_revocation_up_for_ten_seconds() {
     let membership =
         Membership { group: "p".to_owned(), member: "host.0".to_owned(), topics: vec!["in".into()], guarantee: Guarantee::ExactlyOnce };
     let inner = Some(log.member(&membership).unwrap());
-    let stuck = Stuck { inner, given: Vec::new(), committing: false, released: released.clone() };
-    let role = Role { member: Some(Box::new(stuck)), ..Role::default() };
+    let troubled = Troubled { trouble, inner, given: Vec::new(), committing: false, released: released.clone() };
+    let role = Role { member: Some(Box::new(troubled)), ..Role::default() };
     let (clock, stop) = (Looks::default(), AtomicBool::new(false));
     let worker =
         Worker::new(Arc::new(setting), log.clone(), role, &clock, Options::default(), &stop).unwrap_or_else(|_| panic!("a worker"));
@@ -145,4 +158,14 @@ fn a_commit_that_does_not_end_holds_a_revocation_up_for_ten_seconds() {
     worker.run(&mut Until { log: &*log, stop: &stop }).unwrap_or_else(|ended| panic!("{ended:?}"));
     assert!(released.load(Ordering::Relaxed));
     assert_eq!(log.bounds(&TopicPartition::new("out", 0)).unwrap().end, 5);
+}
+
+#[test]
+fn a_commit_that_does_not_end_holds_a_revocation_up_for_ten_seconds() {
+    outlives(Trouble::Commit);
+}
+
+#[test]
+fn a_member_that_was_fenced_joins_anew_once() {
+    outlives(Trouble::Fenced);
 }

@@ -65,7 +65,7 @@ pub fn prepare(
                 variables.join(", ")
             ))
         })?;
-        requests.push(Request { config, input: stage.input.clone(), tables: tables.clone() });
+        requests.push(Request { config, input: stage.input.clone(), inputs: stage.inputs.clone(), tables: tables.clone() });
     }
     let (partitions, topics) = topics(&pipeline, &**log, creates)?;
     let plan = Plan::new(&pipeline);
@@ -98,7 +98,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
         match log.topic(&source.topic)? {
             Some(topic) => *count = topic.partitions,
             None if creates == Creates::All => {
-                *count = if source.table.is_some() { partitions } else { 1 };
+                *count = partitions;
                 log.create_topic(&source.topic, *count)?;
             }
             None => missing.push((source.topic.clone(), None)),
@@ -271,7 +271,8 @@ pub fn repartition_count(pipeline: &Pipeline, source: &Source, counts: &[i32]) -
     counts.get(table).copied()
 }
 
-/// Stages that meet a partitioned table whose topic has another number of partitions than their records': the stage's index, what is wrong, what to do.
+/// Stages whose records would not meet each other, or the rows of a partitioned table, since topics have other numbers of partitions: the stage's index, what
+/// is wrong, what to do.
 pub fn uneven(pipeline: &Pipeline, counts: &[i32]) -> Vec<(usize, String, String)> {
     let mut found = Vec::new();
     for (index, stage) in pipeline.stages.iter().enumerate() {
@@ -295,8 +296,26 @@ pub fn uneven(pipeline: &Pipeline, counts: &[i32]) -> Vec<(usize, String, String
             };
             found.push((index, message, help));
         }
+        found.extend(uneven_inputs(pipeline, stage, counts).map(|(message, help)| (index, message, help)));
     }
     found
+}
+
+/// Of a stage whose inputs meet by their keys: whether one has another number of partitions.
+fn uneven_inputs(pipeline: &Pipeline, stage: &Stage, counts: &[i32]) -> Option<(String, String)> {
+    if stage.description.input_keys.is_empty() {
+        return None;
+    }
+    let sources = pipeline.origins(&stage.from);
+    let first = *sources.first()?;
+    let other = *sources.iter().find(|source| counts[**source] != counts[first])?;
+    let (one, two) = (&pipeline.sources[first].topic, &pipeline.sources[other].topic);
+    let message = format!(
+        "stage `{}` joins by the records' keys, but `{one}` has {} partitions and `{two}` has {}: records of one key would not meet",
+        stage.name, counts[first], counts[other]
+    );
+    let help = "give both topics as many partitions, or send the records through a repartition topic by a stage before it: `plugin: map, with: { set: { $key: $key } }`";
+    Some((message, help.to_owned()))
 }
 
 /// Keeps the newest summary of a worker for whoever asks.

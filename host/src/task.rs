@@ -239,9 +239,11 @@ impl Task {
         self.to_end = true;
     }
 
-    /// Whether it matters which of its partitions comes first: records meet rows as of their own place.
-    pub fn meets_tables(&self) -> bool {
-        self.tables.iter().any(Option::is_some)
+    /// Whether it matters which of its partitions comes first: records meet rows as of their own place, or those of another input.
+    pub fn order_matters(&self) -> bool {
+        let reached = &self.setting.plan.segments[self.id.segment].stages;
+        let mut stages = self.setting.pipeline.stages.iter().zip(reached).filter(|(_, reached)| **reached);
+        self.tables.iter().any(Option::is_some) || stages.any(|(stage, _)| !stage.description.input_keys.is_empty())
     }
 
     /// Adds a partition, read from `position` on. `fresh_from`: of a repartition topic, its end now.
@@ -261,7 +263,7 @@ impl Task {
             position: Some(position.offset),
             end: None,
             until,
-            open_end: self.to_end && self.meets_tables() && self.setting.pipeline.sources[source].carries.is_some(),
+            open_end: self.to_end && self.order_matters() && self.setting.pipeline.sources[source].carries.is_some(),
             moved: false,
             fresh_from,
         });

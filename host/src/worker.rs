@@ -467,7 +467,7 @@ impl<'a> Worker<'a> {
                     break;
                 }
                 let Some(task) = self.tasks.get_mut(&number) else { break };
-                let patient = self.options.until_end || !idle || task.meets_tables() && !waited;
+                let patient = self.options.until_end || !idle || task.order_matters() && !waited;
                 match task.step(patient) {
                     Ok(Some(produced)) => self.take_over(produced)?,
                     Ok(None) => break,

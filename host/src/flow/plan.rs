@@ -132,6 +132,11 @@ impl Plan {
                 stage.description.reads.iter().map(read).collect()
             })
             .collect();
+        let inputs: Vec<_> = pipeline
+            .stages
+            .iter()
+            .map(|stage| stage.description.tells_inputs().then(|| pipeline.inputs_of(stage).ok()).flatten())
+            .collect();
         let times: Vec<_> =
             pipeline.sources.iter().map(|source| source.time.as_ref().map(|time| slot_of(&time.field, Type::Int))).collect();
         let sources = pipeline
@@ -141,8 +146,16 @@ impl Plan {
             .map(|(index, source)| {
                 let mut decoded: Vec<usize> = reached(pipeline, index)
                     .into_iter()
-                    .flat_map(|stage| &reads[stage])
-                    .filter_map(|read| match read {
+                    .flat_map(|stage| {
+                        // What is read of another input's rows only is not looked for in these.
+                        let input = inputs[stage].as_ref().and_then(|of| of[index]);
+                        let described = &pipeline.stages[stage].description.reads;
+                        reads[stage]
+                            .iter()
+                            .zip(described)
+                            .filter(move |(_, read)| input.is_none() || read.input.is_none_or(|of| Some(of) == input))
+                    })
+                    .filter_map(|(read, _)| match read {
                         ReadFrom::Slot(slot) => Some(*slot),
                         ReadFrom::Pseudo(..) => None,
                     })

@@ -13,7 +13,7 @@ use crate::flow::plan::SourcePlan;
 use crate::flow::source::{Provenance, Taken};
 use crate::format::{DecodedField, Wanted};
 use crate::key;
-use crate::pipeline::{KeyFormat, Regroup, TableKey};
+use crate::pipeline::{InputKeys, KeyFormat, Regroup, TableKey};
 use crate::record::{HeadersBuilder, Records, RecordsBuilder};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -49,6 +49,21 @@ pub fn keys(regroup: &Regroup, batch: &Batch, values: &Held, source: &SourcePlan
             let decoded = decode(std::slice::from_ref(field), batch, values, source);
             for row in 0..batch.rows {
                 let key = decoded.first().and_then(|field| table_key(field.column.cell(row), *format));
+                keys.bytes(key.as_deref().unwrap_or(b"null"));
+            }
+        }
+        Regroup::Inputs(InputKeys { fields, of }) => {
+            let wanted: Vec<_> = fields.iter().flatten().cloned().collect();
+            let decoded = if wanted.is_empty() { Vec::new() } else { decode(&wanted, batch, values, source) };
+            // By input: the place of its field among those.
+            let mut next = 0..;
+            let places: Vec<Option<usize>> = fields.iter().map(|field| field.as_ref().and_then(|_| next.next())).collect();
+            for row in 0..batch.rows {
+                let input = of.get(batch.origin.place(batch.origin_row(row)).0).copied().flatten();
+                let key = match input.and_then(|input| places.get(input as usize)?.as_ref()) {
+                    Some(place) => table_key(decoded[*place].column.cell(row), KeyFormat::Text).map(Cow::Owned),
+                    None => batch.key(row).and_then(|key| key::convert(key, batch.key_format(row, source_key), KeyFormat::Text).ok()),
+                };
                 keys.bytes(key.as_deref().unwrap_or(b"null"));
             }
         }

@@ -114,11 +114,12 @@ impl Sink {
         }
         self.rows += batch.rows as u64;
         let mut records = batch.to_records(&values);
+        if let Some(keys) = keys {
+            records.keys = keys;
+        }
         if let Some(regroup) = &self.sink.regroup {
             let keys = repartition::keys(regroup, batch, &values, source, source_key);
             records = repartition::send(batch, self.task, records, keys);
-        } else if let Some(keys) = keys {
-            records.keys = keys;
         }
         spread(records, batch, self.partitions, &self.sink.topic, out);
     }

@@ -4,7 +4,7 @@ use crate::clock::SystemClock;
 use crate::flow::plan::Plan;
 use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, partitions_of};
 use crate::manifest::{Secrets, resolve_secrets};
-use crate::pipeline::{Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
+use crate::pipeline::{Input, Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
 use crate::plugin::CallError;
 use crate::plugin::describe::{Request, Store};
 use crate::store::changelog::{Changelog, Changelogs};
@@ -306,16 +306,27 @@ fn uneven_inputs(pipeline: &Pipeline, stage: &Stage, counts: &[i32]) -> Option<(
     if stage.description.input_keys.is_empty() {
         return None;
     }
-    let sources = pipeline.origins(&stage.from);
-    let first = *sources.first()?;
-    let other = *sources.iter().find(|source| counts[**source] != counts[first])?;
-    let (one, two) = (&pipeline.sources[first].topic, &pipeline.sources[other].topic);
+    let differ = |from: &[Input]| {
+        let sources = pipeline.origins(from);
+        let first = *sources.first()?;
+        let other = *sources.iter().find(|source| counts[**source] != counts[first])?;
+        let told = |source: usize| format!("`{}` has {} partitions", pipeline.sources[source].topic, counts[source]);
+        Some((told(first), told(other)))
+    };
+    let help = || "give both topics as many partitions".to_owned();
+    if let Some((one, other)) = differ(&stage.from) {
+        let message =
+            format!("stage `{}` joins by the records' keys, but {one} and {other}: records of one key would not meet", stage.name);
+        return Some((message, help()));
+    }
+    // Before a repartition topic they meet wherever they come from. But members share topics by their partition numbers, and whoever reads one side without
+    // the other cannot hold it back.
+    let (one, other) = stage.description.window.and_then(|_| differ(pipeline.named_inputs(stage)))?;
     let message = format!(
-        "stage `{}` joins by the records' keys, but `{one}` has {} partitions and `{two}` has {}: records of one key would not meet",
-        stage.name, counts[first], counts[other]
+        "stage `{}` joins within a time, but {one} and {other}: a worker could read one side ahead of the other, which would make the other's records late",
+        stage.name
     );
-    let help = "give both topics as many partitions, or send the records through a repartition topic by a stage before it: `plugin: map, with: { set: { $key: $key } }`";
-    Some((message, help.to_owned()))
+    Some((message, help()))
 }
 
 /// Keeps the newest summary of a worker for whoever asks.

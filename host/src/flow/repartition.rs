@@ -161,7 +161,7 @@ pub fn mark(task: i32, standing: Standing) -> Records {
 pub fn receive(taken: Taken, fresh_from: i64, clock: &mut Clock) -> Result<Taken, usize> {
     let rows = taken.offsets.len();
     let mut back = Taken::default();
-    let carried = Carried { sources: Vec::with_capacity(rows), rows: Vec::with_capacity(rows) };
+    let carried = Carried { direct: false, sources: Vec::with_capacity(rows), rows: Vec::with_capacity(rows) };
     let mut provenance = Provenance { carried, times: Vec::new(), before: Vec::new(), after: Vec::new(), pending: None };
     let mut keys = ColumnBuilder::new(Type::Bytes, rows);
     let mut headers = HeadersBuilder::default();
@@ -286,7 +286,7 @@ mod tests {
             let mut clock = Clock::new(2);
             for task in 0..2 {
                 let records = mark(task, standing(500 + i64::from(task), task == 1));
-                let taken = Taken { partitions: vec![0], offsets: vec![i64::from(task)], records, provenance: None };
+                let taken = Taken { partitions: vec![0], offsets: vec![i64::from(task)], records, ..Taken::default() };
                 receive(taken, fresh_from, &mut clock).unwrap();
             }
             clock.see(0, standing(900, false));
@@ -299,7 +299,7 @@ mod tests {
     fn records_of_others_are_told() {
         let mut records = RecordsBuilder::default();
         records.push(1, None, Some(b"{}"), [(ORIGIN, Some(&b"0 0 0 0 0 0"[..]))]);
-        let taken = Taken { partitions: vec![0], offsets: vec![0], records: records.finish(), provenance: None };
+        let taken = Taken { partitions: vec![0], offsets: vec![0], records: records.finish(), ..Taken::default() };
         assert_eq!(receive(taken, 0, &mut Clock::new(1)).err(), Some(0), "the key's header is missing");
     }
 }

@@ -53,7 +53,7 @@ impl Plan {
         }
         let (mut members, mut late, mut rejects, mut results) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut found, mut places): (Vec<Stretch>, HashMap<Vec<u8>, usize>) = (Vec::new(), HashMap::new());
-        for row in 0..batch.rows {
+        for (row, before) in stream_times.iter().enumerate() {
             let (time, number) = (batch.timestamps[row], row as u32);
             match side_and_key(self, batch, row) {
                 Err(reason) => rejects.push(Reject { row: number, reason }),
@@ -62,7 +62,7 @@ impl Plan {
                     results.push(Result { source: number, sides: [Some(At::Batch(number)), None], time, tombstone: false });
                 }
                 Ok((_, None)) => {}
-                Ok(_) if time < window.open_from(stream_times[row]) => late.push(number),
+                Ok(_) if time < window.open_from(*before) => late.push(number),
                 Ok((side, Some(key))) => {
                     let lasts = stretches(time, window.size);
                     let stretches = lasts.map(|last| {

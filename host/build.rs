@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use guest_build::{Build, component, find_toolchain, module_file};
 use std::path::{Path, PathBuf};
 
-const PLUGINS: [&str; 5] = ["filter", "map", "mask", "enrich", "aggregate"];
+const PLUGINS: [&str; 6] = ["filter", "map", "mask", "enrich", "aggregate", "join"];
 
 fn main() {
     // Not by `?`: a missing target is no bug to trace back.

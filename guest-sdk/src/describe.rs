@@ -49,7 +49,11 @@ pub struct Schema {
 pub struct Request {
     /// What the manifest says under `with`. In `describe`, secrets are the text `<secret NAME>`.
     pub config: serde_json::Value,
+    /// What all inputs have in common.
     pub input: Schema,
+    /// Each input, in the order of the stage's `from`.
+    #[serde(default)]
+    pub inputs: Vec<Schema>,
     /// Every table of the manifest, by name.
     #[serde(default)]
     pub tables: BTreeMap<String, Schema>,
@@ -74,6 +78,16 @@ pub struct Read {
     /// A row in which it is missing or null is rejected before the call.
     #[serde(default)]
     pub required: bool,
+    /// The place in the request's `inputs` of the only input whose rows have the field: those of the others are null. None: it is read of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<u32>,
+}
+
+impl Read {
+    /// A field of all inputs, which may be missing.
+    pub fn of(path: Field, kind: Type) -> Self {
+        Self { path, kind, required: false, input: None }
+    }
 }
 
 /// What an output stands on.
@@ -252,6 +266,10 @@ pub struct Description {
     /// partitioned table needs it: records are brought to the partition of their row by it.
     #[serde(default)]
     pub table_keys: Vec<Option<Field>>,
+    /// For a stage that tells its inputs apart: for each of them the field, a value's or `$key`, by which its records meet those of the others in one task.
+    /// Values are compared as text, an int as its digits. Goes before the stores' `by`. Records are then taken in the order of time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_keys: Vec<Field>,
     #[serde(default)]
     pub window: Option<Window>,
     #[serde(default)]
@@ -259,6 +277,13 @@ pub struct Description {
     /// Remarks for `check`.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+impl Description {
+    /// Whether it matters by which input a row comes.
+    pub fn tells_inputs(&self) -> bool {
+        !self.input_keys.is_empty() || self.reads.iter().any(|read| read.path == Field::Input || read.input.is_some())
+    }
 }
 
 /// A mistake in the configuration; `describe`'s error is a list of these.

@@ -22,6 +22,8 @@ pub enum Field {
     Offset,
     /// `$headers."name"`, text: the last header of that name.
     Header(String),
+    /// `$input`, int: the place in the stage's `from` of the input that the record came by.
+    Input,
     /// `$window.start`, int, milliseconds: only for a stage with a window.
     WindowStart,
     /// `$window.end`, int, milliseconds, exclusive.
@@ -108,6 +110,7 @@ impl Field {
             "$topic" => Ok(Self::Topic),
             "$partition" => Ok(Self::Partition),
             "$offset" => Ok(Self::Offset),
+            "$input" => Ok(Self::Input),
             "$window.start" => Ok(Self::WindowStart),
             "$window.end" => Ok(Self::WindowEnd),
             _ => match text.strip_prefix("$headers.") {
@@ -116,7 +119,7 @@ impl Field {
                     _ => Err(wrong("a header's name with a dot is written in quotes: $headers.\"a.b\"")),
                 },
                 None if text.starts_with('$') => Err(wrong(
-                    "pseudo-fields are $key, $timestamp, $topic, $partition, $offset, $headers.\"name\", $window.start and $window.end",
+                    "pseudo-fields are $key, $timestamp, $topic, $partition, $offset, $input, $headers.\"name\", $window.start and $window.end",
                 )),
                 None => Path::parse(text).map(Self::Value),
             },
@@ -133,6 +136,7 @@ impl std::fmt::Display for Field {
             Self::Topic => f.write_str("$topic"),
             Self::Partition => f.write_str("$partition"),
             Self::Offset => f.write_str("$offset"),
+            Self::Input => f.write_str("$input"),
             Self::Header(name) => write!(f, "$headers.\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")),
             Self::WindowStart => f.write_str("$window.start"),
             Self::WindowEnd => f.write_str("$window.end"),
@@ -172,7 +176,9 @@ mod tests {
 
     #[test]
     fn names_survive_printing_and_parsing() {
-        for text in ["a", "a.b", "a.\"b.c\"", "\"quote\\\"\\\\\".d", "$key", "$headers.\"x-y\"", "\"$key\"", "\"\"", "$window.start"] {
+        for text in
+            ["a", "a.b", "a.\"b.c\"", "\"quote\\\"\\\\\".d", "$key", "$headers.\"x-y\"", "$input", "\"$key\"", "\"\"", "$window.start"]
+        {
             assert_eq!(Field::parse(text).unwrap().to_string(), text);
         }
     }

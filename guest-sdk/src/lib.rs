@@ -2,6 +2,7 @@
 
 pub mod column;
 pub mod describe;
+pub mod duration;
 pub mod field;
 pub mod headers;
 pub mod log;

@@ -36,7 +36,10 @@ pub struct Leaves {
 #[derive(Clone, Debug)]
 pub struct Setup<C> {
     pub config: C,
+    /// What all inputs have in common.
     pub input: Schema,
+    /// Each input, in the order of the stage's `from`.
+    pub inputs: Vec<Schema>,
     /// Every table of the manifest, by name.
     pub tables: BTreeMap<String, Schema>,
 }

@@ -17,11 +17,11 @@ pub fn about<P: Plugin>() -> About {
 
 /// A request with its configuration as the plugin's own type, or what is wrong with it.
 pub fn setup<P: Plugin>(request: Request) -> Result<Setup<P::Config>, Vec<Mistake>> {
-    let Request { config, input, tables } = request;
+    let Request { config, input, inputs, tables } = request;
     // A stage without `with` has no configuration at all: to a struct whose members are all optional that is an empty object.
     let config = if config.is_null() { serde_json::json!({}) } else { config };
     let config = serde_path_to_error::deserialize(config).map_err(|error| vec![mistake(&error)])?;
-    Ok(Setup { config, input, tables })
+    Ok(Setup { config, input, inputs, tables })
 }
 
 fn mistake(error: &serde_path_to_error::Error<serde_json::Error>) -> Mistake {

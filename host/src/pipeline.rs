@@ -34,6 +34,17 @@ pub enum Regroup {
     One,
     /// What names a row of a partitioned table, so that a record meets the partition of the row.
     Table(TableKey),
+    /// What records of several inputs meet by, as text.
+    Inputs(InputKeys),
+}
+
+/// How the keys of a stage that tells its inputs apart are found in its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputKeys {
+    /// By input: the field of the value that holds it, with its type; None = the record's key.
+    pub fields: Vec<Option<(Path, Type)>>,
+    /// By source, of the user's: the input that its records come by.
+    pub of: Vec<Option<u32>>,
 }
 
 /// How the keys of a partitioned table are found in records of a stream.
@@ -59,9 +70,40 @@ impl Pipeline {
         }
     }
 
+    /// A stage's inputs as its manifest names them: those of the repartition topic that may lie before it.
+    pub fn named_inputs<'a>(&'a self, stage: &'a Stage) -> &'a [Input] {
+        match stage.from.as_slice() {
+            [one] => self.upstream(one),
+            several => several,
+        }
+    }
+
+    /// By source of the user's: the input of a stage by which its records come, through repartition topics too. Err: a source that reaches it by two.
+    pub fn inputs_of(&self, stage: &Stage) -> Result<Vec<Option<u32>>, usize> {
+        let mut of = vec![None; self.sources.len()];
+        for (input, number) in self.named_inputs(stage).iter().zip(0..) {
+            let mut todo = vec![*input];
+            while let Some(input) = todo.pop() {
+                match input {
+                    Input::Stage(earlier, _) => todo.extend(&self.stages[earlier].from),
+                    Input::Source(source) => match self.sources[source].carries {
+                        Some(sink) => todo.extend(&self.sinks[sink].from),
+                        None if of[source].is_some_and(|other| other != number) => return Err(source),
+                        None => of[source] = Some(number),
+                    },
+                }
+            }
+        }
+        Ok(of)
+    }
+
     /// Puts a repartition topic, named after the stage, before a stage: a sink that writes it and a source that reads it. `key`: how the records'
     /// own keys are written; None = in several formats, so they travel as text.
-    pub fn regroup(&mut self, stage: usize, by: Regroup, key: Option<KeyFormat>) {
+    pub fn regroup(&mut self, stage: usize, mut by: Regroup, key: Option<KeyFormat>) {
+        if let Regroup::Inputs(keys) = &mut by {
+            // A source that comes by two inputs is a mistake that `check` tells.
+            keys.of = self.inputs_of(&self.stages[stage]).unwrap_or_default();
+        }
         let name = format!("{}.repartition", self.stages[stage].name);
         let topic: Arc<str> = format!("{}.{name}", self.name).into();
         let source = Input::Source(self.sources.len());
@@ -287,8 +329,10 @@ pub struct Stage {
     pub from: Vec<Input>,
     /// The configuration, with secrets still as `{secret: NAME}`.
     pub with: serde_json::Value,
-    /// What the stage's input holds.
+    /// What the stage's inputs have in common.
     pub input: Schema,
+    /// What each of them holds.
+    pub inputs: Vec<Schema>,
     pub description: Description,
     pub on_error: Policy,
     /// What becomes of records whose windows are closed: `Skip`, or a dead letter.

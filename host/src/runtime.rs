@@ -4,7 +4,7 @@ use crate::clock::SystemClock;
 use crate::flow::plan::Plan;
 use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, partitions_of};
 use crate::manifest::{Secrets, resolve_secrets};
-use crate::pipeline::{Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
+use crate::pipeline::{Input, Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
 use crate::plugin::CallError;
 use crate::plugin::describe::{Request, Store};
 use crate::store::changelog::{Changelog, Changelogs};
@@ -65,7 +65,7 @@ pub fn prepare(
                 variables.join(", ")
             ))
         })?;
-        requests.push(Request { config, input: stage.input.clone(), tables: tables.clone() });
+        requests.push(Request { config, input: stage.input.clone(), inputs: stage.inputs.clone(), tables: tables.clone() });
     }
     let (partitions, topics) = topics(&pipeline, &**log, creates)?;
     let plan = Plan::new(&pipeline);
@@ -98,7 +98,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
         match log.topic(&source.topic)? {
             Some(topic) => *count = topic.partitions,
             None if creates == Creates::All => {
-                *count = if source.table.is_some() { partitions } else { 1 };
+                *count = partitions;
                 log.create_topic(&source.topic, *count)?;
             }
             None => missing.push((source.topic.clone(), None)),
@@ -271,7 +271,8 @@ pub fn repartition_count(pipeline: &Pipeline, source: &Source, counts: &[i32]) -
     counts.get(table).copied()
 }
 
-/// Stages that meet a partitioned table whose topic has another number of partitions than their records': the stage's index, what is wrong, what to do.
+/// Stages whose records would not meet each other, or the rows of a partitioned table, since topics have other numbers of partitions: the stage's index, what
+/// is wrong, what to do.
 pub fn uneven(pipeline: &Pipeline, counts: &[i32]) -> Vec<(usize, String, String)> {
     let mut found = Vec::new();
     for (index, stage) in pipeline.stages.iter().enumerate() {
@@ -295,8 +296,37 @@ pub fn uneven(pipeline: &Pipeline, counts: &[i32]) -> Vec<(usize, String, String
             };
             found.push((index, message, help));
         }
+        found.extend(uneven_inputs(pipeline, stage, counts).map(|(message, help)| (index, message, help)));
     }
     found
+}
+
+/// Of a stage whose inputs meet by their keys: whether one has another number of partitions.
+fn uneven_inputs(pipeline: &Pipeline, stage: &Stage, counts: &[i32]) -> Option<(String, String)> {
+    if stage.description.input_keys.is_empty() {
+        return None;
+    }
+    let differ = |from: &[Input]| {
+        let sources = pipeline.origins(from);
+        let first = *sources.first()?;
+        let other = *sources.iter().find(|source| counts[**source] != counts[first])?;
+        let told = |source: usize| format!("`{}` has {} partitions", pipeline.sources[source].topic, counts[source]);
+        Some((told(first), told(other)))
+    };
+    let help = || "give both topics as many partitions".to_owned();
+    if let Some((one, other)) = differ(&stage.from) {
+        let message =
+            format!("stage `{}` joins by the records' keys, but {one} and {other}: records of one key would not meet", stage.name);
+        return Some((message, help()));
+    }
+    // Before a repartition topic they meet wherever they come from. But members share topics by their partition numbers, and whoever reads one side without
+    // the other cannot hold it back.
+    let (one, other) = stage.description.window.and_then(|_| differ(pipeline.named_inputs(stage)))?;
+    let message = format!(
+        "stage `{}` joins within a time, but {one} and {other}: a worker could read one side ahead of the other, which would make the other's records late",
+        stage.name
+    );
+    Some((message, help()))
 }
 
 /// Keeps the newest summary of a worker for whoever asks.

@@ -7,7 +7,7 @@ mod timers;
 
 pub use timers::store as timers;
 
-use crate::flow::batch::{Batch, Origin};
+use crate::flow::batch::{Batch, Carried, Origin};
 use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
 use crate::flow::reject::{self, Place, Rejected};
@@ -271,9 +271,10 @@ impl Task {
         self.guilty = Some(guilty);
     }
 
-    /// Whether it matters which of its partitions comes first: records meet rows as of their own place.
-    pub fn meets_tables(&self) -> bool {
-        self.tables.iter().any(Option::is_some)
+    /// Whether it matters which of its partitions comes first: records meet rows as of their own place, or those of another input.
+    pub fn order_matters(&self) -> bool {
+        let segment = &self.setting.plan.segments[self.id.segment];
+        self.tables.iter().any(Option::is_some) || plan::joins(&self.setting.pipeline, segment)
     }
 
     /// Adds a partition, read from `position` on. `fresh_from`: of a repartition topic, its end now.
@@ -294,7 +295,7 @@ impl Task {
             position: Some(position.offset),
             end: None,
             until,
-            open_end: self.to_end && self.meets_tables() && self.setting.pipeline.sources[source].carries.is_some(),
+            open_end: self.to_end && self.order_matters() && self.setting.pipeline.sources[source].carries.is_some(),
             moved: false,
             fresh_from,
         });
@@ -371,6 +372,7 @@ impl Task {
         if patient && self.queues.iter().any(|queue| queue.rows == 0 && !queue.ended()) {
             return None;
         }
+        let together = self.setting.plan.together[self.id.segment].is_some();
         // Queue, piece, row in the piece.
         let mut picked: Vec<(usize, usize, usize)> = Vec::new();
         let mut cursors: Vec<Cursor> = self.queues.iter().map(Cursor::new).collect();
@@ -379,7 +381,7 @@ impl Task {
         while picked.len() < limit.rows {
             let next = cursors.iter().enumerate().filter_map(|(at, cursor)| Some((cursor.timestamp(&self.queues[at])?, at))).min();
             let Some((_, at)) = next else { break };
-            if *source.get_or_insert(self.queues[at].source) != self.queues[at].source {
+            if *source.get_or_insert(self.queues[at].source) != self.queues[at].source && !together {
                 break;
             }
             let size = cursors[at].bytes(&self.queues[at]);
@@ -445,7 +447,7 @@ impl Task {
                                 self.halted = false;
                                 self.pass_over(source, &taken, produced.rows);
                             } else {
-                                self.advance(source, &positions_of(&before));
+                                self.advance(&positions_of(source, &before));
                                 self.failed = Some(stop);
                             }
                             return Ok(Some(produced));
@@ -463,14 +465,16 @@ impl Task {
     /// The place in its topic of the last of so many rows.
     fn last_of(&self, source: usize, taken: &Taken, rows: usize) -> Option<(TopicPartition, i64)> {
         let row = rows.checked_sub(1)?;
-        let topic = self.setting.pipeline.sources[source].topic.clone();
+        let topic = self.setting.pipeline.sources[taken.source(source, row)].topic.clone();
         Some((TopicPartition { topic, partition: *taken.partitions.get(row)? }, *taken.offsets.get(row)?))
     }
 
     /// The row of the record that the log refuses, if it is among these.
     fn guilty_row(&self, source: usize, taken: &Taken) -> Option<usize> {
-        let guilty = self.guilty.as_ref().filter(|guilty| guilty.at.topic == self.setting.pipeline.sources[source].topic)?;
-        (0..taken.offsets.len()).find(|row| taken.partitions[*row] == guilty.at.partition && taken.offsets[*row] == guilty.offset)
+        let guilty = self.guilty.as_ref()?;
+        let topic = |row: usize| &self.setting.pipeline.sources[taken.source(source, row)].topic;
+        let same = |row: &usize| taken.partitions[*row] == guilty.at.partition && taken.offsets[*row] == guilty.offset;
+        (0..taken.offsets.len()).find(|row| same(row) && *topic(*row) == guilty.at.topic)
     }
 
     /// The first of these records is the one that the log refuses: its policy decides. Time does not move by it, as by none that cannot be read.
@@ -479,7 +483,7 @@ impl Task {
         let first = self.received(source, taken.first(1))?;
         let times = first.records.timestamps.clone();
         let origin = Arc::new(Origin {
-            source,
+            source: taken.source(source, 0),
             carried: first.provenance.map(|provenance| provenance.carried),
             partitions: first.partitions,
             offsets: first.offsets,
@@ -527,6 +531,7 @@ impl Task {
         let mut rejected = Vec::new();
         let mut stream_time = self.stream_time;
 
+        let source_plan = self.reading(plan, &taken).unwrap_or(source_plan);
         let first = source::read(described, source, source_plan, taken, &mut stream_time, &mut rejected);
         // Marks alone may close windows: then what is given out comes of no record.
         let first = if first.origin.offsets.is_empty() { self.here(stream_time).unwrap_or(first) } else { first };
@@ -536,6 +541,11 @@ impl Task {
         self.stream_time = stream_time;
         self.keep_batch();
         Ok(Produced { appends, rows, records, last: None })
+    }
+
+    /// How records are read that are of several sources.
+    fn reading<'p>(&self, plan: &'p Plan, taken: &Taken) -> Option<&'p SourcePlan> {
+        plan.together[self.id.segment].as_ref().filter(|_| taken.sources.is_some())
     }
 
     /// Stages and sinks. What a stage gives out beside its records' results stands before them.
@@ -677,17 +687,17 @@ impl Task {
     /// The first rows of what was taken are processed; the others come next.
     fn pass_over(&mut self, source: usize, taken: &Taken, rows: usize) {
         if rows == taken.offsets.len() {
-            self.advance(source, &positions_of(taken));
+            self.advance(&positions_of(source, taken));
         } else {
-            self.advance(source, &positions_of(&taken.first(rows)));
+            self.advance(&positions_of(source, &taken.first(rows)));
             self.rest = Some((source, taken.after(rows)));
         }
     }
 
-    /// Moves the positions of a source's partitions behind the records that were processed.
-    fn advance(&mut self, source: usize, last: &BTreeMap<i32, i64>) {
-        for queue in self.queues.iter_mut().filter(|queue| queue.source == source) {
-            if let Some(offset) = last.get(&queue.from.partition) {
+    /// Moves the positions of partitions behind the records that were processed.
+    fn advance(&mut self, last: &BTreeMap<(usize, i32), i64>) {
+        for queue in &mut self.queues {
+            if let Some(offset) = last.get(&(queue.source, queue.from.partition)) {
                 queue.position = Some(offset + 1);
                 queue.moved = true;
                 self.closed = false;
@@ -853,14 +863,15 @@ impl Queue {
         let whole = first == 0 && count == length;
         let taken = if whole {
             let fetched = self.waiting.pop_front()?;
-            Taken { partitions: vec![fetched.from.partition; count], offsets: fetched.offsets, records: fetched.records, provenance: None }
+            let partitions = vec![fetched.from.partition; count];
+            Taken { partitions, offsets: fetched.offsets, records: fetched.records, ..Taken::default() }
         } else {
             let rows: Vec<u32> = (first as u32..(first + count) as u32).collect();
             let taken = Taken {
                 partitions: vec![front.from.partition; count],
                 offsets: front.offsets[first..first + count].to_vec(),
                 records: front.records.gather(&rows),
-                provenance: None,
+                ..Taken::default()
             };
             self.taken += count;
             if self.taken == length {
@@ -924,6 +935,8 @@ impl Cursor {
 fn gather(queues: &[Queue], picked: &[(usize, usize, usize)]) -> Taken {
     let mut taken = Taken::default();
     let mut records = RecordsBuilder::default();
+    let sources: Vec<usize> = picked.iter().map(|(queue, ..)| queues[*queue].source).collect();
+    taken.sources = sources.windows(2).any(|two| two[0] != two[1]).then_some(sources);
     for (queue, piece, at) in picked {
         let queue = &queues[*queue];
         let fetched = &queue.waiting[*piece];
@@ -942,9 +955,10 @@ fn cut(fetched: &Fetched, rows: usize) -> Fetched {
     Fetched { from: fetched.from.clone(), offsets: fetched.offsets[..rows].to_vec(), records: fetched.records.gather(&first) }
 }
 
-/// The last offset of each partition.
-fn positions_of(taken: &Taken) -> BTreeMap<i32, i64> {
-    taken.partitions.iter().copied().zip(taken.offsets.iter().copied()).collect()
+/// The last offset of each source's partition; `source` is that of all, if they are of one.
+fn positions_of(source: usize, taken: &Taken) -> BTreeMap<(usize, i32), i64> {
+    let place = |row: usize| (taken.source(source, row), taken.partitions[row]);
+    (0..taken.offsets.len()).map(|row| (place(row), taken.offsets[row])).collect()
 }
 
 fn policy_of<'p>(pipeline: &'p Pipeline, rejected: &Rejected) -> &'p Policy {
@@ -964,13 +978,33 @@ fn inputs(
     plan: &SourcePlan,
     rejected: &mut Vec<Rejected>,
 ) -> Option<Batch> {
-    let parts = from.iter().filter_map(|input| match *input {
-        pipeline::Input::Source(index) => (index == source && first.rows > 0).then(|| first.clone()),
-        pipeline::Input::Stage(stage, output) => outputs.get(stage)?.get(output)?.clone(),
-    });
-    let (merged, errors) = Batch::merge(parts.collect(), plan.format, &plan.wanted);
+    let direct = first.origin.carried.as_ref().filter(|carried| carried.direct);
+    let part = |input: &pipeline::Input| match (*input, direct) {
+        (pipeline::Input::Source(index), None) => (index == source && first.rows > 0).then(|| first.clone()),
+        (pipeline::Input::Source(_), Some(carried)) => of_sources(first, carried, std::slice::from_ref(input)),
+        (pipeline::Input::Stage(stage, output), _) => outputs.get(stage)?.get(output)?.clone(),
+    };
+    let parts = match direct {
+        // In one piece, which is in order.
+        Some(carried) if from.iter().all(|input| matches!(input, pipeline::Input::Source(_))) => {
+            of_sources(first, carried, from).into_iter().collect()
+        }
+        _ => from.iter().filter_map(part).collect(),
+    };
+    let (merged, errors) = Batch::merge(parts, plan.format, &plan.wanted);
     rejected.extend(write_errors(errors, &first.origin));
     merged
+}
+
+/// The rows of a batch of several sources that are of these.
+fn of_sources(first: &Batch, carried: &Carried, from: &[pipeline::Input]) -> Option<Batch> {
+    let of = |row: &u32| from.contains(&pipeline::Input::Source(carried.sources[first.origin_row(*row as usize)]));
+    let rows: Vec<u32> = (0..first.rows as u32).filter(of).collect();
+    match rows.len() {
+        0 => None,
+        all if all == first.rows => Some(first.clone()),
+        _ => Some(first.select(rows)),
+    }
 }
 
 /// What is kept with a position.

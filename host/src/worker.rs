@@ -102,7 +102,7 @@ pub trait Observer {
 /// Rows that wait to be appended behind a commit in flight.
 const PENDING_ROWS: usize = 100_000;
 /// Committed rows of a worker's stores that wait for a checkpoint, in bytes, before one is made early.
-const DIRTY_BYTES: usize = 32 << 20;
+const DIRTY_BYTES: usize = 16 << 20;
 /// How often the group is asked whether its other members are done.
 const ASK: Duration = Duration::from_millis(300);
 /// How long a poll waits when there is nothing to do.
@@ -504,7 +504,7 @@ impl<'a> Worker<'a> {
                     break;
                 }
                 task.narrow(if self.isolation.is_some() { most - self.since_commit } else { usize::MAX });
-                let patient = self.options.until_end || !idle || task.meets_tables() && !waited;
+                let patient = self.options.until_end || !idle || task.order_matters() && !waited;
                 let patient = patient && !planted(Mistake::NoPatience);
                 match task.step(patient) {
                     Ok(Some(produced)) => self.take_over(produced)?,

@@ -66,11 +66,11 @@ fn schema() -> Schema {
 fn compare<P: Plugin>(records: &Records, config: serde_json::Value) -> (f64, f64) {
     let component = standard::component(P::NAME).expect("a standard plugin");
     let plugin = Engine::new().expect("an engine").load(component).expect("a component");
-    let request = Request { config: config.clone(), input: schema(), tables: Default::default() };
+    let request = Request { config: config.clone(), input: schema(), inputs: vec![schema()], tables: Default::default() };
     let description = plugin.describe(&request).expect("described");
     let mut instance = plugin.instantiate(&request, &description, Limits::default()).expect("an instance");
     let config = serde_json::from_value(config).expect("a configuration");
-    let mut native = P::init(Setup { config, input: schema(), tables: Default::default() }).expect("a plugin");
+    let mut native = P::init(Setup { config, input: schema(), inputs: vec![schema()], tables: Default::default() }).expect("a plugin");
 
     let wanted: Vec<Wanted> = description
         .reads

@@ -253,6 +253,51 @@ fn ratings() {
     assert_eq!(last.keys().map(|(club, _)| club.as_str()).collect::<std::collections::BTreeSet<_>>().len(), 4);
     assert!(last.len() >= 4 * 12);
 }
+
+#[test]
+fn order_payments() {
+    let ran = example("order-payments", &["orders_paid", "orders_unpaid", "customer_labels", "order_payments.dead"]);
+    // The same from the files, by other means.
+    let read = |name: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(folder("order-payments").join("data").join(name)).unwrap();
+        text.lines().map(json).collect()
+    };
+    let (orders, payments) = (read("orders.jsonl"), read("payments.jsonl"));
+    let time = |line: &Value| line["timestamp"].as_i64().unwrap();
+    let end = orders.iter().chain(&payments).map(time).max().unwrap();
+    let (mut paid, mut unpaid) = (Vec::new(), Vec::new());
+    for order in &orders {
+        let of_order = payments.iter().filter(|payment| payment["value"]["order_id"] == order["value"]["id"]);
+        let paying: Vec<_> = of_order.filter(|payment| (time(payment) - time(order)).abs() <= 600_000).collect();
+        paid.extend(paying.iter().map(|payment| (order["value"]["id"].to_string(), payment["value"]["amount"].as_i64())));
+        if paying.is_empty() && time(order) + 660_000 < end {
+            unpaid.push((order["value"]["id"].to_string(), None));
+        }
+    }
+    for (topic, mut expected) in [("orders_paid", paid), ("orders_unpaid", unpaid)] {
+        let mut found: Vec<_> =
+            ran.values(topic, &["order", "paid"]).iter().map(|value| (value[0].to_string(), value[1].as_i64())).collect();
+        found.sort();
+        expected.sort();
+        assert!(found.len() > 10 && found == expected, "{topic}: {} of {}", found.len(), expected.len());
+    }
+    let mut rows: BTreeMap<String, (Value, Value)> = BTreeMap::new();
+    for (file, left) in [("customers.jsonl", true), ("addresses.jsonl", false)] {
+        for line in read(file) {
+            let row = rows.entry(line["key"].to_string()).or_default();
+            *(if left { &mut row.0 } else { &mut row.1 }) = line["value"].clone();
+        }
+    }
+    let labels: BTreeMap<_, _> =
+        ran.lines("customer_labels").into_iter().map(|mut line| (line["key"].to_string(), line["value"].take())).collect();
+    for (key, (customer, address)) in rows {
+        let label = labels.get(&key).cloned().unwrap_or_default();
+        let expected =
+            if customer.is_null() { Value::Null } else { serde_json::json!({ "name": customer["name"], "city": address["city"] }) };
+        assert_eq!(label, expected, "{key}");
+    }
+}
+
 /// The cases that stand in the manifests.
 #[test]
 fn manifest_tests() {

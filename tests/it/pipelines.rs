@@ -5,6 +5,7 @@ mod bad_plugin;
 mod cache;
 mod crash;
 mod crash_suite;
+mod joins;
 mod leaks;
 mod operation;
 mod order;

@@ -198,7 +198,9 @@ fn what_comes_out_is_spliced() {
 /// A component's imports are its permissions: no more than it needs.
 #[test]
 fn imports_are_few() {
-    for (name, allowed) in [("filter", &["log"][..]), ("map", &["log"]), ("enrich", &["log", "tables"])] {
+    for (name, allowed) in
+        [("filter", &["log"][..]), ("map", &["log"]), ("enrich", &["log", "tables"]), ("join", &["log", "state", "windows"])]
+    {
         let plugin = plugin(name);
         assert!(plugin.imports().iter().all(|import| allowed.contains(&import.as_str())), "{name}: {:?}", plugin.imports());
         assert_eq!(plugin.about().name, name);

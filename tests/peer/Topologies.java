@@ -245,6 +245,14 @@ final class Topologies {
         return joined.get("level").isMissingNode() ? joined.putNull("level") : joined;
     }
 
+    private static JsonNode idAndLevel(JsonNode event, JsonNode user) {
+        ObjectNode joined = object();
+        joined.set("id", event.get("id"));
+        JsonNode level = user == null ? null : user.get("level");
+        joined.set("level", level == null ? JsonNodeFactory.instance.nullNode() : level);
+        return joined;
+    }
+
     private static JsonNode both(JsonNode one, JsonNode two) {
         ObjectNode joined = object();
         joined.set("id", one.get("id"));
@@ -273,7 +281,7 @@ final class Topologies {
     private static void tableTable(StreamsBuilder builder, boolean left) {
         KTable<String, JsonNode> events = builder.table("events", Consumed.with(TEXT, VALUE), stored());
         KTable<String, JsonNode> users = builder.table("users", Consumed.with(TEXT, VALUE), stored());
-        write((left ? events.leftJoin(users, Topologies::withLevel) : events.join(users, Topologies::withLevel)).toStream());
+        write((left ? events.leftJoin(users, Topologies::idAndLevel) : events.join(users, Topologies::idAndLevel)).toStream());
     }
 
     private static void streamStream(StreamsBuilder builder, boolean left) {

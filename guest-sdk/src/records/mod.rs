@@ -103,7 +103,7 @@ fn each_row<T: Transform>(outputs: &[Output], rows: usize, mut work: impl FnMut(
 /// What `describe` answers for any kind; stores and tables are added by the kinds that have them.
 fn description<T: Transform>(reads: &[Declared]) -> Result<Description, Vec<Mistake>> {
     let outputs: Result<Vec<_>, _> = T::outputs().iter().map(Output::describe).collect();
-    let read = |column: &Declared| Read { path: column.path.clone(), kind: column.kind, required: !column.nullable };
+    let read = |column: &Declared| Read { required: !column.nullable, ..Read::of(column.path.clone(), column.kind) };
     Ok(Description {
         reads: reads.iter().map(read).collect(),
         outputs: outputs.map_err(|mistake| vec![mistake])?,

@@ -31,6 +31,12 @@ pub fn verdict(verdict: Verdict, description: &Description, records: &[Record], 
         Outcome::Derive(outputs) => {
             for derived in outputs {
                 assert!(derived.source.is_sorted(), "`source` must never fall");
+                let marks = derived.tombstones.0.len();
+                assert!(
+                    marks == 0 || marks == derived.source.len().div_ceil(8),
+                    "tombstones: {marks} bytes for {} rows",
+                    derived.source.len()
+                );
                 let output = &description.outputs[derived.output];
                 for (row, source) in derived.source.iter().enumerate() {
                     assert!(*source == FROM_NONE || !rejected(*source as usize), "row {source} is written and rejected");
@@ -50,7 +56,7 @@ pub fn verdict(verdict: Verdict, description: &Description, records: &[Record], 
 }
 
 fn record(derived: &Derived, row: usize, source: Option<&Record>, output: &crate::describe::Output) -> Record {
-    let mut record = source.cloned().unwrap_or_default();
+    let mut record = Record { input: 0, ..source.cloned().unwrap_or_default() };
     if output.base == Base::Replace {
         record.value = Json::Object(Map::new());
     }

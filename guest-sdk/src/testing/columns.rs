@@ -17,7 +17,11 @@ pub struct Columns<P> {
 impl<P: Plugin> Columns<P> {
     /// `config` is what the manifest says under `with`.
     pub fn start(config: serde_json::Value, input: Schema, tables: BTreeMap<String, Schema>) -> Result<Self, Vec<Mistake>> {
-        let request = Request { config, input, tables };
+        Self::of(Request { config, inputs: vec![input.clone()], input, tables })
+    }
+
+    /// The same, of all that the host tells.
+    pub fn of(request: Request) -> Result<Self, Vec<Mistake>> {
         let description = P::describe(&crate::transform::setup::<P>(request.clone())?)?;
         crate::fake::open(&description, &request.tables);
         let plugin = P::init(crate::transform::setup::<P>(request)?)

@@ -46,6 +46,8 @@ pub struct Record {
     /// Milliseconds since the epoch.
     pub timestamp: i64,
     pub headers: Vec<(String, String)>,
+    /// By which of the stage's inputs it comes. What comes out has 0.
+    pub input: u32,
 }
 
 impl From<Json> for Record {
@@ -61,6 +63,12 @@ impl Record {
 
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// It comes by this one of the stage's inputs.
+    pub fn by(mut self, input: u32) -> Self {
+        self.input = input;
         self
     }
 
@@ -80,6 +88,7 @@ impl Record {
 pub struct Case<P> {
     config: Json,
     input: Schema,
+    inputs: Vec<Schema>,
     tables: BTreeMap<String, Schema>,
     rows: Vec<(String, String, Json)>,
     plugin: PhantomData<fn() -> P>,
@@ -94,7 +103,7 @@ impl<P: Plugin> Default for Case<P> {
 impl<P: Plugin> Case<P> {
     pub fn new() -> Self {
         let input = Schema { fields: Vec::new(), open: true };
-        Self { config: Json::Null, input, tables: BTreeMap::new(), rows: Vec::new(), plugin: PhantomData }
+        Self { config: Json::Null, input, inputs: Vec::new(), tables: BTreeMap::new(), rows: Vec::new(), plugin: PhantomData }
     }
 
     /// What the manifest says under `with`.
@@ -106,6 +115,12 @@ impl<P: Plugin> Case<P> {
     /// The input's schema, in the manifest's words: `[("stars", "int"), ("channel", "text?")]`. Plugins over records need none.
     pub fn input(mut self, fields: &[(&str, &str)]) -> Self {
         self.input = schema(fields);
+        self
+    }
+
+    /// One more input with its schema, for a plugin that tells its inputs apart: records name theirs with [`Record::by`].
+    pub fn and_input(mut self, fields: &[(&str, &str)]) -> Self {
+        self.inputs.push(schema(fields));
         self
     }
 
@@ -137,7 +152,8 @@ impl<P: Plugin> Case<P> {
     }
 
     fn request(&self) -> Request {
-        Request { config: self.config.clone(), input: self.input.clone(), tables: self.tables.clone() }
+        let inputs = if self.inputs.is_empty() { vec![self.input.clone()] } else { self.inputs.clone() };
+        Request { config: self.config.clone(), input: self.input.clone(), inputs, tables: self.tables.clone() }
     }
 
     fn run_cut(&self, records: &[Record], rows: usize) -> Answers {

@@ -65,6 +65,9 @@ pub fn batch(description: &Description, records: &[Record], first: usize, stream
 
 fn value(read: &Read, record: &Record, offset: usize) -> Result<Value, String> {
     let text = |text: &str| Json::String(text.to_owned());
+    if read.input.is_some_and(|input| input != record.input) {
+        return Ok(Value::Null);
+    }
     let found = match &read.path {
         Field::Value(path) => path.0.iter().try_fold(&record.value, |at, part| at.get(part)).cloned(),
         Field::Key => record.key.as_deref().map(text),
@@ -72,12 +75,14 @@ fn value(read: &Read, record: &Record, offset: usize) -> Result<Value, String> {
         Field::Topic => Some(text("test")),
         Field::Partition => Some(0.into()),
         Field::Offset => Some(offset.into()),
+        Field::Input => Some(record.input.into()),
         Field::Header(name) => record.headers.iter().rev().find(|(header, _)| header == name).map(|(_, value)| text(value)),
         Field::WindowStart | Field::WindowEnd => None,
     };
     let found = found.unwrap_or(Json::Null);
     if found.is_null() {
-        return if read.required { Err(format!("`{}` is missing", read.path)) } else { Ok(Value::Null) };
+        // A tombstone has no fields that could be missing.
+        return if read.required && !record.value.is_null() { Err(format!("`{}` is missing", read.path)) } else { Ok(Value::Null) };
     }
     // Keys and headers are bytes in the log; a number there is its digits.
     let parsed = match (&read.path, read.kind, &found) {
@@ -117,7 +122,7 @@ pub fn json(cell: Cell<'_>) -> Json {
 /// Puts a row into a table, if the plugin reads that table.
 pub fn fill_table(table: &str, key: &str, row: &Json, schema: &Schema) {
     let values = schema.fields.iter().map(|field| {
-        let read = Read { path: field.path.clone(), kind: field.kind, required: !field.nullable };
+        let read = Read { required: !field.nullable, ..Read::of(field.path.clone(), field.kind) };
         let value = value(&read, &Record::new(row.clone()), 0);
         value.unwrap_or_else(|reason| panic!("the row `{key}` of the table `{table}`: {reason}"))
     });

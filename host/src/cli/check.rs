@@ -1,6 +1,8 @@
 //! `millstream check`.
 
 use super::{Context, Outcome, Output};
+use crate::column::Type;
+use crate::field::Path;
 use crate::io::{Guarantee, Log, LogError};
 use crate::manifest::{self, Diagnostic, Diagnostics, Loaded};
 use crate::pipeline::{Input, Pipeline, PluginRef, Policy, Regroup, Scope, Stage, TableKey};
@@ -89,7 +91,8 @@ fn needed_topics(pipeline: &Pipeline) -> Vec<(&str, &'static str, bool)> {
 fn uneven_sources(loaded: &Loaded, log: &dyn Log) -> Result<Vec<Diagnostic>, LogError> {
     let pipeline = &loaded.pipeline;
     let mut problems = Vec::new();
-    for stage in pipeline.stages.iter().filter(|stage| !stage.stores.is_empty()) {
+    // Of inputs that are told apart, `runtime::uneven` tells.
+    for stage in pipeline.stages.iter().filter(|stage| !stage.stores.is_empty() && stage.description.input_keys.is_empty()) {
         let mut counts = Vec::new();
         for source in sources_of(pipeline, &stage.from) {
             if let Some(source) = pipeline.sources.get(source)
@@ -260,6 +263,10 @@ fn by_text(by: &Regroup) -> String {
             Some((path, _)) => format!("`{path}`, as the keys of the table's topic {topic}"),
             None => format!("their key, as the keys of the table's topic {topic}"),
         },
+        Regroup::Inputs(keys) => {
+            let field = |field: &Option<(Path, Type)>| field.as_ref().map_or("their key".to_owned(), |(path, _)| format!("`{path}`"));
+            keys.fields.iter().map(field).collect::<Vec<_>>().join(" and ")
+        }
         Regroup::One => "nothing: all in one partition".to_owned(),
     }
 }

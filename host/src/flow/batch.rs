@@ -18,7 +18,7 @@ pub type Index = Option<Arc<Vec<u32>>>;
 pub struct Origin {
     /// The source's index in the pipeline: how the records are read.
     pub source: usize,
-    /// Of records that came through a repartition topic.
+    /// Of records of several sources: that of each.
     pub carried: Option<Carried>,
     pub partitions: Vec<i32>,
     pub offsets: Vec<i64>,
@@ -29,9 +29,11 @@ pub struct Origin {
     pub stream_times: Vec<i64>,
 }
 
-/// Records that came through a repartition topic: partitions and offsets are those of their origin.
+/// Records whose sources are told one by one. Of those that came through a repartition topic, partitions and offsets are those of their origin.
 #[derive(Clone, Debug)]
 pub struct Carried {
+    /// They are of several sources of the task, as they were fetched.
+    pub direct: bool,
     /// The source that each record came from first.
     pub sources: Vec<usize>,
     /// The place of each record among those that were fetched.

@@ -3,7 +3,7 @@
 use crate::column::Type;
 use crate::field::{Field, Path};
 use crate::format::{Decoder, Format, Wanted};
-use crate::pipeline::{Input, Pipeline};
+use crate::pipeline::{Input, Pipeline, Regroup};
 use crate::plugin::describe::Base;
 
 /// Where a stage's field comes from.
@@ -108,6 +108,9 @@ pub struct Plan {
     /// By source.
     pub segment_of: Vec<usize>,
     pub sources: Vec<SourcePlan>,
+    /// By segment: how records of all its sources are read at once, where a batch may hold several. The sides of a join come in turn: batches of one alone
+    /// would be of a record or two.
+    pub together: Vec<Option<SourcePlan>>,
     /// By stage, in the order of `reads`.
     pub reads: Vec<Vec<ReadFrom>>,
 }
@@ -132,17 +135,30 @@ impl Plan {
                 stage.description.reads.iter().map(read).collect()
             })
             .collect();
+        let inputs: Vec<_> = pipeline
+            .stages
+            .iter()
+            .map(|stage| stage.description.tells_inputs().then(|| pipeline.inputs_of(stage).ok()).flatten())
+            .collect();
         let times: Vec<_> =
             pipeline.sources.iter().map(|source| source.time.as_ref().map(|time| slot_of(&time.field, Type::Int))).collect();
-        let sources = pipeline
+        let sources: Vec<SourcePlan> = pipeline
             .sources
             .iter()
             .enumerate()
             .map(|(index, source)| {
                 let mut decoded: Vec<usize> = reached(pipeline, index)
                     .into_iter()
-                    .flat_map(|stage| &reads[stage])
-                    .filter_map(|read| match read {
+                    .flat_map(|stage| {
+                        // What is read of another input's rows only is not looked for in these.
+                        let input = inputs[stage].as_ref().and_then(|of| of[index]);
+                        let described = &pipeline.stages[stage].description.reads;
+                        reads[stage]
+                            .iter()
+                            .zip(described)
+                            .filter(move |(_, read)| input.is_none() || read.input.is_none_or(|of| Some(of) == input))
+                    })
+                    .filter_map(|(read, _)| match read {
                         ReadFrom::Slot(slot) => Some(*slot),
                         ReadFrom::Pseudo(..) => None,
                     })
@@ -164,11 +180,38 @@ impl Plan {
             })
             .collect();
         let segments = segments(pipeline);
+        let together = segments.iter().map(|segment| together(pipeline, segment, &sources)).collect();
         let segment_of = (0..pipeline.sources.len())
             .map(|source| segments.iter().position(|segment| segment.sources.contains(&source)).unwrap_or_default())
             .collect();
-        Self { segments, segment_of, sources, reads }
+        Self { segments, segment_of, sources, together, reads }
     }
+}
+
+/// Whether records of several inputs meet in a segment, or on their way from it: then a source that is ahead of the others would make their records late.
+pub fn joins(pipeline: &Pipeline, segment: &Segment) -> bool {
+    let mut stages = pipeline.stages.iter().zip(&segment.stages).filter(|(_, reached)| **reached);
+    let mut sends = segment.sends.iter().map(|sink| &pipeline.sinks[*sink].regroup);
+    stages.any(|(stage, _)| !stage.description.input_keys.is_empty()) || sends.any(|regroup| matches!(regroup, Some(Regroup::Inputs(_))))
+}
+
+/// One plan for the sources of a segment that joins them, or sends them to where they are joined, if they are read alike.
+fn together(pipeline: &Pipeline, segment: &Segment, plans: &[SourcePlan]) -> Option<SourcePlan> {
+    let first = &pipeline.sources[*segment.sources.first()?];
+    let alike = |source: &usize| {
+        let source = &pipeline.sources[*source];
+        let kinds = (source.format, source.key, source.tombstones) == (first.format, first.key, first.tombstones);
+        kinds && source.is_stream() && source.time.is_none() && source.schema.from.is_empty()
+    };
+    if segment.sources.len() < 2 || !joins(pipeline, segment) || !segment.sources.iter().all(alike) {
+        return None;
+    }
+    let mut decoded: Vec<usize> = segment.sources.iter().flat_map(|source| &plans[*source].decoded).copied().collect();
+    decoded.sort_unstable();
+    decoded.dedup();
+    let SourcePlan { wanted, format, .. } = &plans[segment.sources[0]];
+    let decoder = format.decoder(&decoded.iter().map(|slot| wanted[*slot].clone()).collect::<Vec<_>>());
+    Some(SourcePlan { wanted: wanted.clone(), decoded, decoder, time: None, format: *format })
 }
 
 /// The stages that see a source's own fields: those behind it, but not behind an output that starts a new object.

@@ -13,7 +13,7 @@ use crate::flow::plan::SourcePlan;
 use crate::flow::source::{Provenance, Taken};
 use crate::format::{DecodedField, Wanted};
 use crate::key;
-use crate::pipeline::{KeyFormat, Regroup, TableKey};
+use crate::pipeline::{InputKeys, KeyFormat, Regroup, TableKey};
 use crate::record::{HeadersBuilder, Records, RecordsBuilder};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -49,6 +49,21 @@ pub fn keys(regroup: &Regroup, batch: &Batch, own: &Column, values: &Held, sourc
             let decoded = decode(std::slice::from_ref(field), batch, values, source);
             for row in 0..batch.rows {
                 let key = decoded.first().and_then(|field| table_key(field.column.cell(row), *format));
+                keys.bytes(key.as_deref().unwrap_or(b"null"));
+            }
+        }
+        Regroup::Inputs(InputKeys { fields, of }) => {
+            let wanted: Vec<_> = fields.iter().flatten().cloned().collect();
+            let decoded = if wanted.is_empty() { Vec::new() } else { decode(&wanted, batch, values, source) };
+            // By input: the place of its field among those.
+            let mut next = 0..;
+            let places: Vec<Option<usize>> = fields.iter().map(|field| field.as_ref().and_then(|_| next.next())).collect();
+            for row in 0..batch.rows {
+                let input = of.get(batch.origin.place(batch.origin_row(row)).0).copied().flatten();
+                let key = match input.and_then(|input| places.get(input as usize)?.as_ref()) {
+                    Some(place) => table_key(decoded[*place].column.cell(row), KeyFormat::Text).map(Cow::Owned),
+                    None => batch.key(row).and_then(|key| key::convert(key, batch.key_format(row, source_key), KeyFormat::Text).ok()),
+                };
                 keys.bytes(key.as_deref().unwrap_or(b"null"));
             }
         }
@@ -146,7 +161,7 @@ pub fn mark(task: i32, standing: Standing) -> Records {
 pub fn receive(taken: Taken, fresh_from: i64, clock: &mut Clock) -> Result<Taken, usize> {
     let rows = taken.offsets.len();
     let mut back = Taken::default();
-    let carried = Carried { sources: Vec::with_capacity(rows), rows: Vec::with_capacity(rows) };
+    let carried = Carried { direct: false, sources: Vec::with_capacity(rows), rows: Vec::with_capacity(rows) };
     let mut provenance = Provenance { carried, times: Vec::new(), before: Vec::new(), after: Vec::new(), pending: None };
     let mut keys = ColumnBuilder::new(Type::Bytes, rows);
     let mut headers = HeadersBuilder::default();
@@ -271,7 +286,7 @@ mod tests {
             let mut clock = Clock::new(2);
             for task in 0..2 {
                 let records = mark(task, standing(500 + i64::from(task), task == 1));
-                let taken = Taken { partitions: vec![0], offsets: vec![i64::from(task)], records, provenance: None };
+                let taken = Taken { partitions: vec![0], offsets: vec![i64::from(task)], records, ..Taken::default() };
                 receive(taken, fresh_from, &mut clock).unwrap();
             }
             clock.see(0, standing(900, false));
@@ -284,7 +299,7 @@ mod tests {
     fn records_of_others_are_told() {
         let mut records = RecordsBuilder::default();
         records.push(1, None, Some(b"{}"), [(ORIGIN, Some(&b"0 0 0 0 0 0"[..]))]);
-        let taken = Taken { partitions: vec![0], offsets: vec![0], records: records.finish(), provenance: None };
+        let taken = Taken { partitions: vec![0], offsets: vec![0], records: records.finish(), ..Taken::default() };
         assert_eq!(receive(taken, 0, &mut Clock::new(1)).err(), Some(0), "the key's header is missing");
     }
 }

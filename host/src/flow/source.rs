@@ -8,12 +8,14 @@ use crate::pipeline::{Source, Tombstones};
 use crate::record::Records;
 use std::sync::Arc;
 
-/// Consecutive records of one source, with where they stood.
+/// Consecutive records with where they stood.
 #[derive(Clone, Debug, Default)]
 pub struct Taken {
     pub partitions: Vec<i32>,
     pub offsets: Vec<i64>,
     pub records: Records,
+    /// Of records of several sources: that of each.
+    pub sources: Option<Vec<usize>>,
     /// Of records that came through a repartition topic: then partitions and offsets are those of their origin.
     pub provenance: Option<Provenance>,
 }
@@ -32,6 +34,11 @@ pub struct Provenance {
 }
 
 impl Taken {
+    /// The source of a row; `one`: of all of them, where they are of one.
+    pub fn source(&self, one: usize, row: usize) -> usize {
+        self.sources.as_ref().map_or(one, |sources| sources[row])
+    }
+
     /// The first rows alone, of records as they were fetched.
     pub fn first(&self, rows: usize) -> Self {
         let first: Vec<u32> = (0..rows as u32).collect();
@@ -39,6 +46,7 @@ impl Taken {
             partitions: self.partitions[..rows].to_vec(),
             offsets: self.offsets[..rows].to_vec(),
             records: self.records.gather(&first),
+            sources: self.sources.as_ref().map(|sources| sources[..rows].to_vec()),
             provenance: None,
         }
     }
@@ -50,13 +58,14 @@ impl Taken {
             partitions: self.partitions[rows..].to_vec(),
             offsets: self.offsets[rows..].to_vec(),
             records: self.records.gather(&rest),
+            sources: self.sources.as_ref().map(|sources| sources[rows..].to_vec()),
             provenance: None,
         }
     }
 }
 
-/// Decodes what was taken. What no stage will see is in `rejected` (the policy decides) or dropped (tombstones, if so declared).
-/// `stream_time` is moved by the records that pass.
+/// Decodes what was taken; of several sources, `source` is any of them: they are alike. What no stage will see is in `rejected` (the policy decides) or
+/// dropped (tombstones, if so declared). `stream_time` is moved by the records that pass.
 pub fn read(source: &Source, index: usize, plan: &SourcePlan, taken: Taken, stream_time: &mut i64, rejected: &mut Vec<Rejected>) -> Batch {
     let rows = taken.offsets.len();
     let mut fields = vec![Slot::Missing; plan.wanted.len()];
@@ -121,7 +130,11 @@ pub fn read(source: &Source, index: usize, plan: &SourcePlan, taken: Taken, stre
     }
     let origin = Arc::new(Origin {
         source: index,
-        carried: provenance.map(|provenance| provenance.carried),
+        carried: match (provenance, taken.sources) {
+            (Some(provenance), _) => Some(provenance.carried),
+            (None, Some(sources)) => Some(Carried { direct: true, sources, rows: (0..rows as u32).collect() }),
+            (None, None) => None,
+        },
         partitions: taken.partitions,
         offsets: taken.offsets,
         records: taken.records,

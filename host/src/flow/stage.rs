@@ -90,6 +90,8 @@ pub struct Stage {
     shared: Arc<Mutex<Shared>>,
     /// By source.
     topics: Vec<Arc<str>>,
+    /// By source: the stage's input by which its records come; empty if that does not matter.
+    inputs: Vec<Option<u32>>,
     /// Whether records and reasons at this stage may be shown.
     exposed: bool,
     reasons_shown: bool,
@@ -131,6 +133,7 @@ impl Stage {
             services: Box::new(services),
             shared,
             topics: pipeline.sources.iter().map(|source| source.topic.clone()).collect(),
+            inputs: if stage.description.tells_inputs() { pipeline.inputs_of(stage).unwrap_or_default() } else { Vec::new() },
             exposed,
             reasons_shown,
             tells_late: stage.on_late != Policy::Skip,
@@ -365,17 +368,23 @@ impl Stage {
         }
     }
 
+    /// The stage's input by which a row came.
+    fn input_of(&self, batch: &Batch, row: usize) -> Option<u32> {
+        self.inputs.get(batch.origin.place(batch.origin_row(row)).0).copied().flatten()
+    }
+
     /// Marks rows with a field that could not be decoded, or is required and missing.
     fn check_reads(&self, batch: &Batch, plan: &Plan, refused: &mut Bitmap, reasons: &mut Vec<(usize, &'static str, String)>) {
         for (read, described) in plan.reads[self.index].iter().zip(&self.description.reads) {
             let ReadFrom::Slot(slot) = read else { continue };
+            let of_input = |row: usize| described.input.is_none() || described.input == self.input_of(batch, row);
             match &batch.fields[*slot] {
                 Slot::Held(held) => {
                     if held.errors.is_none() && (!described.required || held.column.validity.0.is_empty()) {
                         continue;
                     }
                     for row in 0..batch.rows {
-                        if refused.get(row) {
+                        if refused.get(row) || !of_input(row) {
                             continue;
                         }
                         if let Some(FieldError { code, message, at, .. }) = held.error(row) {
@@ -388,7 +397,8 @@ impl Stage {
                     }
                 }
                 _ if described.required => {
-                    for row in (0..batch.rows).filter(|row| !refused.get(*row) && !batch.is_tombstone(*row)).collect::<Vec<_>>() {
+                    let lacks = |row: &usize| !refused.get(*row) && !batch.is_tombstone(*row) && of_input(*row);
+                    for row in (0..batch.rows).filter(lacks).collect::<Vec<_>>() {
                         refused.set(row);
                         reasons.push((row, "missing_field", format!("the required field `{}` is missing", described.path)));
                     }
@@ -417,10 +427,15 @@ impl Stage {
                     Type::Text | Type::Json => builder.bytes(value.to_string().as_bytes()),
                     _ => builder.null(),
                 };
+                let of_input = |row: usize| read.input.is_none() || read.input == self.input_of(batch, row);
                 match &read.path {
                     Field::Value(_) => return None,
                     Field::Key => {
                         for row in 0..batch.rows {
+                            if !of_input(row) {
+                                builder.null();
+                                continue;
+                            }
                             let format = batch.key_format(row, source.key);
                             if let Err(message) = key::read(batch.key(row), format, read.kind, &mut builder) {
                                 builder.null();
@@ -439,6 +454,10 @@ impl Stage {
                         (0..batch.rows).for_each(|row| number(&mut builder, batch.origin.partitions[batch.origin_row(row)].into()));
                     }
                     Field::Offset => (0..batch.rows).for_each(|row| number(&mut builder, batch.origin.offsets[batch.origin_row(row)])),
+                    Field::Input => (0..batch.rows).for_each(|row| match self.input_of(batch, row) {
+                        Some(input) => number(&mut builder, input.into()),
+                        None => builder.null(),
+                    }),
                     Field::Topic => (0..batch.rows).for_each(|row| match read.kind {
                         Type::Text => builder.bytes(topics[batch.origin.place(batch.origin_row(row)).0].as_bytes()),
                         _ => builder.null(),
@@ -446,6 +465,10 @@ impl Stage {
                     Field::Header(name) => {
                         let (headers, index) = batch.headers();
                         for row in 0..batch.rows {
+                            if !of_input(row) {
+                                builder.null();
+                                continue;
+                            }
                             let at = index.as_ref().map_or(row, |index| index[row] as usize);
                             let value = headers.last(at, name.as_bytes()).flatten();
                             match (value, read.kind) {

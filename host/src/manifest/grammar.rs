@@ -260,7 +260,7 @@ static STAGE: Keys = Keys {
         must(
             "plugin",
             &Shape::Text(&PLUGIN),
-            "A standard plugin (filter, map, mask, enrich, aggregate), or a component's path such as ./plugin.wasm.",
+            "A standard plugin (filter, map, mask, enrich, aggregate, join), or a component's path such as ./plugin.wasm.",
         ),
         may(
             "from",

@@ -60,7 +60,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
     if let Some(node) = root.get("sinks").filter(|node| matches!(&node.value, Value::List(items) if items.is_empty())) {
         report.error(node.span, "a pipeline needs a sink", None);
     }
-    let stages = root.get("stages").map(Node::items).unwrap_or_default();
+    let stages = stages_of(root);
     draft.collect_names(entries("sources"), entries("tables"), stages);
     draft.check_source_topics(entries("sources"));
     draft.check_table_topics(entries("tables"));
@@ -99,6 +99,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
         pipeline.regroup(stage, by, key);
     }
     check_circles(report, entries("tables"), &pipeline);
+    check_inputs(report, stages_of(root), &pipeline);
     Some((pipeline, cases))
 }
 
@@ -118,6 +119,25 @@ fn check_circles(report: &Report, entries: &[Entry], pipeline: &Pipeline) {
             );
         }
     }
+}
+
+/// By which input of a stage a record came is known by its source: none may come by two.
+fn check_inputs(report: &Report, nodes: &[Node], pipeline: &Pipeline) {
+    for (stage, node) in pipeline.stages.iter().zip(nodes).filter(|(stage, _)| stage.description.tells_inputs()) {
+        let Err(source) = pipeline.inputs_of(stage) else { continue };
+        report.error(
+            node.get("from").map_or(node.head(), Node::head),
+            format!(
+                "stage `{}` tells its inputs apart by the sources of their records, and those of `{}` come by two of them",
+                stage.name, pipeline.sources[source].name
+            ),
+            "send one of the two through a topic of its own, by a pipeline before this one".to_owned(),
+        );
+    }
+}
+
+fn stages_of(root: &Node) -> &[Node] {
+    root.get("stages").map(Node::items).unwrap_or_default()
 }
 
 impl<'a> Draft<'a> {

@@ -9,7 +9,7 @@ use super::with;
 use super::yaml::{Node, Value};
 use crate::column::Type;
 use crate::field::{Field, Path};
-use crate::pipeline::{Input, KeyFormat, PluginRef, Policy, Regroup, Scope, Stage, TableKey};
+use crate::pipeline::{Input, InputKeys, KeyFormat, PluginRef, Policy, Regroup, Scope, Stage, TableKey};
 use crate::plugin::describe::{Base, Description, Mistake, Output, Part, Read, Request};
 use crate::plugin::{DescribeError, Loader, Plugin};
 use std::sync::Arc;
@@ -100,13 +100,14 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
         guess(&mut done, None, None);
         return done;
     };
-    let description = if config_fits { describe(draft, &place, plugin.as_ref(), &config, &input) } else { None };
+    let inputs: Vec<Flow> = from.iter().filter_map(|input| draft.flow(*input).cloned()).collect();
+    let description = if config_fits { describe(draft, &place, plugin.as_ref(), &config, &input, &inputs) } else { None };
     let Some(description) = description else {
         guess(&mut done, Some(input), node.get("plugin").and_then(Node::text));
         return done;
     };
-    let sound = check_description(draft.report, &place, plugin.as_ref(), &description);
-    check_reads(draft.report, &place, &description, &input);
+    let sound = check_description(draft.report, &place, plugin.as_ref(), &description, inputs.len());
+    check_reads(draft.report, &place, &description, &input, &inputs);
     check_writes(draft.report, &place, &description, &input);
     for warning in &description.warnings {
         // What a remark names first is most probably what it is about.
@@ -122,7 +123,7 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
     // No name of the user's own has a dot in it.
     stores.extend(description.timers.is_some().then(|| format!("{name}.timers")));
     let mut spread_by_key = input.source_key;
-    match (regroup(&description, &input), meet_tables(draft, &place, &description, &input)) {
+    match (regroup(&description, &input, &inputs), meet_tables(draft, &place, &description, &input)) {
         (Some(by), None) | (None, Some(by)) => {
             spread_by_key = false;
             draft.regroups.push((at, by, input.key));
@@ -151,6 +152,7 @@ pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dy
         from,
         with: config,
         input: input.schema(),
+        inputs: inputs.iter().map(Flow::schema).collect(),
         description,
         on_error: declare::policy(node.get("on_error")).unwrap_or_else(|| draft.on_error.clone()),
         on_late: declare::policy(node.get("on_late")).unwrap_or(Policy::Skip),
@@ -295,10 +297,18 @@ fn check_imports(report: &Report, place: &Place<'_>, plugin: &dyn Plugin) -> boo
     permitted
 }
 
-fn describe(draft: &Draft<'_>, place: &Place<'_>, plugin: &dyn Plugin, config: &serde_json::Value, input: &Flow) -> Option<Description> {
+fn describe(
+    draft: &Draft<'_>,
+    place: &Place<'_>,
+    plugin: &dyn Plugin,
+    config: &serde_json::Value,
+    input: &Flow,
+    inputs: &[Flow],
+) -> Option<Description> {
     let request = Request {
         config: hide_secrets(config),
         input: input.schema(),
+        inputs: inputs.iter().map(Flow::schema).collect(),
         tables: draft.tables.iter().map(|table| (table.name.clone(), table.schema.schema.clone())).collect(),
     };
     match plugin.describe(&request) {
@@ -332,7 +342,7 @@ fn report_mistake(report: &Report, place: &Place<'_>, mistake: &Mistake) {
 }
 
 /// Whether the answer of `describe` keeps the contract.
-fn check_description(report: &Report, place: &Place<'_>, plugin: &dyn Plugin, description: &Description) -> bool {
+fn check_description(report: &Report, place: &Place<'_>, plugin: &dyn Plugin, description: &Description, inputs: usize) -> bool {
     let mut breaches: Vec<String> = Vec::new();
     let outputs = &description.outputs;
     match outputs.first() {
@@ -360,6 +370,13 @@ fn check_description(report: &Report, place: &Place<'_>, plugin: &dyn Plugin, de
         if matches!(read.path, Field::WindowStart | Field::WindowEnd) && description.window.is_none() {
             breaches.push(format!("it reads `{}`, but has no window", read.path));
         }
+        if read.input.is_some_and(|input| input as usize >= inputs) {
+            breaches.push(format!("it reads `{}` of an input that the stage does not have", read.path));
+        }
+    }
+    let keys = &description.input_keys;
+    if !keys.is_empty() && (keys.len() != inputs || keys.iter().any(|key| !matches!(key, Field::Value(_) | Field::Key))) {
+        breaches.push("the keys of its inputs are one field of the value, or $key, for each input".to_owned());
     }
     if description.timers.is_some() && !plugin.offers("timed") {
         breaches.push("it has timers, but does not export `timed`".to_owned());
@@ -407,8 +424,10 @@ fn overlaps(output: &Output) -> Vec<String> {
     found
 }
 
-fn check_reads(report: &Report, place: &Place<'_>, description: &Description, input: &Flow) {
+fn check_reads(report: &Report, place: &Place<'_>, description: &Description, input: &Flow, inputs: &[Flow]) {
     for read in &description.reads {
+        // An input that there is not is a breach of the contract, told as that.
+        let Some(input) = read.input.map_or(Some(input), |of| inputs.get(of as usize)) else { continue };
         let found = match &read.path {
             Field::Value(path) => input.find(path, Some(read.kind)),
             pseudo => check_pseudo(pseudo, read.kind, input),
@@ -544,7 +563,10 @@ fn stores(draft: &Draft<'_>, place: &Place<'_>, description: &Description) -> Ve
 
 /// Records of one group must meet in one task. They do if the group is the key by which they were spread over the partitions; else they go through
 /// a repartition topic.
-fn regroup(description: &Description, input: &Flow) -> Option<Regroup> {
+fn regroup(description: &Description, input: &Flow, inputs: &[Flow]) -> Option<Regroup> {
+    if !description.input_keys.is_empty() {
+        return meet_inputs(description, input, inputs);
+    }
     let timers = description.timers.iter().map(|timers| &timers.by);
     let groups: Vec<&Vec<Field>> = description.stores.iter().map(|store| &store.by).chain(timers).collect();
     let by = groups.iter().find(|by| ***by != [Field::Key]).or(groups.first())?;
@@ -563,6 +585,26 @@ fn regroup(description: &Description, input: &Flow) -> Option<Regroup> {
         // Of what is no field of the value, or of nothing: in one place they meet in any case.
         _ => Some(Regroup::One),
     }
+}
+
+/// Records of several inputs meet by a key of each: where it is the one by which all of them were spread, they meet as they are.
+fn meet_inputs(description: &Description, input: &Flow, inputs: &[Flow]) -> Option<Regroup> {
+    let by_key = description.input_keys.iter().all(|key| *key == Field::Key);
+    let alike = |flow: &Flow| {
+        flow.source_key && flow.key.zip(inputs.first().and_then(|first| first.key)).is_some_and(|(one, other)| alike(one, other))
+    };
+    if by_key && (input.source_key || inputs.iter().all(alike)) {
+        return None;
+    }
+    let typed = |(key, of): (&Field, u32)| match key {
+        Field::Value(path) => {
+            let read = description.reads.iter().find(|read| read.path == *key && read.input.is_none_or(|input| input == of));
+            Some((path.clone(), read.map_or(Type::Json, |read| read.kind)))
+        }
+        _ => None,
+    };
+    let fields = description.input_keys.iter().zip(0..).map(typed).collect();
+    Some(Regroup::Inputs(InputKeys { fields, of: Vec::new() }))
 }
 
 /// A partitioned table is met by the records in the partition of the row's number: those that have the row's key as their own, written as the table's

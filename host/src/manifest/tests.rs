@@ -3,7 +3,7 @@
 use super::*;
 use crate::column::Type;
 use crate::field::{Field, Path as FieldPath};
-use crate::pipeline::{Input, KeyFormat, Policy, Regroup, Start, TableKey};
+use crate::pipeline::{Input, InputKeys, KeyFormat, Policy, Regroup, Start, TableKey};
 use crate::plugin::describe::*;
 use crate::plugin::{CallError, DescribeError, Instance, Limits, Plugin};
 use serde_json::json;
@@ -35,6 +35,11 @@ struct Script {
     table_keys: Vec<Option<Field>>,
     #[serde(default = "kept")]
     keys: OutputKey,
+    /// By input: what is read of its rows alone.
+    #[serde(default)]
+    reads_of: Vec<BTreeMap<Field, Type>>,
+    #[serde(default)]
+    input_keys: Vec<Field>,
     #[serde(default, rename = "where")]
     condition: String,
 }
@@ -84,7 +89,11 @@ impl Plugin for Scripted {
             .collect();
         let store = |by| Store { name: String::new(), key: Type::Text, fields: Vec::new(), by, windowed: false, emits: Vec::new() };
         let mut description: Description = serde_json::from_value(json!({ "outputs": [] })).unwrap();
-        description.reads = script.reads.into_iter().map(|(path, kind)| Read { path, kind, required: false }).collect();
+        description.reads = script.reads.into_iter().map(|(path, kind)| Read::of(path, kind)).collect();
+        for (reads, input) in script.reads_of.into_iter().zip(0..) {
+            description.reads.extend(reads.into_iter().map(|(path, kind)| Read { input: Some(input), ..Read::of(path, kind) }));
+        }
+        description.input_keys = script.input_keys;
         description.outputs = outputs;
         description.stores = script.by.map(store).into_iter().collect();
         description.tables = script.tables;
@@ -107,7 +116,7 @@ impl crate::plugin::Loader for Scripts {
             "properties": {
                 "reads": { "type": "object" }, "writes": { "type": "object" }, "removes": { "type": "array" }, "base": { "enum": ["extend", "replace"] },
                 "outputs": { "type": "array" }, "by": { "type": "array" }, "tables": { "type": "array", "items": { "type": "string" } },
-                "table_keys": { "type": "array" }, "keys": { "enum": ["kept", "text"] },
+                "table_keys": { "type": "array" }, "keys": { "enum": ["kept", "text"] }, "reads_of": { "type": "array" }, "input_keys": { "type": "array" },
                 "where": { "type": "string" }, "key": { "type": "string" },
             },
             "additionalProperties": false,
@@ -121,7 +130,7 @@ impl crate::plugin::Loader for Scripts {
 
 fn check(text: &str) -> Result<Loaded, Diagnostics> {
     let standard = |name: &str| -> Option<&'static [u8]> {
-        ["filter", "map", "mask", "enrich", "aggregate"].into_iter().find(|known| *known == name).map(str::as_bytes)
+        ["filter", "map", "mask", "enrich", "aggregate", "join"].into_iter().find(|known| *known == name).map(str::as_bytes)
     };
     load_with(Path::new("test.yaml"), text.to_owned(), &Scripts, &standard)
 }
@@ -683,4 +692,59 @@ fn what_keeps_records_from_the_rows_of_a_partitioned_table() {
     expect_errors(&both, &["5:26 error stage `one` needs its records by the keys of its store and by those of its partitioned table"]);
     let stored = text("$key").replace("table_keys", "by: [$key], table_keys").replace("plugin: filter", "store: t, plugin: filter");
     expect_errors(&stored, &["5:25 error the store `t` is the partitioned table's of that name"]);
+}
+
+const JOINED: &str = "\
+pipeline: p
+sources:
+  a: { topic: ta, key: KEY, schema: { n: int, closed: true } }
+  b: { topic: tb, schema: { n: text?, m: int } }
+stages:
+  - { name: one, plugin: filter, from: a }
+  - { name: two, plugin: join, from: [one, b], with: { input_keys: [BY], reads_of: [{ n: int }, { n: text, m: int }] } }
+sinks: [{ from: two, topic: out }]
+";
+
+#[test]
+fn records_of_several_inputs_are_brought_together() {
+    let keys = |by: &str, key: &str| {
+        let pipeline = check(&JOINED.replace("BY", by).replace("KEY", key)).map_err(|found| found.to_string()).unwrap().pipeline;
+        assert_eq!(pipeline.inputs_of(&pipeline.stages[1]).unwrap()[..2], [Some(0), Some(1)], "by source, also behind a repartition");
+        assert_eq!(pipeline.stages[1].inputs.len(), 2);
+        pipeline.sinks.iter().find_map(|sink| sink.regroup.clone())
+    };
+    let inputs = |fields: [Option<(&str, Type)>; 2]| {
+        let fields = fields.map(|field| field.map(|(name, kind)| (FieldPath::parse(name).unwrap(), kind))).into();
+        Some(Regroup::Inputs(InputKeys { fields, of: vec![Some(0), Some(1)] }))
+    };
+    assert_eq!(keys("$key, $key", "text"), None);
+    assert_eq!(keys("$key, $key", "bytes"), None, "the bytes are the same");
+    assert_eq!(keys("$key, $key", "int64"), inputs([None, None]));
+    assert_eq!(keys("n, m", "text"), inputs([Some(("n", Type::Int)), Some(("m", Type::Int))]));
+    assert_eq!(keys("$key, n", "text"), inputs([None, Some(("n", Type::Text))]));
+}
+
+#[test]
+fn what_is_read_of_one_input_is_held_against_that_input() {
+    let text = JOINED.replace("BY", "$key, $key").replace("KEY", "text");
+    expect(&text, &[]);
+    expect_errors(
+        &text.replace("[{ n: int }, { n: text, m: int }]", "[{ n: text }, { n: text, m: int }]"),
+        &["7:95 error stage `two`: reads `n` as text, but it is int (declared at line 3)"],
+    );
+    expect_errors(&text.replace("[{ n: int }, { n: text, m: int }]", "[{ m: int }]"), &["7:95 error stage `two`: there is no field `m`"]);
+    let breach = "7:26 error the plugin of stage `two` breaks the contract:";
+    let found = |text: &str, told: &str| expect_errors(text, &[&format!("{breach} {told}")]);
+    found(&text.replace("$key, $key", "$key"), "the keys of its inputs are one field of the value, or $key, for each input");
+    found(&text.replace("$key, $key", "$key, $topic"), "the keys of its inputs are one field of the value, or $key, for each input");
+    found(&text.replace("}, { n: text, m: int }]", "}, {}, { n: text }]"), "it reads `n` of an input that the stage does not have");
+}
+
+#[test]
+fn no_source_comes_by_two_inputs() {
+    let text = JOINED.replace("BY", "$key, $key").replace("KEY", "text").replace("from: [one, b]", "from: [one, a]");
+    let text = text.replace("reads_of: [{ n: int }, { n: text, m: int }]", "reads_of: []");
+    let told = "7:39 error stage `two` tells its inputs apart by the sources of their records, and those of `a` come by two of them";
+    expect_errors(&text, &[told]);
+    expect_errors(&text.replace("input_keys: [$key, $key]", "input_keys: [n, n]"), &[told]);
 }

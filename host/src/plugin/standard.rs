@@ -14,7 +14,7 @@ macro_rules! standard {
         }
     };
 }
-standard!("filter", "map", "mask", "enrich", "aggregate");
+standard!("filter", "map", "mask", "enrich", "aggregate", "join");
 
 #[cfg(test)]
 mod tests {

@@ -176,6 +176,9 @@ impl StateStore {
         }
         for at in 0..rows {
             let key = self.encoded(keys, at)?;
+            if self.window.is_some() {
+                self.dropped_below = self.dropped_below.min(time_of(&key).unwrap_or(i64::MIN));
+            }
             self.batch.insert(key, Some(row::encode(fields.iter().map(|column| column.cell(at)))));
         }
         Ok(())
@@ -288,17 +291,18 @@ impl StateStore {
         self.dropped_below = i64::MIN;
     }
 
-    /// Drops the rows of windows that `stream_time` has closed, at most a thousand at a time.
+    /// Drops rows of windows that `stream_time` has closed: not all at once, but more than are written meanwhile.
     pub fn expire(&mut self, stream_time: i64) -> Result<(), LogError> {
         let Some(window) = self.window else { return Ok(()) };
         let open_from = window.open_from(stream_time);
         if open_from <= self.dropped_below {
             return Ok(());
         }
-        let closed = self.range(&encode_int(i64::MIN), &encode_int(open_from), 1000)?;
-        if closed.len() < 1000 {
-            self.dropped_below = open_from;
-        }
+        // Who writes a row for each record has as many to drop.
+        let most = 1000 + 2 * self.open.len();
+        let closed = self.range(&encode_int(self.dropped_below), &encode_int(open_from), most)?;
+        let last = closed.last().and_then(|(key, _)| time_of(key));
+        self.dropped_below = if closed.len() < most { open_from } else { last.unwrap_or(self.dropped_below) };
         for (key, _) in closed {
             self.open.insert(key, None);
         }
@@ -380,6 +384,11 @@ fn texts(keys: &Column, table: &str) -> Result<usize, String> {
 /// In the order of numbers: sign flipped, big-endian.
 pub fn encode_int(value: i64) -> [u8; 8] {
     (value as u64 ^ 1 << 63).to_be_bytes()
+}
+
+/// The time that a windowed key begins with.
+fn time_of(key: &[u8]) -> Option<i64> {
+    decode_int(key.get(..8)?)
 }
 
 pub fn decode_int(key: &[u8]) -> Option<i64> {
@@ -504,6 +513,43 @@ mod tests {
         assert_eq!(changed, [1], "what is gone did not change");
         store.drop_batch();
         assert_eq!(store.first_time(i64::MIN).unwrap(), Some(10), "with the batch, what was handed over is there again");
+    }
+
+    #[test]
+    fn closed_windows_are_dropped_faster_than_rows_are_written() {
+        let memory = Arc::new(Memory::default());
+        let described = Store { key: Type::Bytes, windowed: true, ..described() };
+        let mut store = StateStore::new("s", 0, &described, Some(Window::tumbling(10, 0)), memory.clone());
+        let mut commit = |times: std::ops::Range<i64>, stream_time: i64| {
+            let mut keys = Strings::default();
+            times.clone().for_each(|time| keys.push(&encode_int(time)));
+            store
+                .put_many(&Column { values: Values::Blobs(keys), validity: Default::default() }, &ints(&times.collect::<Vec<_>>()))
+                .unwrap();
+            store.keep_batch();
+            store.expire(stream_time).unwrap();
+            let mut rows = memory.0.lock().unwrap();
+            for (key, row) in store.begin_commit().map(|writes| writes.rows).unwrap_or_default() {
+                match row {
+                    Some(row) => drop(rows.insert(key, row)),
+                    None => drop(rows.remove(&key)),
+                }
+            }
+            store.committed();
+            rows.len()
+        };
+        // Each commit writes 5000 rows and closes as many: one is behind, no more.
+        for round in 0..10 {
+            let left = commit(round * 5000..(round + 1) * 5000, round * 5000 + 9);
+            assert!(left <= 5000, "round {round}: {left} rows");
+        }
+        assert!(commit(50_000..50_001, 60_010) >= 3000, "with few rows written, few are dropped");
+        for _ in 0..5 {
+            commit(0..0, 60_010);
+        }
+        assert_eq!(commit(0..0, 60_010), 0);
+        // What a plugin writes where all is closed is dropped too.
+        assert_eq!((commit(7..8, 60_010), commit(0..0, 60_010)), (0, 0));
     }
 
     #[test]

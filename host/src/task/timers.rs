@@ -28,6 +28,7 @@ impl Task {
         let taken = self.received(source, taken)?;
         let rows = taken.offsets.len();
         let (mut refused, mut last) = (Vec::new(), self.stream_time);
+        let source_plan = self.reading(&setting.plan, &taken).unwrap_or(source_plan);
         let whole = source::read(described, source, source_plan, taken, &mut last, &mut refused);
         if rows == 0 {
             // Marks alone: time goes on, and no record comes of it.

@@ -2,7 +2,6 @@
 //! Documentation for users: `host/docs/plugins/aggregate.md`.
 
 mod config;
-mod duration;
 mod emit;
 mod function;
 mod group;

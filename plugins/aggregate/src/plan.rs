@@ -1,7 +1,6 @@
 //! From configuration and input to what is read, kept and written, and every mistake in the configuration.
 
 use crate::config::Config;
-use crate::duration;
 use crate::function::{COLLECT_DEFAULT, COLLECT_MAX, Computed, Function, NAMES};
 use crate::group::Group;
 use crate::syntax::{self, Call};
@@ -9,6 +8,7 @@ use millstream_guest::column::Type;
 use millstream_guest::describe::{
     Base, Description, FieldType, Mistake, Occasion, Output, OutputKey, Read, Schema, Store, StoreField, Window,
 };
+use millstream_guest::duration;
 use millstream_guest::field::{Field, Path};
 
 /// Where the stored row keeps the highest record time. No field can have this name.
@@ -69,7 +69,7 @@ fn declared(input: &Schema, field: &Field) -> Option<FieldType> {
 fn pseudo_type(field: &Field) -> Option<Type> {
     match field {
         Field::Key | Field::Topic | Field::Header(_) => Some(Type::Text),
-        Field::Timestamp | Field::Partition | Field::Offset | Field::WindowStart | Field::WindowEnd => Some(Type::Int),
+        Field::Timestamp | Field::Partition | Field::Offset | Field::Input | Field::WindowStart | Field::WindowEnd => Some(Type::Int),
         Field::Value(_) => None,
     }
 }
@@ -123,7 +123,7 @@ impl Plan {
         if let Some(place) = self.reads.iter().position(|read| read.path == *path) {
             return place;
         }
-        self.reads.push(Read { path: path.clone(), kind, required: false });
+        self.reads.push(Read::of(path.clone(), kind));
         self.reads.len() - 1
     }
 
@@ -254,6 +254,7 @@ impl Plan {
             stores: self.stores(by),
             tables: Vec::new(),
             table_keys: Vec::new(),
+            input_keys: Vec::new(),
             window: self.window,
             timers: None,
             warnings: Vec::new(),

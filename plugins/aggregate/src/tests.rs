@@ -25,7 +25,8 @@ fn start(config: serde_json::Value) -> Columns<Aggregate> {
 
 fn mistakes(config: serde_json::Value) -> Vec<Mistake> {
     let config = serde_json::from_value(config).unwrap();
-    Aggregate::describe(&millstream_guest::Setup { config, input: ratings(), tables: BTreeMap::new() }).unwrap_err()
+    Aggregate::describe(&millstream_guest::Setup { config, input: ratings(), inputs: vec![ratings()], tables: BTreeMap::new() })
+        .unwrap_err()
 }
 
 /// A record: its time, and a cell for each read.

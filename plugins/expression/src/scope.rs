@@ -80,7 +80,7 @@ impl<'a> Scope<'a> {
         if let Some(place) = self.reads.iter().position(|read| read.path == path && read.kind == kind) {
             return place;
         }
-        self.reads.push(Read { path, kind, required: false });
+        self.reads.push(Read::of(path, kind));
         self.reads.len() - 1
     }
 
@@ -262,7 +262,7 @@ fn longest<'s>(schema: &'s Schema, names: &[String]) -> Option<(usize, &'s Field
 /// Type and nullability of a pseudo-field that the schema says nothing of.
 fn of_pseudo(field: &Field) -> (Type, bool) {
     match field {
-        Field::Timestamp | Field::Partition | Field::Offset | Field::WindowStart | Field::WindowEnd => (Type::Int, false),
+        Field::Timestamp | Field::Partition | Field::Offset | Field::Input | Field::WindowStart | Field::WindowEnd => (Type::Int, false),
         Field::Topic => (Type::Text, false),
         Field::Key | Field::Header(_) => (Type::Text, true),
         Field::Value(_) => (Type::Json, true),

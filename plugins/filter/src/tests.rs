@@ -9,6 +9,7 @@ fn setup(condition: &str) -> Setup<Config> {
     Setup {
         config: Config { condition: condition.to_owned() },
         input: Schema { fields: vec![field("stars", Type::Int, true), field("channel", Type::Text, true)], open: true },
+        inputs: Vec::new(),
         tables: BTreeMap::new(),
     }
 }

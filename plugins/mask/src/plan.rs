@@ -178,11 +178,7 @@ impl Plan {
         let parts = [(Part::Key, self.reads_key()), (Part::Headers, self.reads_headers())];
         let field = |target: &Target| FieldType { path: Field::Value(target.path.clone()), kind: Type::Text, nullable: target.nullable };
         Description {
-            reads: self
-                .targets
-                .iter()
-                .map(|target| Read { path: Field::Value(target.path.clone()), kind: target.kind, required: false })
-                .collect(),
+            reads: self.targets.iter().map(|target| Read::of(Field::Value(target.path.clone()), target.kind)).collect(),
             leaves: self.leaves,
             // A delete must meet the key that its record was given.
             tombstones: self.reads_key() || self.reads_headers(),
@@ -197,6 +193,7 @@ impl Plan {
             stores: Vec::new(),
             tables: Vec::new(),
             table_keys: Vec::new(),
+            input_keys: Vec::new(),
             window: None,
             timers: None,
             warnings: self.warnings,

@@ -31,6 +31,7 @@ fn describe(rules: Value, input: Schema) -> Result<Description, Vec<Mistake>> {
     Mask::describe(&millstream_guest::Setup {
         config: serde_json::from_value(json!({ "rules": rules })).unwrap(),
         input,
+        inputs: Vec::new(),
         tables: BTreeMap::new(),
     })
 }
@@ -301,6 +302,7 @@ fn addresses_hashes_and_their_order() {
     let mut mask = Mask::init(millstream_guest::Setup {
         config: serde_json::from_value(json!({ "rules": rules })).unwrap(),
         input,
+        inputs: Vec::new(),
         tables: BTreeMap::new(),
     })
     .unwrap();

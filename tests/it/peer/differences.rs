@@ -2,7 +2,7 @@
 //! changed: host/docs/compared-with-kafka-streams.md must say so.
 
 use super::input::Recorded;
-use super::{COUNT, FILTER, Peer, WINDOWED_COUNT, enrich, millstream};
+use super::{COUNT, FILTER, Peer, STREAM_STREAM, WINDOWED_COUNT, enrich, millstream};
 use crate::pipelines::{Place, failure};
 use serde_json::{Value, json};
 
@@ -84,5 +84,53 @@ fn what_cannot_be_counted_or_judged_is_an_error() {
         place.write(&manifest.replace("on_error: skip\n", ""));
         place.produce("events", &input[0].line());
         failure(&place.run(&[]), 4);
+    }
+}
+
+fn numbered(topic: &'static str, key: &str, id: i64, timestamp: i64) -> Recorded {
+    record(topic, key, json!({ "id": id }), timestamp)
+}
+
+/// The numbers of a pair, or of a left record alone, and the time of each result.
+fn pairs(results: &[Value]) -> Vec<(i64, Option<i64>, i64)> {
+    let number = |result: &Value, field: &str| result["value"][field].as_i64();
+    results.iter().map(|result| (number(result, "id").unwrap(), number(result, "other"), result["timestamp"].as_i64().unwrap())).collect()
+}
+
+/// Within 5 s, grace 10 s.
+#[test]
+fn a_record_that_is_closed_meets_nobody() {
+    let Some(peer) = Peer::find() else { return };
+    let input = [numbered("events", "a", 1, 0), numbered("others", "z", 2, 15_002), numbered("others", "a", 3, 1)];
+    for (join, alone) in [("inner", &[][..]), ("left", &[(1, None, 0)])] {
+        let theirs = peer.run(&format!("stream-stream-{join}"), &input);
+        assert_eq!(pairs(&theirs), [alone, &[(1, Some(3), 1)]].concat(), "alone, and then joined");
+        // In the order in which they stand here: a run for each.
+        let runs: Vec<&[Recorded]> = input.chunks(1).collect();
+        let (ours, late) = millstream(&STREAM_STREAM.replace("JOIN", join), &runs, 1000);
+        assert_eq!((pairs(&ours), late), (alone.to_vec(), 1));
+    }
+}
+
+#[test]
+fn a_left_record_out_of_order_waits_for_its_partner() {
+    let Some(peer) = Peer::find() else { return };
+    let input = [numbered("events", "a", 1, 10_000), numbered("events", "a", 2, 4000), numbered("others", "a", 3, 4500)];
+    assert_eq!(pairs(&peer.run("stream-stream-left", &input)), [(2, None, 4000), (2, Some(3), 4500)]);
+    let runs: Vec<&[Recorded]> = input.chunks(1).collect();
+    let (ours, late) = millstream(&STREAM_STREAM.replace("JOIN", "left"), &runs, 1000);
+    assert_eq!((pairs(&ours), late), (vec![(2, Some(3), 4500)], 0));
+}
+
+/// Kafka Streams looks for closed records when the last one that was open at its last look is closed: the second one waits for the third.
+#[test]
+fn a_left_record_alone_comes_when_it_is_closed() {
+    let Some(peer) = Peer::find() else { return };
+    let times = [0, 14_000, 14_500, 15_001, 29_001, 29_501];
+    let input: Vec<Recorded> = times.into_iter().zip(1..).map(|(time, id)| numbered("events", &format!("k{id}"), id, time)).collect();
+    let alone = [(1, None, 0), (2, None, 14_000), (3, None, 14_500)];
+    for (count, theirs, ours) in [(4, 1, 1), (5, 1, 2), (6, 3, 3)] {
+        assert_eq!(pairs(&peer.run("stream-stream-left", &input[..count])), alone[..theirs]);
+        assert_eq!(pairs(&millstream(&STREAM_STREAM.replace("JOIN", "left"), &[&input[..count]], 1000).0), alone[..ours]);
     }
 }

@@ -108,6 +108,33 @@ pub fn rows(random: &mut Random, count: usize) -> Vec<Recorded> {
     rows
 }
 
+/// Two streams over the same time, out of order by at most `back` milliseconds. What Kafka Streams passes over is never ahead of what it takes: stream time
+/// would differ.
+pub fn two_streams(random: &mut Random, count: usize, back: i64) -> [Vec<Recorded>; 2] {
+    let mut streams = [Vec::new(), Vec::new()];
+    let mut highest = [None; 2];
+    for mut record in events(random, count) {
+        let side = random.below(2) as usize;
+        let passed_over = record.key.is_none() || record.value.is_null();
+        record.topic = ["events", "others"][side];
+        record.timestamp = match highest[side] {
+            Some(highest) if passed_over => record.timestamp.clamp(highest - back, highest),
+            Some(highest) => record.timestamp.max(highest - back),
+            None if passed_over => continue,
+            None => record.timestamp,
+        };
+        highest[side] = highest[side].max(Some(record.timestamp));
+        streams[side].push(record);
+    }
+    streams
+}
+
+/// A record an hour behind all others.
+pub fn far_ahead(topic: &'static str, records: &[Recorded]) -> Recorded {
+    let last = records.iter().map(|record| record.timestamp).max().unwrap_or(START);
+    Recorded { topic, key: Some("far".to_owned()), value: json!({ "id": -1 }), timestamp: last + 3_600_000 }
+}
+
 /// Two topics in the order in which Millstream takes them: the record with the lower timestamp of the next two; of equal ones the second's, a table's.
 pub fn in_order(stream: Vec<Recorded>, table: Vec<Recorded>) -> Vec<Recorded> {
     let (mut stream, mut table) = (stream.into_iter().peekable(), table.into_iter().peekable());

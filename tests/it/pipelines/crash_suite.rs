@@ -199,6 +199,11 @@ impl Suite {
     fn look_after_hosts(&mut self, after: &str) {
         for host in &mut self.hosts {
             if let Some(status) = host.ended() {
+                // A start needs its brokers, as the documents say; one that was under way when they went is made again, as by whoever looks after it.
+                if host.found_no_broker() {
+                    host.start(&self.place, None);
+                    continue;
+                }
                 self.trouble.push(format!("after {after}: host {} has ended by itself ({status}):\n{}", host.name, host.said()));
                 host.start(&self.place, None);
             }

@@ -53,6 +53,13 @@ impl Host {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
+    /// Whether its last process has said only that no broker answers: one that has begun goes on whatever they do.
+    pub fn found_no_broker(&self) -> bool {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last = text.rsplit("--- started").next().unwrap_or_default();
+        last.contains("no Kafka broker answers") && !last.contains(" WARN ") && !last.contains(" INFO ")
+    }
+
     /// How the process ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().unwrap()?;

@@ -49,6 +49,8 @@ impl Context {
     pub fn logged(&self, level: i32, facility: &str, message: &str) {
         match level {
             _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
+            // A fatal error is found by whoever uses the client, and is told with what is done about it.
+            _ if facility == "FATAL" => tracing::info!(target: "librdkafka", "{facility}: {message}"),
             0..=2 => tracing::error!(target: "librdkafka", "{facility}: {message}"),
             // A broker that cannot be reached is an "error" at each attempt: whoever waits for it reports it once, with a remedy.
             3..=5 => tracing::info!(target: "librdkafka", "{facility}: {message}"),

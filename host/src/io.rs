@@ -256,6 +256,8 @@ pub trait Member: Send {
     fn poll_commit(&mut self, wait: Duration) -> Result<CommitState, LogError>;
     /// Drops what was appended since the last commit.
     fn abort(&mut self) -> Result<(), LogError>;
+    /// Gives up what the group gave, whatever becomes of the commit in flight: another member is made in its place.
+    fn abandon(&mut self) {}
     /// Leaves the group in good order; what is not committed is dropped.
     fn leave(self: Box<Self>) -> Result<(), LogError>;
 }

@@ -17,9 +17,9 @@ pub struct Guilty {
 pub struct Isolation {
     /// Rows of the next commit.
     rows: usize,
-    guilty: Option<Guilty>,
-    /// The log's words at the beginning.
-    reason: String,
+    /// Rows of refused commits that are not committed yet.
+    left: usize,
+    guilty: Vec<Guilty>,
 }
 
 /// What a refused commit leads to.
@@ -33,12 +33,8 @@ pub enum Finding {
 
 impl Isolation {
     /// `rows`: of the commit that was refused.
-    pub fn begin(rows: usize, reason: String) -> Self {
-        Self { rows: rows.div_ceil(2).max(1), guilty: None, reason }
-    }
-
-    pub fn reason(&self) -> &str {
-        &self.reason
+    pub fn begin(rows: usize) -> Self {
+        Self { rows: rows.div_ceil(2).max(1), left: rows, guilty: Vec::new() }
     }
 
     /// At most so many rows are to be processed and committed at once.
@@ -46,31 +42,36 @@ impl Isolation {
         self.rows
     }
 
-    pub fn guilty(&self) -> Option<&Guilty> {
-        self.guilty.as_ref()
+    /// The records that were found.
+    pub fn guilty(&self) -> &[Guilty] {
+        &self.guilty
     }
 
-    /// A commit of so many rows was refused; `last`: the last of them.
+    pub fn found(&self) -> bool {
+        !self.guilty.is_empty()
+    }
+
+    /// A commit of so many rows was refused. `last`: the last of them, if all results were of records.
     pub fn refused(&mut self, rows: usize, last: Option<Guilty>) -> Finding {
+        self.left = self.left.max(rows);
+        self.rows = rows.div_ceil(2).max(1);
         match last {
-            Some(last) if rows == 1 => {
-                let again = self.guilty.as_ref().is_some_and(|known| (&known.at, known.offset) == (&last.at, last.offset));
-                self.guilty = Some(last);
-                self.rows = 1;
-                if again { Finding::Hopeless } else { Finding::Narrower }
-            }
             _ if rows == 0 => Finding::Hopeless,
-            _ => {
-                self.rows = rows.div_ceil(2);
+            _ if rows > 1 => Finding::Narrower,
+            None => Finding::Hopeless,
+            Some(last) if self.guilty.iter().any(|known| (&known.at, known.offset) == (&last.at, last.offset)) => Finding::Hopeless,
+            Some(last) => {
+                self.guilty.push(last);
                 Finding::Narrower
             }
         }
     }
 
-    /// A commit went well. True: commits have their full size again.
-    pub fn committed(&mut self, full: usize) -> bool {
-        self.rows = self.rows.saturating_mul(2);
-        self.rows >= full
+    /// A commit of so many rows went well. True: all that was refused is committed.
+    pub fn committed(&mut self, rows: usize, full: usize) -> bool {
+        self.left = self.left.saturating_sub(rows);
+        self.rows = self.rows.saturating_mul(2).min(full);
+        self.left == 0
     }
 }
 
@@ -88,13 +89,15 @@ mod tests {
             commits += 1;
             if guilty.iter().any(|at| (next..next + rows).contains(at) && passes(at)) {
                 let last = Guilty { at: TopicPartition::new("t", 0), offset: (next + rows - 1) as i64, reason: String::new() };
-                let search = isolation.get_or_insert_with(|| Isolation::begin(rows, String::new()));
-                assert_eq!(search.refused(rows, (rows == 1).then_some(last)), Finding::Narrower);
-                found.extend(search.guilty().map(|guilty| guilty.offset).filter(|_| rows == 1));
+                let search = isolation.get_or_insert_with(|| Isolation::begin(rows));
+                assert_eq!(search.refused(rows, Some(last)), Finding::Narrower);
+                found = search.guilty().iter().map(|guilty| guilty.offset).chain(found).collect();
+                found.sort_unstable();
+                found.dedup();
             } else {
                 next += rows;
-                if isolation.as_mut().is_some_and(|search| search.committed(full)) {
-                    isolation = None;
+                if let Some(ended) = isolation.take_if(|search| search.committed(rows, full)) {
+                    assert!(ended.found(), "it ended before it found any");
                 }
             }
         }
@@ -103,7 +106,14 @@ mod tests {
 
     #[test]
     fn every_guilty_record_is_found_and_no_other() {
-        for (records, guilty) in [(1, vec![0]), (1000, vec![0]), (1000, vec![999]), (1000, vec![17, 18, 400]), (50_000, vec![31_415])] {
+        for (records, guilty) in [
+            (1, vec![0]),
+            (1000, vec![0]),
+            (1000, vec![999]),
+            (1000, vec![17, 18, 400]),
+            (50_000, vec![31_415]),
+            (120_000, vec![3, 49_999, 50_000, 119_999]),
+        ] {
             let (commits, found) = search(records, &guilty, 50_000);
             assert_eq!(found, guilty.iter().map(|at| *at as i64).collect::<Vec<_>>());
             assert!(commits < 150 * guilty.len(), "{commits} commits for {guilty:?}");
@@ -112,10 +122,13 @@ mod tests {
 
     #[test]
     fn a_record_that_is_refused_in_spite_of_its_policy_ends_the_search() {
-        let mut search = Isolation::begin(1, String::new());
+        let mut search = Isolation::begin(1);
         let last = || Some(Guilty { at: TopicPartition::new("t", 0), offset: 7, reason: String::new() });
         assert_eq!(search.refused(1, last()), Finding::Narrower);
         assert_eq!(search.refused(1, last()), Finding::Hopeless);
         assert_eq!(search.refused(0, None), Finding::Hopeless);
+        // Results of no record are no record's fault.
+        assert_eq!(Isolation::begin(1).refused(1, None), Finding::Hopeless);
+        assert_eq!(Isolation::begin(2).refused(2, None), Finding::Narrower);
     }
 }

@@ -109,6 +109,8 @@ pub struct Produced {
     pub records: usize,
     /// The place of the last of them in its topic.
     pub last: Option<(TopicPartition, i64)>,
+    /// Some of it comes of no record: closed windows, timers.
+    pub apart: bool,
 }
 
 /// What a task has to commit.
@@ -166,8 +168,10 @@ pub struct Task {
     reach: usize,
     /// Rows of the next batch at most, beside the setting's limit.
     most: usize,
-    /// A record that the log refuses.
-    guilty: Option<Guilty>,
+    /// Records that the log refuses.
+    guilty: Vec<Guilty>,
+    /// Something was given out since the last batch that comes of no record.
+    apart: bool,
 }
 
 impl Task {
@@ -243,7 +247,8 @@ impl Task {
             rest: None,
             reach: usize::MAX,
             most: usize::MAX,
-            guilty: None,
+            guilty: Vec::new(),
+            apart: false,
         }
     }
 
@@ -268,7 +273,7 @@ impl Task {
 
     /// This record is not processed: its results were refused by the log.
     pub fn refuse(&mut self, guilty: Guilty) {
-        self.guilty = Some(guilty);
+        self.guilty.push(guilty);
     }
 
     /// Whether it matters which of its partitions comes first: records meet rows as of their own place, or those of another input.
@@ -413,8 +418,8 @@ impl Task {
         }
         let Some((source, taken)) = self.rest.take().or_else(|| self.take(patient)) else { return Ok(None) };
         let next = match self.guilty_row(source, &taken) {
-            Some(0) => return self.pass_guilty(source, &taken).map(Some),
-            Some(row) => taken.first(row),
+            Some((0, reason)) => return self.pass_guilty(source, &taken, &reason).map(Some),
+            Some((row, _)) => taken.first(row),
             None => taken.clone(),
         };
         let clock = self.clock.clone();
@@ -423,6 +428,7 @@ impl Task {
             Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
                 produced.last = self.last_of(source, &taken, produced.rows);
+                produced.apart = std::mem::take(&mut self.apart);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
                 }
@@ -442,6 +448,7 @@ impl Task {
                     match self.process(source, before.clone(), &figures) {
                         Ok(mut produced) => {
                             produced.last = self.last_of(source, &taken, produced.rows);
+                            produced.apart = std::mem::take(&mut self.apart);
                             if produced.rows < count {
                                 // A timer is due before it.
                                 self.halted = false;
@@ -469,17 +476,21 @@ impl Task {
         Some((TopicPartition { topic, partition: *taken.partitions.get(row)? }, *taken.offsets.get(row)?))
     }
 
-    /// The row of the record that the log refuses, if it is among these.
-    fn guilty_row(&self, source: usize, taken: &Taken) -> Option<usize> {
-        let guilty = self.guilty.as_ref()?;
+    /// The first row of these that the log refuses, and why.
+    fn guilty_row(&self, source: usize, taken: &Taken) -> Option<(usize, String)> {
+        if self.guilty.is_empty() {
+            return None;
+        }
         let topic = |row: usize| &self.setting.pipeline.sources[taken.source(source, row)].topic;
-        let same = |row: &usize| taken.partitions[*row] == guilty.at.partition && taken.offsets[*row] == guilty.offset;
-        (0..taken.offsets.len()).find(|row| same(row) && *topic(*row) == guilty.at.topic)
+        (0..taken.offsets.len()).find_map(|row| {
+            let same = |guilty: &&Guilty| guilty.at.partition == taken.partitions[row] && guilty.offset == taken.offsets[row];
+            let guilty = self.guilty.iter().find(|guilty| same(guilty) && *topic(row) == guilty.at.topic)?;
+            Some((row, guilty.reason.clone()))
+        })
     }
 
     /// The first of these records is the one that the log refuses: its policy decides. Time does not move by it, as by none that cannot be read.
-    fn pass_guilty(&mut self, source: usize, taken: &Taken) -> Result<Produced, Stop> {
-        let reason = self.guilty.as_ref().map(|guilty| guilty.reason.clone()).unwrap_or_default();
+    fn pass_guilty(&mut self, source: usize, taken: &Taken, reason: &str) -> Result<Produced, Stop> {
         let first = self.received(source, taken.first(1))?;
         let times = first.records.timestamps.clone();
         let origin = Arc::new(Origin {
@@ -496,7 +507,7 @@ impl Task {
             origin_row: row,
             stage: None,
             code: reject::NOT_TAKEN,
-            reason: reason.clone(),
+            reason: reason.to_owned(),
             shown: None,
         };
         let mut appends = Vec::new();
@@ -505,8 +516,8 @@ impl Task {
             return Err(stop);
         }
         self.pass_over(source, taken, 1);
-        let records = if self.setting.pipeline.sources[source].carries.is_none() { 1 } else { 0 };
-        Ok(Produced { appends, rows: 1, records, last: self.last_of(source, taken, 1) })
+        let records = usize::from(self.setting.pipeline.sources[source].is_stream());
+        Ok(Produced { appends, rows: 1, records, last: self.last_of(source, taken, 1), apart: false })
     }
 
     /// A record's way: source, stages, sinks, dead letters.
@@ -540,7 +551,7 @@ impl Task {
         self.settle(rejected, &mut appends)?;
         self.stream_time = stream_time;
         self.keep_batch();
-        Ok(Produced { appends, rows, records, last: None })
+        Ok(Produced { appends, rows, records, ..Produced::default() })
     }
 
     /// How records are read that are of several sources.
@@ -573,6 +584,8 @@ impl Task {
             }
             if reached[index] && stage.gives(give) {
                 let given = stage.give(give, &first.origin, plan, described, rejected).map_err(failed)?;
+                // What changed since the last commit is of the records since then.
+                self.apart |= !matches!(give, Give::Changed) && given.iter().any(Option::is_some);
                 for (output, given) in output.iter_mut().zip(given) {
                     let parts = given.into_iter().chain(output.take()).collect();
                     let (merged, errors) = Batch::merge(parts, source_plan.format, &source_plan.wanted);

@@ -106,6 +106,18 @@ const IDLE: Duration = Duration::from_millis(50);
 /// How long a task waits for a partition that is silent though it is not known to be at its end, where records meet rows as of their own place.
 const TABLE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What is processed and not committed.
+#[derive(Debug, Default)]
+struct Uncommitted {
+    rows: usize,
+    /// Records of the sources among them.
+    records: u64,
+    /// Where the last of them stands in its topic.
+    last: Option<(TopicPartition, i64)>,
+    /// There are results that come of no record.
+    apart: bool,
+}
+
 /// A commit under way.
 struct InFlight {
     tasks: Vec<TaskId>,
@@ -113,11 +125,7 @@ struct InFlight {
     passed: Vec<(TopicPartition, i64)>,
     positions: Vec<(TopicPartition, i64)>,
     since: Duration,
-    /// Records of the sources.
-    records: u64,
-    /// Rows, and where the last of them stands in its topic.
-    rows: usize,
-    last: Option<(TopicPartition, i64)>,
+    of: Uncommitted,
 }
 
 /// The ends of changelogs when everything committed before was applied, by task and store. They hold for a checkpoint once a further commit has come
@@ -161,15 +169,15 @@ pub struct Worker<'a> {
     restore: Option<Restore>,
     /// Since when polls bring nothing.
     idle_since: Option<Duration>,
-    /// Rows since the last commit, and when the first of them was processed.
-    since_commit: usize,
+    /// Since the last commit, and when the first of it was processed.
+    uncommitted: Uncommitted,
     first_since: Option<Duration>,
-    /// Records of the sources among them.
-    records: u64,
-    /// The last of those rows, in its topic.
-    last: Option<(TopicPartition, i64)>,
     /// The log has refused a record that is yet to be found.
     isolation: Option<Isolation>,
+    /// Searches in a row that found nothing.
+    fruitless: u32,
+    /// Partitions whose tasks a rewind has dropped, and not made again yet.
+    owed: Vec<TopicPartition>,
     /// Records of the sources, since the start; what is dropped uncommitted, and read again, counts once.
     pub processed: u64,
     pub commits: u64,
@@ -243,11 +251,11 @@ impl<'a> Worker<'a> {
             checkpointed: clock.elapsed(),
             restore: None,
             idle_since: None,
-            since_commit: 0,
+            uncommitted: Uncommitted::default(),
             first_since: None,
-            records: 0,
-            last: None,
             isolation: None,
+            fruitless: 0,
+            owed: Vec::new(),
             processed: 0,
             commits: 0,
             paused: Vec::new(),
@@ -449,10 +457,10 @@ impl<'a> Worker<'a> {
                 }
                 let Some(task) = self.tasks.get_mut(&number) else { break };
                 // What is processed behind a commit in flight would be in the next one, whatever its size.
-                if self.isolation.is_some() && (self.in_flight.is_some() || self.since_commit >= most) {
+                if self.isolation.is_some() && (self.in_flight.is_some() || self.uncommitted.rows >= most) {
                     break;
                 }
-                task.narrow(if self.isolation.is_some() { most - self.since_commit } else { usize::MAX });
+                task.narrow(if self.isolation.is_some() { most - self.uncommitted.rows } else { usize::MAX });
                 let patient = self.options.until_end || !idle || task.order_matters() && !waited;
                 let patient = patient && !planted(Mistake::NoPatience);
                 match task.step(patient) {
@@ -465,7 +473,7 @@ impl<'a> Worker<'a> {
                 if over || self.seat.paused() {
                     return Ok(());
                 }
-                if self.in_flight.is_none() && self.since_commit >= most {
+                if self.in_flight.is_none() && self.uncommitted.rows >= most {
                     self.begin_commit()?;
                 }
             }
@@ -478,9 +486,10 @@ impl<'a> Worker<'a> {
 
     fn take_over(&mut self, produced: Produced) -> Result<(), Ended> {
         self.processed += produced.records as u64;
-        self.records += produced.records as u64;
-        self.since_commit += produced.rows;
-        self.last = produced.last.or(self.last.take());
+        self.uncommitted.records += produced.records as u64;
+        self.uncommitted.rows += produced.rows;
+        self.uncommitted.last = produced.last.or(self.uncommitted.last.take());
+        self.uncommitted.apart |= produced.apart;
         if self.first_since.is_none() {
             self.first_since = Some(self.clock.elapsed());
         }

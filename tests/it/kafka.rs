@@ -555,6 +555,24 @@ fn pause_loses_nothing_of_what_was_fetched_and_not_handed_over() {
 }
 
 #[test]
+fn a_start_ends_a_pause() {
+    let log = log!();
+    let topic = topic(&log, "restarted", 1);
+    log.produce(&topic, None, &records(["0", "1", "2"])).expect("produced");
+    let mut member = log.member(&membership(&unique("group"), "host.0", &[&topic])).expect("a member");
+    let partitions = assigned(&mut member);
+    assert_eq!(next_records(&mut member).1, [0, 1, 2]);
+    member.pause(&partitions).expect("paused");
+    member.start(&[(at(&topic, 0), 1)]).expect("rewound");
+    assert_eq!(next_records(&mut member).1, [1, 2]);
+    // Nor does one outlive a hold.
+    member.pause(&partitions).expect("paused");
+    member.hold(&partitions).expect("held");
+    member.start(&[(at(&topic, 0), 2)]).expect("rewound");
+    assert_eq!(next_records(&mut member).1, [2]);
+}
+
+#[test]
 fn rewinding_some_partitions_leaves_the_others_where_they_are() {
     let log = log!();
     let topic = topic(&log, "rewound", 2);

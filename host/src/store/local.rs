@@ -39,7 +39,10 @@ impl LocalFolder {
         match std::fs::read_to_string(&format) {
             Ok(text) if text.trim().parse() == Ok(FORMAT) => {}
             Ok(text) if text.trim().parse::<u32>().is_ok_and(|found| found < FORMAT) => {
-                std::fs::remove_dir_all(path.join("rows")).map_err(|error| file_failed("rebuild", error))?;
+                match std::fs::remove_dir_all(path.join("rows")) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file_failed("rebuild", error)),
+                    _ => {}
+                }
                 std::fs::write(&format, format!("{FORMAT}\n")).map_err(|error| file_failed("write", error))?;
             }
             Ok(text) if !text.trim().is_empty() => {

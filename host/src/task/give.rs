@@ -40,6 +40,7 @@ impl Task {
             let given = self.give_at(Give::Closed(self.stream_time), before)?;
             let whole = produced.get_or_insert_default();
             whole.appends.extend(given.appends);
+            whole.apart = true;
             // The state and the time are to be committed, though no record was read.
             if let Some(queue) = self.queues.first_mut() {
                 queue.moved = true;

@@ -76,7 +76,7 @@ impl Task {
                 self.received(source, fetched.first(rows))?;
             }
             let records = if described.carries.is_none() { rows } else { 0 };
-            return Ok(Produced { appends, rows, records, last: None });
+            return Ok(Produced { appends, rows, records, ..Produced::default() });
         }
     }
 

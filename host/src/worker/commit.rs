@@ -1,6 +1,6 @@
 //! Commits: output, state and positions as one, and now and then a checkpoint of the local copies behind them.
 
-use super::{Captured, Ended, InFlight, Worker, stopped};
+use super::{Captured, Ended, InFlight, Uncommitted, Worker, stopped};
 use crate::fault;
 use crate::io::{Checkpoint, Commit, CommitState, LogError, Remedy, TopicPartition};
 use crate::planted::{Mistake, planted};
@@ -16,7 +16,7 @@ impl Worker<'_> {
     }
 
     pub(super) fn commit_due(&self) -> bool {
-        self.since_commit >= self.commit_rows()
+        self.uncommitted.rows >= self.commit_rows()
             || self.first_since.is_some() && self.seat.paused()
             || self.first_since.is_some_and(|first| self.clock.elapsed() >= first + self.options.commit_interval)
     }
@@ -48,10 +48,9 @@ impl Worker<'_> {
                 tasks.push(*id);
             }
         }
-        let (rows, last) = (std::mem::take(&mut self.since_commit), self.last.take());
-        let records = std::mem::take(&mut self.records);
         self.first_since = None;
         if commit.positions.is_empty() {
+            self.uncommitted = Uncommitted::default();
             return Ok(());
         }
         if planted(Mistake::NoPositions) {
@@ -84,7 +83,8 @@ impl Worker<'_> {
             |at: &TopicPartition| self.setting.pipeline.sources.iter().any(|source| source.carries.is_some() && source.topic == at.topic);
         let passed = commit.positions.iter().filter(|(at, _)| carried(at)).map(|(at, position)| (at.clone(), position.offset)).collect();
         let positions = commit.positions.iter().map(|(at, position)| (at.clone(), position.offset)).collect();
-        self.in_flight = Some(InFlight { tasks, passed, positions, since: self.clock.elapsed(), records, rows, last });
+        self.in_flight =
+            Some(InFlight { tasks, passed, positions, since: self.clock.elapsed(), of: std::mem::take(&mut self.uncommitted) });
         self.member.begin_commit(commit)?;
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Worker<'_> {
             self.commit_time.observe(self.clock.elapsed().saturating_sub(done.since));
             self.committed.extend(done.positions);
             self.well();
-            self.widen()?;
+            self.widen(done.of.rows);
             for number in done.tasks {
                 if let Some(task) = self.tasks.get_mut(&number) {
                     task.committed();

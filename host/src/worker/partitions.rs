@@ -43,7 +43,7 @@ impl Worker<'_> {
             if Metadata::of(&position.metadata).is_some_and(|metadata| metadata.state) {
                 kept.insert(id);
             }
-            if let Some(guilty) = self.isolation.as_ref().and_then(Isolation::guilty).filter(|guilty| guilty.at == *partition) {
+            for guilty in self.isolation.iter().flat_map(Isolation::guilty).filter(|guilty| guilty.at == *partition) {
                 task.refuse(guilty.clone());
             }
             let until = self.ends.get(partition).copied();

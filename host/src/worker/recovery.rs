@@ -1,7 +1,7 @@
 //! What a worker does when the log fails: it goes back to what is committed, looks for a record that is refused, waits, or gives up.
 
 use super::{Ended, Worker, join};
-use crate::io::{LogError, Remedy, TopicPartition};
+use crate::io::{LogError, Remedy};
 use crate::isolation::{Finding, Guilty, Isolation};
 use crate::planted::{Mistake, planted};
 use crate::task::Task;
@@ -13,6 +13,8 @@ const REJOIN: Duration = Duration::from_secs(60);
 /// Pauses between attempts while the log is out of reach.
 const BACK_OFF: [Duration; 5] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
+/// So many searches for a refused record that find none end the run: no record is refused alone, it is the size of a whole batch, say.
+const FRUITLESS: u32 = 3;
 /// Brokers that are just back may put a member out once more, or refuse what was under way: that belongs to the trouble before, which was told.
 const AFTERMATH: Duration = Duration::from_secs(10);
 
@@ -56,7 +58,9 @@ impl Worker<'_> {
     /// Drops all that is not committed and reads again from the committed positions.
     pub(super) fn rewind(&mut self, remedy: Remedy) -> Result<(), Ended> {
         self.forget_uncommitted();
-        let partitions: Vec<TopicPartition> = self.tasks.values().flat_map(Task::partitions).collect();
+        self.owed.extend(self.tasks.values().flat_map(Task::partitions));
+        self.owed.sort();
+        self.owed.dedup();
         let tasks = std::mem::take(&mut self.tasks);
         for task in tasks.values() {
             self.retired.add(&task.summary());
@@ -70,12 +74,15 @@ impl Worker<'_> {
         self.restore = None;
         if remedy == Remedy::Rewind || planted(Mistake::GoesOnAfterIndefinite) {
             self.member.abort()?;
-            if !partitions.is_empty() {
-                self.assign(&partitions)?;
+            let owed = self.owed.clone();
+            if !owed.is_empty() {
+                self.assign(&owed)?;
             }
         } else {
+            self.member.abandon();
             self.member = join(&self.setting, &self.log, &self.name)?;
         }
+        self.owed.clear();
         Ok(())
     }
 
@@ -94,43 +101,39 @@ impl Worker<'_> {
     pub(super) fn forget_uncommitted(&mut self) {
         self.pending.clear();
         self.pending_rows = 0;
-        let in_flight = self.in_flight.take().map_or(0, |commit| commit.records);
-        self.processed -= in_flight + std::mem::take(&mut self.records);
+        let in_flight = self.in_flight.take().map_or(0, |commit| commit.of.records);
+        self.processed -= in_flight + std::mem::take(&mut self.uncommitted).records;
         self.captured = None;
-        self.since_commit = 0;
-        self.last = None;
         self.first_since = None;
         self.stopped = None;
     }
 
     /// The log has refused a record of the commit under way, for good. What is read again is committed in smaller parts, until it is found.
     pub(super) fn isolate(&mut self, error: LogError) -> Result<LogError, LogError> {
-        let (rows, last) = match &self.in_flight {
-            Some(commit) => (commit.rows, commit.last.clone()),
-            None => (self.since_commit, self.last.clone()),
-        };
+        let of = self.in_flight.as_ref().map_or(&self.uncommitted, |commit| &commit.of);
+        let (rows, apart) = (of.rows, of.apart);
+        let last = of.last.clone().filter(|_| !apart).map(|(at, offset)| Guilty { at, offset, reason: error.message.clone() });
+        if self.fruitless >= FRUITLESS {
+            return Err(LogError { remedy: Remedy::Stop, ..error });
+        }
         let isolation = self.isolation.get_or_insert_with(|| {
             tracing::warn!(
                 pipeline = self.setting.pipeline.name,
                 "{error}; the {rows} records since the last commit are read again, to find the one whose results these are"
             );
-            Isolation::begin(rows, error.message.clone())
+            Isolation::begin(rows)
         });
-        let last = last.map(|(at, offset)| Guilty { at, offset, reason: error.message.clone() });
         match isolation.refused(rows, last) {
             Finding::Narrower => Ok(LogError { remedy: Remedy::Rewind, ..error }),
             Finding::Hopeless => Err(LogError { remedy: Remedy::Stop, ..error }),
         }
     }
 
-    /// After a commit: the next may be larger again.
-    pub(super) fn widen(&mut self) -> Result<(), LogError> {
+    /// After a commit of so many rows: the next may be larger again.
+    pub(super) fn widen(&mut self, rows: usize) {
         let full = self.options.commit_rows;
-        let Some(isolation) = self.isolation.take_if(|isolation| isolation.committed(full)) else { return Ok(()) };
-        match isolation.guilty() {
-            Some(_) => Ok(()),
-            // No record is refused alone: it is the size of a whole batch, say.
-            None => Err(LogError::stop(isolation.reason())),
+        if let Some(isolation) = self.isolation.take_if(|isolation| isolation.committed(rows, full)) {
+            self.fruitless = if isolation.found() { 0 } else { self.fruitless + 1 };
         }
     }
 

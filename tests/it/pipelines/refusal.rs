@@ -46,9 +46,19 @@ fn counts(records: usize) -> Vec<Value> {
 
 #[test]
 fn a_record_that_a_topic_does_not_take_is_found_and_buried() {
+    is_found_and_buried(&["--workers", "1"]);
+}
+
+/// The refusal comes while further records are appended to the transaction.
+#[test]
+fn it_is_found_too_where_the_transaction_goes_on_behind_it() {
+    is_found_and_buried(&["--workers", "1", "--batch-rows", "1", "--commit-interval", "2000"]);
+}
+
+fn is_found_and_buried(arguments: &[&str]) {
     let Some(place) = place("{ dead_letter: NAME.dead }") else { return };
     place.topic("NAME.dead", "1");
-    assert_eq!(place.run_well(&["--workers", "1"]), RECORDS as u64);
+    assert_eq!(place.run_well(arguments), RECORDS as u64);
     let good: Vec<_> = (0..RECORDS).filter(|n| !GUILTY.contains(n)).map(|n| json!(n)).collect();
     assert_eq!(place.field("NAME.out", "n"), good);
     assert_eq!(place.field("NAME.counts", "count"), counts(RECORDS));
@@ -80,4 +90,30 @@ fn dead_letters_that_are_not_taken_either_end_the_run() {
     let said = failure(&place.run(&["--workers", "1"]), 6);
     assert!(said.contains(&place.named("NAME.dead")) && said.contains("without a key"), "{said}");
     assert_eq!(place.field("NAME.out", "n").len(), 5);
+}
+
+/// Results of closed windows, which the topic refuses for their times: no record is to blame.
+#[test]
+fn what_comes_of_no_record_is_blamed_on_none() {
+    let (Some(place), Some(cluster)) = (Place::kafka(), cluster()) else { return };
+    place.write(
+        "\
+pipeline: NAME
+sources:
+  in: { topic: NAME.in, schema: { n: int } }
+stages:
+  - { name: count, plugin: aggregate, with: { window: { tumbling: 10ms }, emit: final, compute: { count: count() } } }
+sinks:
+  - { from: count, topic: NAME.out }
+on_error: { dead_letter: NAME.dead }
+",
+    );
+    place.topic("NAME.in", "1");
+    place.topic("NAME.dead", "1");
+    Admin::new(cluster).create(&place.named("NAME.out"), 1, &[("message.timestamp.before.max.ms", "3600000")]);
+    let record = |n: usize| json!({ "key": "k", "value": { "n": n }, "timestamp": 1000 + n }).to_string() + "\n";
+    place.produce("NAME.in", &(0..RECORDS).map(record).collect::<String>());
+    let said = failure(&place.run(&["--workers", "1"]), 6);
+    assert!(said.contains(&place.named("NAME.out")) && said.contains("message.timestamp.before.max.ms"), "{said}");
+    assert_eq!(place.consume("NAME.dead"), [""; 0]);
 }

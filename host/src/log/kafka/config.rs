@@ -30,6 +30,10 @@ fn base(brokers: &str) -> ClientConfig {
 
 fn with(mut config: ClientConfig, settings: &[&std::collections::BTreeMap<String, String>]) -> ClientConfig {
     for (key, value) in settings.iter().flat_map(|table| table.iter()) {
+        // Another name of a key that is ours by default: both would be set, in any order.
+        if key == "max.partition.fetch.bytes" {
+            config.remove("fetch.message.max.bytes");
+        }
         config.set(key, value);
     }
     config

@@ -115,7 +115,24 @@ impl KafkaMember {
         Ok(())
     }
 
+    /// Ends the pauses of partitions whose places are to be replaced or dropped: librdkafka keeps a pause through an assignment.
+    fn unpause(&mut self, which: impl Fn(&TopicPartition) -> bool) -> Result<(), LogError> {
+        let paused = self.started.iter_mut().filter(|(at, place)| place.paused && which(at));
+        let list: Vec<_> = paused
+            .map(|(at, place)| {
+                place.paused = false;
+                (&*at.topic, at.partition, None)
+            })
+            .collect();
+        if list.is_empty() {
+            return Ok(());
+        }
+        let failed = |failure: Failure| errors::failed("ending pauses", &failure);
+        native::resume(&self.client, &native::list(list).map_err(failed)?).map_err(failed)
+    }
+
     fn release_all(&mut self) -> Result<(), LogError> {
+        self.unpause(|_| true)?;
         self.started.clear();
         self.fetcher.forget(|_| true);
         self.revoking = false;
@@ -200,6 +217,7 @@ impl Member for KafkaMember {
         if self.revoking || self.client.context().has_rebalance() {
             return Ok(());
         }
+        self.unpause(|at| partitions.iter().any(|(started, _)| started == at))?;
         for (at, offset) in partitions {
             let topic = self.names.get(&at.topic);
             let at = TopicPartition { topic, partition: at.partition };
@@ -209,10 +227,14 @@ impl Member for KafkaMember {
     }
 
     fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        if self.revoking || self.client.context().has_rebalance() {
+            return Ok(());
+        }
         let before = self.started.len();
+        self.unpause(|at| partitions.contains(at))?;
         self.started.retain(|at, _| !partitions.contains(at));
         // Not by a pause: librdkafka lets up to a second pass before it fetches again, and keeps the pause when all are assigned anew.
-        if self.started.len() < before && !self.revoking { self.assign() } else { Ok(()) }
+        if self.started.len() < before { self.assign() } else { Ok(()) }
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
@@ -256,6 +278,7 @@ impl Member for KafkaMember {
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.unpause(|at| partitions.contains(at))?;
         for at in partitions {
             self.started.remove(at);
         }
@@ -294,6 +317,12 @@ impl Member for KafkaMember {
 
     fn abort(&mut self) -> Result<(), LogError> {
         self.transactions.abort(Duration::from_secs(60))
+    }
+
+    fn abandon(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::debug!("{error}");
+        }
     }
 
     fn leave(mut self: Box<Self>) -> Result<(), LogError> {

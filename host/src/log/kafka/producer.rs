@@ -70,6 +70,10 @@ impl Producer {
 
     /// An error of the call that produces: what the transaction or the topic suffered before, or of this record.
     fn refused(&self, topic: &str, partition: i32, failure: Failure) -> LogError {
+        if failure.code == Code::State {
+            // Reports of what was not delivered wait to be served: they are the cause.
+            native::serve(&self.client, Duration::from_millis(100));
+        }
         if let Some(undelivered) = self.client.context().take_undelivered() {
             return errors::not_taken(&undelivered);
         }

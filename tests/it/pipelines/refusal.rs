@@ -52,17 +52,39 @@ fn a_record_that_a_topic_does_not_take_is_found_and_buried() {
     the_guilty_are_buried(&place);
 }
 
-/// What is appended last, the rows of the changelogs, is appended when the refusal has come already.
+/// What is appended last, the rows of the changelog, is appended when the refusal has come already.
 #[test]
 fn it_is_found_too_where_the_refusal_comes_before_the_commit() {
-    let Some(place) = place("{ dead_letter: NAME.dead }") else { return };
-    place.topic("NAME.dead", "1");
-    place.topic("NAME.counts", "1");
+    let (Some(place), Some(cluster)) = (Place::kafka(), cluster()) else { return };
+    place.write(
+        "\
+pipeline: NAME
+sources:
+  in: { topic: NAME.in, schema: { n: int } }
+stages:
+  - { name: count, plugin: aggregate, with: { compute: { count: count() } } }
+sinks:
+  - { from: in, topic: NAME.out }
+  - { from: count, topic: NAME.counts }
+on_error: { dead_letter: NAME.dead }
+",
+    );
+    ["NAME.in", "NAME.dead", "NAME.counts"].iter().for_each(|topic| place.topic(topic, "1"));
+    Admin::new(cluster).create(&place.named("NAME.out"), 1, &[("message.timestamp.before.max.ms", "86400000")]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as usize;
+    let record = |n: usize| {
+        let time = if GUILTY.contains(&n) { 1000 } else { now };
+        json!({ "key": "k", "value": { "n": n }, "timestamp": time }).to_string() + "\n"
+    };
+    place.produce("NAME.in", &(0..RECORDS).map(record).collect::<String>());
     let mut run = place.start(&["--workers", "1", "--commit-interval", "200"]);
-    until("all is written", || place.consume("NAME.counts").len() == RECORDS - GUILTY.len());
+    let good = RECORDS - GUILTY.len();
+    until("all is written", || place.consume("NAME.counts").len() == good);
     run.kill().unwrap();
     run.wait().unwrap();
-    the_guilty_are_buried(&place);
+    assert_eq!(place.field("NAME.counts", "count"), (1..=good).map(|count| json!(count)).collect::<Vec<_>>());
+    assert_eq!(place.field("NAME.out", "n").len(), good);
+    assert_eq!(place.consume("NAME.dead").len(), GUILTY.len());
 }
 
 fn the_guilty_are_buried(place: &Place) {

@@ -12,8 +12,8 @@ pub struct Guilty {
     pub reason: String,
 }
 
-/// A search that goes on.
-#[derive(Debug)]
+/// A search that goes on. It begins with a refusal.
+#[derive(Debug, Default)]
 pub struct Isolation {
     /// Rows of the next commit.
     rows: usize,
@@ -32,11 +32,6 @@ pub enum Finding {
 }
 
 impl Isolation {
-    /// `rows`: of the commit that was refused.
-    pub fn begin(rows: usize) -> Self {
-        Self { rows: rows.div_ceil(2).max(1), left: rows, guilty: Vec::new() }
-    }
-
     /// At most so many rows are to be processed and committed at once.
     pub fn rows(&self) -> usize {
         self.rows
@@ -89,7 +84,7 @@ mod tests {
             commits += 1;
             if guilty.iter().any(|at| (next..next + rows).contains(at) && passes(at)) {
                 let last = Guilty { at: TopicPartition::new("t", 0), offset: (next + rows - 1) as i64, reason: String::new() };
-                let search = isolation.get_or_insert_with(|| Isolation::begin(rows));
+                let search = isolation.get_or_insert_default();
                 assert_eq!(search.refused(rows, Some(last)), Finding::Narrower);
                 found = search.guilty().iter().map(|guilty| guilty.offset).chain(found).collect();
                 found.sort_unstable();
@@ -122,13 +117,13 @@ mod tests {
 
     #[test]
     fn a_record_that_is_refused_in_spite_of_its_policy_ends_the_search() {
-        let mut search = Isolation::begin(1);
+        let mut search = Isolation::default();
         let last = || Some(Guilty { at: TopicPartition::new("t", 0), offset: 7, reason: String::new() });
         assert_eq!(search.refused(1, last()), Finding::Narrower);
         assert_eq!(search.refused(1, last()), Finding::Hopeless);
         assert_eq!(search.refused(0, None), Finding::Hopeless);
         // Results of no record are no record's fault.
-        assert_eq!(Isolation::begin(1).refused(1, None), Finding::Hopeless);
-        assert_eq!(Isolation::begin(2).refused(2, None), Finding::Narrower);
+        assert_eq!(Isolation::default().refused(1, None), Finding::Hopeless);
+        assert_eq!(Isolation::default().refused(2, None), Finding::Narrower);
     }
 }

@@ -427,8 +427,7 @@ impl Task {
         match self.process(source, next, &figures) {
             Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
-                produced.last = self.last_of(source, &taken, produced.rows);
-                produced.apart = std::mem::take(&mut self.apart);
+                self.place(&mut produced, source, &taken);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
                 }
@@ -447,8 +446,7 @@ impl Task {
                     let before = taken.first(count);
                     match self.process(source, before.clone(), &figures) {
                         Ok(mut produced) => {
-                            produced.last = self.last_of(source, &taken, produced.rows);
-                            produced.apart = std::mem::take(&mut self.apart);
+                            self.place(&mut produced, source, &taken);
                             if produced.rows < count {
                                 // A timer is due before it.
                                 self.halted = false;
@@ -467,6 +465,12 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Says of what was produced where its last record stands, and whether some of it comes of none.
+    fn place(&mut self, produced: &mut Produced, source: usize, taken: &Taken) {
+        produced.last = self.last_of(source, taken, produced.rows);
+        produced.apart = std::mem::take(&mut self.apart);
     }
 
     /// The place in its topic of the last of so many rows.
@@ -720,6 +724,7 @@ impl Task {
 
     /// Undoes what a batch left behind; `figures` are those before it.
     fn rewind_batch(&mut self, figures: &Figures) {
+        self.apart = false;
         for (stage, counters) in self.stages.iter_mut().zip(&figures.0) {
             stage.reset();
             stage.counters = *counters;

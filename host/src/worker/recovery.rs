@@ -121,7 +121,7 @@ impl Worker<'_> {
                 pipeline = self.setting.pipeline.name,
                 "{error}; the {rows} records since the last commit are read again, to find the one whose results these are"
             );
-            Isolation::begin(rows)
+            Isolation::default()
         });
         match isolation.refused(rows, last) {
             Finding::Narrower => Ok(LogError { remedy: Remedy::Rewind, ..error }),

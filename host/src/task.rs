@@ -781,7 +781,8 @@ impl Task {
         });
         outcome?;
         self.keeps_state |= !committing.state.is_empty();
-        let metadata = Metadata { stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed }.text();
+        let metadata =
+            Metadata { stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed, ..Metadata::default() }.text();
         for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
             queue.moved = false;
             let offset = queue.position.unwrap_or(0);
@@ -1025,9 +1026,15 @@ fn of_sources(first: &Batch, carried: &Carried, from: &[pipeline::Input]) -> Opt
     }
 }
 
-/// What is kept with a position.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+/// What is kept with a position, at most 512 bytes of JSON.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Metadata {
+    /// Of the pipeline's deployment, whose work this position is the end of; 0 = run without a fleet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
+    /// The offset from which on it works in this partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<i64>,
     /// Milliseconds; absent before the first record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_time: Option<i64>,
@@ -1039,14 +1046,18 @@ pub struct Metadata {
     pub closed: bool,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Metadata {
     /// None: the position is of another program's making.
     pub fn of(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    fn text(self) -> String {
-        serde_json::to_string(&self).unwrap_or_default()
+    fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 

@@ -3,6 +3,7 @@
 //! is asked only for the figures of `Counters`.
 
 mod give;
+mod succeed;
 mod timers;
 
 pub use timers::store as timers;
@@ -15,10 +16,11 @@ use crate::flow::repartition;
 use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
 use crate::flow::stage::{CallFailure, Give, Stage, write_errors};
+use crate::generation::Generation;
 use crate::io::{CommittedState, Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
 use crate::isolation::Guilty;
 use crate::pipeline::{self, Pipeline, Policy};
-use crate::plugin::describe;
+use crate::plugin::{CallError, Instance, describe};
 use crate::record::{Records, RecordsBuilder};
 use crate::store::changelog::Changelogs;
 use crate::store::{CACHE_BYTES, GlobalTable, PartitionedTable, StateStore, TableView};
@@ -58,6 +60,10 @@ pub struct Setting {
     pub limit: BatchLimit,
     /// A new instance of every plugin for each batch: shows who keeps state in memory (tests).
     pub fresh_instances: bool,
+    /// Of a pipeline that a fleet runs.
+    pub generation: Option<Generation>,
+    /// Instances made ahead.
+    pub spare: Spare,
 }
 
 impl Setting {
@@ -67,6 +73,35 @@ impl Setting {
         let closes =
             |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&describe::Occasion::Closed));
         self.pipeline.stages.iter().zip(reached).any(|(stage, reached)| *reached && closes(stage))
+    }
+}
+
+/// Instances of the stages' plugins, made before they are needed, so that a task which takes them waits for none.
+#[derive(Default)]
+pub struct Spare(Mutex<Vec<Vec<Box<dyn Instance>>>>);
+
+impl Spare {
+    fn take(&self, stage: usize) -> Option<Box<dyn Instance>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(stage)?.pop()
+    }
+}
+
+impl Setting {
+    /// Makes `count` instances of each stage's plugin. Err: the stage whose plugin does not start, and why.
+    pub fn make_ready(&self, count: usize) -> Result<(), (usize, CallError)> {
+        for (index, stage) in self.pipeline.stages.iter().enumerate() {
+            let make = || stage.plugin.instantiate(&self.requests[index], &stage.description, stage.limits);
+            let made = (0..count).map(|_| make()).collect::<Result<Vec<_>, _>>().map_err(|error| (index, error))?;
+            let mut spare = self.spare.0.lock().unwrap_or_else(PoisonError::into_inner);
+            spare.resize_with(self.pipeline.stages.len(), Vec::new);
+            spare[index].extend(made);
+        }
+        Ok(())
+    }
+
+    /// What is left of the instances made ahead goes.
+    pub fn drop_spare(&self) {
+        self.spare.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -97,6 +132,10 @@ struct Queue {
     moved: bool,
     /// Of a repartition topic: its end when the task began.
     fresh_from: i64,
+    /// The offset from which on the task's generation works here.
+    since: i64,
+    /// That it does is not committed yet.
+    cut: bool,
 }
 
 /// What came of a batch.
@@ -120,6 +159,8 @@ pub struct Committing {
     pub state: Vec<StateWrites>,
     /// Records that tell the tasks downstream where this one stands.
     pub marks: Vec<(TopicPartition, Records)>,
+    /// From which offsets on the task's generation works, where that is not committed yet.
+    pub cuts: Vec<(TopicPartition, i64)>,
 }
 
 /// What stages and sinks have counted.
@@ -177,47 +218,9 @@ pub struct Task {
 impl Task {
     pub fn new(id: TaskId, setting: Arc<Setting>) -> Self {
         let pipeline = &setting.pipeline;
-        let exposed = plan::exposed(pipeline);
         let tables: Vec<_> = (0..pipeline.tables.len()).map(|table| own_table(&setting, id, table)).collect();
-        let stores = pipeline.stages.iter().map(|stage| stage.stores.len()).sum::<usize>();
-        let tasks = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
-        let cached = CACHE_BYTES / (stores * tasks).max(1);
-        // Rows of a stage that this task never reaches are another task's.
-        let reached = &setting.plan.segments[id.segment].stages;
-        let stages = pipeline
-            .stages
-            .iter()
-            .enumerate()
-            .map(|(index, stage)| {
-                let description = &stage.description;
-                let timers = timers(description);
-                let stores = setting.state.iter().filter(|_| reached[index]).flat_map(|state| {
-                    stage
-                        .stores
-                        .iter()
-                        .zip(description.stores.iter().chain(&timers))
-                        .map(|(name, described)| {
-                            StateStore::new(name, id.partition, described, description.window, state.clone()).cached(cached)
-                        })
-                        .map(|store| if setting.changelogs.is_some() { store.write_back() } else { store })
-                });
-                // A stage of another segment sees none of the partitioned ones, and is not called.
-                let view = |table: &usize| match (&setting.tables[*table], &tables[*table]) {
-                    (Some(global), _) => Some(TableView::Global(global.clone())),
-                    (None, own) => own.clone().map(TableView::Partitioned),
-                };
-                let views = stage.tables.iter().filter_map(view).collect();
-                Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores.collect(), views)
-            })
-            .collect();
-        let sinks = pipeline
-            .sinks
-            .iter()
-            .map(|sink| {
-                let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
-                Sink::new(sink.clone(), id.partition, partitions, max)
-            })
-            .collect();
+        let stages = stages(&setting, id, &tables, &mut HashMap::new());
+        let sinks = sinks(&setting, id);
         let segments = &setting.plan.segments;
         let upstream = &segments[id.segment].upstream;
         let clock = (!upstream.is_empty()).then(|| {
@@ -253,9 +256,10 @@ impl Task {
     }
 
     /// Loads every plugin of the segment, before the first record.
-    pub fn prepare(&mut self) -> Result<(), (usize, crate::plugin::CallError)> {
+    pub fn prepare(&mut self) -> Result<(), (usize, CallError)> {
         let reached = &self.setting.plan.segments[self.id.segment].stages;
         for (index, stage) in self.stages.iter_mut().enumerate().filter(|(index, _)| reached[*index]) {
+            stage.take_ready(self.setting.spare.take(index));
             stage.prepare().map_err(|error| (index, error))?;
         }
         Ok(())
@@ -288,6 +292,7 @@ impl Task {
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
         self.keeps_state |= metadata.state;
         self.closed &= metadata.closed;
+        let cut = self.setting.generation.as_ref().is_some_and(|generation| generation.number != metadata.generation);
         if let Some(clock) = &mut self.clock {
             clock.known(self.stream_time);
         }
@@ -303,6 +308,8 @@ impl Task {
             open_end: self.to_end && self.order_matters() && self.setting.pipeline.sources[source].carries.is_some(),
             moved: false,
             fresh_from,
+            since: if cut { position.offset } else { metadata.from.unwrap_or(position.offset) },
+            cut,
         });
         // Of equal times, a table's record comes first: what was written together is found.
         let sources = &self.setting.pipeline.sources;
@@ -754,6 +761,11 @@ impl Task {
         self.told.is_none_or(|told| !told.idle) && self.standing().idle
     }
 
+    /// Whether it is to be committed that its generation works here.
+    pub fn cut_due(&self) -> bool {
+        self.queues.iter().any(|queue| queue.cut)
+    }
+
     /// What is to be committed: positions that moved, and state. None if nothing moved; `all`: every position, moved or not.
     pub fn begin_commit(&mut self, all: bool) -> Result<Option<Committing>, LogError> {
         for queue in &mut self.queues {
@@ -769,7 +781,7 @@ impl Task {
             }
         }
         let all = all || self.mark_due();
-        if !all && !self.queues.iter().any(|queue| queue.moved) {
+        if !all && !self.queues.iter().any(|queue| queue.moved || queue.cut) {
             return Ok(None);
         }
         let mut committing = Committing::default();
@@ -781,12 +793,17 @@ impl Task {
         });
         outcome?;
         self.keeps_state |= !committing.state.is_empty();
-        let metadata =
-            Metadata { stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed, ..Metadata::default() }.text();
-        for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
+        let generation = self.setting.generation.as_ref().map_or(0, |generation| generation.number);
+        let mut metadata =
+            Metadata { generation, from: None, stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed };
+        for queue in self.queues.iter_mut().filter(|queue| all || queue.moved || queue.cut) {
             queue.moved = false;
+            metadata.from = (generation > 0).then_some(queue.since);
+            if std::mem::take(&mut queue.cut) {
+                committing.cuts.push((queue.from.clone(), queue.since));
+            }
             let offset = queue.position.unwrap_or(0);
-            committing.positions.push((queue.from.clone(), Position { offset, metadata: metadata.clone() }));
+            committing.positions.push((queue.from.clone(), Position { offset, metadata: metadata.text() }));
         }
         self.tell(&mut committing.marks);
         Ok(Some(committing))
@@ -843,6 +860,52 @@ impl Task {
     pub fn places(&self) -> impl Iterator<Item = (&TopicPartition, i64, usize)> {
         self.queues.iter().map(|queue| (&queue.from, queue.position.unwrap_or(0), queue.rows))
     }
+}
+
+/// The stages of a task. Stores are taken from `kept`, or else made.
+fn stages(
+    setting: &Setting,
+    id: TaskId,
+    tables: &[Option<Arc<Mutex<PartitionedTable>>>],
+    kept: &mut HashMap<Arc<str>, StateStore>,
+) -> Vec<Stage> {
+    let pipeline = &setting.pipeline;
+    let exposed = plan::exposed(pipeline);
+    let stores = pipeline.stages.iter().map(|stage| stage.stores.len()).sum::<usize>();
+    let tasks = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
+    let cached = CACHE_BYTES / (stores * tasks).max(1);
+    // Rows of a stage that this task never reaches are another task's.
+    let reached = &setting.plan.segments[id.segment].stages;
+    let mut stage_of = |(index, stage): (usize, &pipeline::Stage)| {
+        let description = &stage.description;
+        let timers = timers(description);
+        let mut stores = Vec::new();
+        if let Some(state) = setting.state.as_ref().filter(|_| reached[index]) {
+            for (name, described) in stage.stores.iter().zip(description.stores.iter().chain(&timers)) {
+                let make = || {
+                    let store = StateStore::new(name, id.partition, described, description.window, state.clone()).cached(cached);
+                    if setting.changelogs.is_some() { store.write_back() } else { store }
+                };
+                stores.push(kept.remove(name.as_str()).unwrap_or_else(make));
+            }
+        }
+        // A stage of another segment sees none of the partitioned ones, and is not called.
+        let view = |table: &usize| match (&setting.tables[*table], &tables[*table]) {
+            (Some(global), _) => Some(TableView::Global(global.clone())),
+            (None, own) => own.clone().map(TableView::Partitioned),
+        };
+        let views = stage.tables.iter().filter_map(view).collect();
+        Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores, views)
+    };
+    pipeline.stages.iter().enumerate().map(&mut stage_of).collect()
+}
+
+fn sinks(setting: &Setting, id: TaskId) -> Vec<Sink> {
+    let sink = |sink: &pipeline::Sink| {
+        let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
+        Sink::new(sink.clone(), id.partition, partitions, max)
+    };
+    setting.pipeline.sinks.iter().map(sink).collect()
 }
 
 /// The task's part of a partitioned table, if it is one of its segment.

@@ -3,9 +3,12 @@
 
 mod commit;
 mod ends;
+mod follow;
 mod partitions;
 mod recovery;
 
+use crate::course::Course;
+use crate::explain;
 use crate::io::{Clock, Event, FetchLimit, Log, LogError, Member, Membership, TopicPartition, partitions_of};
 use crate::isolation::Isolation;
 use crate::monitor::{Figures, Histogram, Monitor, PartitionFigures, Seat};
@@ -42,6 +45,8 @@ pub struct Options {
     pub host: String,
     /// Threads, each a member of the group with a transaction of its own.
     pub workers: usize,
+    /// A task that meets a record or a plugin that fails for good stands still alone, the others go on.
+    pub park: bool,
     /// Where the run is watched and steered from; one for all its workers.
     pub monitor: Arc<Monitor>,
 }
@@ -58,6 +63,7 @@ impl Default for Options {
             limit: None,
             host: "host".to_owned(),
             workers: 1,
+            park: false,
             monitor: Arc::default(),
         }
     }
@@ -133,7 +139,10 @@ struct InFlight {
 type Captured = BTreeMap<(TaskId, Arc<str>), i64>;
 
 pub struct Worker<'a> {
+    course: Arc<Course>,
     setting: Arc<Setting>,
+    /// The number of the setting in its course.
+    turn: u64,
     log: Arc<dyn Log>,
     /// In the group: `<host>.<worker>`.
     name: String,
@@ -183,6 +192,12 @@ pub struct Worker<'a> {
     pub commits: u64,
     paused: Vec<TopicPartition>,
     stopped: Option<Stop>,
+    /// Tasks that stand still, and why; and how often those were told to try again.
+    parked: BTreeMap<TaskId, Arc<str>>,
+    revived: u64,
+    /// Partitions that are at a newer generation, and since when.
+    behind: BTreeMap<TopicPartition, u64>,
+    behind_since: Option<Duration>,
     /// When the member was fenced last.
     fenced: Option<Duration>,
     /// That the log is in trouble was told, and the trouble lasts.
@@ -196,6 +211,7 @@ pub struct Worker<'a> {
     /// The committed positions of its partitions.
     committed: BTreeMap<TopicPartition, i64>,
     commit_time: Histogram,
+    turn_time: Histogram,
     /// Records of changelogs read, and to read at most, of the last restore that has ended.
     restored: (u64, u64),
 }
@@ -203,7 +219,7 @@ pub struct Worker<'a> {
 impl<'a> Worker<'a> {
     /// Joins the group.
     pub fn new(
-        setting: Arc<Setting>,
+        course: Arc<Course>,
         log: Arc<dyn Log>,
         role: Role,
         clock: &'a dyn Clock,
@@ -211,6 +227,7 @@ impl<'a> Worker<'a> {
         stop: &'a AtomicBool,
     ) -> Result<Self, Ended> {
         let Role { number, member, tables } = role;
+        let (setting, turn) = course.now();
         let name = format!("{}.{number}", options.host);
         let seat = options.monitor.seat(&name);
         let member = match member {
@@ -227,7 +244,9 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(Self {
+            course,
             setting,
+            turn,
             log,
             name,
             member,
@@ -260,6 +279,10 @@ impl<'a> Worker<'a> {
             commits: 0,
             paused: Vec::new(),
             stopped: None,
+            parked: BTreeMap::new(),
+            revived: seat.revivals(),
+            behind: BTreeMap::new(),
+            behind_since: None,
             fenced: None,
             troubled: false,
             well_since: None,
@@ -267,6 +290,7 @@ impl<'a> Worker<'a> {
             seat,
             committed: BTreeMap::new(),
             commit_time: Histogram::default(),
+            turn_time: Histogram::default(),
             restored: (0, 0),
         })
     }
@@ -373,12 +397,16 @@ impl<'a> Worker<'a> {
             self.marked = self.clock.elapsed();
             self.tasks.values_mut().for_each(Task::repeat_mark);
         }
-        if self.first_since.is_none() && self.restore.is_none() && self.tasks.values().any(Task::mark_due) {
+        if self.first_since.is_none() && self.restore.is_none() && self.tasks.values().any(|task| task.mark_due() || task.cut_due()) {
             self.first_since = Some(self.clock.elapsed());
         }
         if self.in_flight.is_none() && self.commit_due() {
             self.begin_commit()?;
         }
+        if self.seat.revivals() != self.revived {
+            self.revive()?;
+        }
+        self.follow()?;
         if self.seat.paused() && self.in_flight.is_none() && self.first_since.is_none() {
             self.seat.settle();
         }
@@ -421,8 +449,15 @@ impl<'a> Worker<'a> {
         Figures {
             summary: self.summary(),
             commit_time: self.commit_time,
+            turn_time: self.turn_time,
             stream_times: self.tasks.iter().filter_map(|(id, task)| Some((*id, task.stream_time()?))).collect(),
             partitions,
+            parked: self
+                .parked
+                .iter()
+                .flat_map(|(id, why)| self.tasks.get(id).into_iter().flat_map(Task::partitions).map(|at| (at, why.clone())))
+                .collect(),
+            generation: self.setting.generation.as_ref().map_or(0, |generation| generation.number),
             restored: self.restoring().unwrap_or(self.restored),
         }
     }
@@ -452,7 +487,7 @@ impl<'a> Worker<'a> {
         let numbers: Vec<TaskId> = self.tasks.keys().copied().collect();
         for number in numbers {
             loop {
-                if self.stopped.is_some() || self.pending_rows > PENDING_ROWS {
+                if self.stopped.is_some() || self.pending_rows > PENDING_ROWS || self.parked.contains_key(&number) {
                     break;
                 }
                 let Some(task) = self.tasks.get_mut(&number) else { break };
@@ -467,6 +502,7 @@ impl<'a> Worker<'a> {
                     Ok(Some(produced)) => self.take_over(produced)?,
                     Ok(None) => break,
                     Err(Stop::Log(error)) => return Err(error.into()),
+                    Err(stop) if self.options.park => self.park(number, &stop),
                     Err(stop) => self.stopped = Some(stop),
                 }
                 let over = self.options.limit.is_some_and(|limit| self.processed >= limit) || self.stop.load(Ordering::Relaxed);
@@ -482,6 +518,17 @@ impl<'a> Worker<'a> {
             self.progress_commit(Duration::from_millis(100))?;
         }
         Ok(())
+    }
+
+    /// The task takes no more until it is told to try again.
+    fn park(&mut self, number: TaskId, stop: &Stop) {
+        let why = explain::stopped(&self.setting.pipeline, stop);
+        tracing::error!(
+            pipeline = self.setting.pipeline.name,
+            partition = number.partition,
+            "{why}; the partition stands still until `resume`"
+        );
+        self.parked.insert(number, why.into());
     }
 
     fn take_over(&mut self, produced: Produced) -> Result<(), Ended> {

@@ -142,6 +142,11 @@ impl Stage {
         }
     }
 
+    /// Takes an instance that was made ahead.
+    pub fn take_ready(&mut self, ahead: Option<Box<dyn Instance>>) {
+        self.instance = self.instance.take().or(ahead);
+    }
+
     /// Makes an instance if there is none; at the start, so that a plugin which does not load is found before the first record.
     pub fn prepare(&mut self) -> Result<(), CallError> {
         if self.instance.is_none() {
@@ -162,6 +167,11 @@ impl Stage {
     /// Works on the stage's stores.
     pub fn stores<T>(&mut self, work: impl FnOnce(&mut [StateStore]) -> T) -> T {
         work(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).stores)
+    }
+
+    /// Leaves the stage without its stores.
+    pub fn take_stores(&mut self) -> Vec<StateStore> {
+        std::mem::take(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).stores)
     }
 
     /// Sends a batch through the plugin; answers with a batch for each output.

@@ -5,8 +5,9 @@ use super::broker::{Broker, Record, TRANSACTION_LIFETIME};
 use super::checker::{self, Ends};
 use super::log::SimulatedLog;
 use super::random::Random;
-use super::workload::{self, INPUT, Kind, ROWS};
+use super::workload::{self, CONTROL, INPUT, Kind, ROWS};
 use super::world::{self, Faults, Figures, Folder, Handle, Process, SimulatedClock, World, say, with};
+use crate::course::Course;
 use crate::io::{CommittedState, Log, LogError, Remedy, TopicPartition, partition_for};
 use crate::manifest::Secrets;
 use crate::pipeline::Pipeline;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+mod swap;
+
 /// What a seed makes of a run.
 #[derive(Clone, Debug)]
 struct Shape {
@@ -32,6 +35,8 @@ struct Shape {
     gated: bool,
     /// Members keep through a rebalance what stays theirs.
     partial: bool,
+    /// New generations of the pipeline come while it runs.
+    swaps: bool,
     /// So many runs to the end, each over a part of the records; 0 = one that goes on.
     runs: usize,
     /// The last of them closes every window.
@@ -59,6 +64,7 @@ impl Shape {
             kind,
             gated: random.once_in(2),
             partial: random.once_in(3),
+            swaps: kind.swaps() && random.once_in(2),
             runs: random.of(&[0, 0, 0, 1, 2, 3]),
             close: random.once_in(2),
             counts: (0..users).map(|_| 1 + random.below(14) as i64).collect(),
@@ -78,6 +84,7 @@ impl Shape {
             },
             slow: random.of(&[2, 2, 8]),
         };
+        let shape = Self { swaps: shape.swaps && shape.runs == 0, ..shape };
         if !restless {
             return shape;
         }
@@ -87,6 +94,7 @@ impl Shape {
 }
 
 struct Running {
+    course: Arc<Course>,
     worker: Worker<'static>,
     failures: usize,
     process: usize,
@@ -135,6 +143,8 @@ impl Slot {
 struct Fleet {
     shape: Shape,
     pipeline: Pipeline,
+    /// The newest generation; 0 = there is no fleet.
+    newest: u64,
     slots: Vec<Slot>,
     /// By user: how many were produced.
     produced: Vec<i64>,
@@ -248,7 +258,11 @@ pub fn two_of_a_host_restore(seed: u64, pipeline: &Pipeline, loud: bool) -> Resu
 fn begin(random: Random, pipeline: &Pipeline, shape: Shape, loud: bool) {
     let kind = shape.kind;
     let folders = if shape.one_host { 1 } else { shape.workers };
+    let swaps = shape.swaps;
     let mut broker = Broker::default();
+    if swaps {
+        broker.topics.entry(CONTROL.into()).or_default().resize_with(1, Default::default);
+    }
     for topic in [INPUT, ROWS].iter().take(if kind.table() { 2 } else { 1 }) {
         broker.topics.entry((*topic).into()).or_default().resize_with(shape.partitions as usize, Default::default);
     }
@@ -273,6 +287,7 @@ fn begin(random: Random, pipeline: &Pipeline, shape: Shape, loud: bool) {
     FLEET.set(Some(Fleet {
         shape,
         pipeline: pipeline.clone(),
+        newest: swaps.into(),
         slots,
         produced: zeros.clone(),
         goal,
@@ -316,6 +331,7 @@ fn happen() {
             fleet(|fleet| fleet.slots[slot].stop.store(true, Ordering::Relaxed));
         }
         6 if once_in(4) => replace(),
+        7 if fleet(|fleet| fleet.newest > 0) => swap::deploy_or_learn(),
         _ => {
             let slot = below(fleet(|fleet| fleet.slots.len()));
             let (absent, done) =
@@ -479,10 +495,15 @@ fn replace() {
 }
 
 fn setting(handle: &Handle, folder: usize) -> Result<(Setting, Arc<dyn Log>), RunError> {
-    let (pipeline, shape) = fleet(|fleet| (fleet.pipeline.clone(), fleet.shape.clone()));
+    let (mut pipeline, shape) = fleet(|fleet| (fleet.pipeline.clone(), fleet.shape.clone()));
+    let generation = swap::known_at_a_start(handle);
+    if let Some(generation) = &generation {
+        pipeline = workload::pipeline_of(shape.kind, generation.number);
+    }
     let log: Arc<dyn Log> = Arc::new(SimulatedLog(handle.clone()));
     let limit = BatchLimit { rows: shape.batch_rows, ..BatchLimit::default() };
     let mut setting = runtime::prepare(pipeline, &log, &Secrets::default(), limit, Creates::Declared, None)?;
+    setting.generation = generation;
     if let Some(changelogs) = setting.changelogs.take().and_then(Arc::into_inner) {
         let local = Arc::new(Folder { handle: handle.clone(), number: folder });
         setting.state = Some(local.clone() as Arc<dyn CommittedState>);
@@ -529,10 +550,11 @@ fn start(slot: usize) {
             ..Options::default()
         };
         let role = Role { number, ..Role::default() };
-        Worker::new(Arc::new(setting), log, role, &SimulatedClock, options, stop)
+        let course = Arc::new(Course::new(Arc::new(setting)));
+        Ok((course.clone(), Worker::new(course, log, role, &SimulatedClock, options, stop)?))
     });
     match started {
-        Ok(worker) => put_back(slot, Running { worker, failures: 0, process }),
+        Ok((course, worker)) => put_back(slot, Running { course, worker, failures: 0, process }),
         Err(ended) => {
             // What fails at the start is told, whether the group was joined before or not.
             with(|world| world.processes[process].joined = false);
@@ -603,6 +625,8 @@ fn over(process: usize, outcome: Result<(), Ended>) {
                 // At the start; and after it was told to stop it does not wait for brokers.
                 Remedy::Wait | Remedy::Indefinite if stopped || !joined => {}
                 Remedy::Rewind if !joined => {}
+                // It did not learn of a newer generation in time.
+                Remedy::Stop if fleet(|fleet| fleet.newest > 0) && error.message.contains("leaves the partition to others") => {}
                 _ => violate(format!("{name}#{process} ended: {error}")),
             }
         }
@@ -629,6 +653,7 @@ fn calm_down(last: usize, sources: &[Arc<str>]) -> Result<(), String> {
             if fleet(|fleet| fleet.slots[slot].process.is_none()) {
                 start(slot);
             }
+            swap::learn(slot, true);
             step(slot);
         }
         with(World::go_on);
@@ -743,6 +768,9 @@ fn check(last: Option<usize>) -> Result<(), String> {
                 Kind::Windows | Kind::Timers => checker::timed(broker, &changelogs, &fleet.ends, fleet.closing)?,
                 Kind::Chained => checker::chained(broker, fleet.closing)?,
                 Kind::Lists | Kind::Regrouped => {
+                    if fleet.newest > 0 {
+                        checker::generations(broker, &sources, &fleet.shape.kind.before_lists().into(), fleet.newest)?;
+                    }
                     checker::outputs(broker, &fleet.produced)?;
                     checker::lists(broker, &changelogs[0], &fleet.produced)?;
                 }

@@ -134,6 +134,8 @@ fn planted_mistakes_are_found() {
         (TimersApart, Kind::Timers),
         (NoPatience, Kind::Windows),
         (PositionsFirst, Kind::AtLeastOnce),
+        (NoCut, Kind::Lists),
+        (NotBehind, Kind::Lists),
     ];
     let mut unseen = Vec::new();
     for (mistake, kind) in mistakes {

@@ -18,13 +18,17 @@ impl Worker<'_> {
     pub(super) fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), Ended> {
         let committed = self.member.committed(partitions)?;
         let setting = self.setting.clone();
-        let mut starts = Vec::new();
+        let (mut starts, mut behind) = (Vec::new(), Vec::new());
         let (mut fresh, mut kept) = (BTreeSet::new(), BTreeSet::new());
         for (partition, committed) in partitions.iter().zip(committed) {
             let position = match committed {
                 Some(position) => self.inside(partition, position)?,
                 None => self.first_position(partition)?,
             };
+            if self.is_behind(partition, &position.metadata)? {
+                behind.push(partition.clone());
+                continue;
+            }
             starts.push((partition.clone(), position.offset));
             self.committed.insert(partition.clone(), position.offset);
             let id = task_of(&setting, partition);
@@ -61,7 +65,8 @@ impl Worker<'_> {
                 || self.restore.as_ref().is_some_and(|restore| restore.tasks().contains(&id))
         };
         let (waiting, ready): (Vec<_>, Vec<_>) = starts.into_iter().partition(|(at, _)| waits(at));
-        self.member.hold(&waiting.into_iter().map(|(at, _)| at).collect::<Vec<_>>())?;
+        behind.extend(waiting.into_iter().map(|(at, _)| at));
+        self.member.hold(&behind)?;
         self.member.start(&ready)?;
         if let Some(changelogs) = setting.changelogs.as_ref().filter(|_| !fresh.is_empty()) {
             if let Some(restore) = &self.restore {
@@ -180,6 +185,8 @@ impl Worker<'_> {
         }
         self.paused.retain(|paused| !partitions.contains(paused));
         self.committed.retain(|at, _| !partitions.contains(at));
+        self.parked.retain(|id, _| self.tasks.contains_key(id));
+        self.behind.retain(|at, _| !partitions.contains(at));
         self.member.release(partitions)?;
         others.sort();
         others.dedup();

@@ -71,6 +71,7 @@ impl Worker<'_> {
         }
         self.paused.clear();
         self.committed.clear();
+        self.parked.clear();
         self.restore = None;
         if remedy == Remedy::Rewind || planted(Mistake::GoesOnAfterIndefinite) {
             self.member.abort()?;
@@ -80,6 +81,7 @@ impl Worker<'_> {
             }
         } else {
             self.member.abandon();
+            self.behind.clear();
             self.member = join(&self.setting, &self.log, &self.name)?;
         }
         self.owed.clear();

@@ -1,0 +1,113 @@
+//! A worker turns to newer generations between two transactions, and steps aside from partitions that are at a newer one than it knows.
+
+use super::{Ended, Worker};
+use crate::io::{LogError, TopicPartition};
+use crate::planted::{Mistake, planted};
+use crate::task::{Metadata, Task};
+use std::time::Duration;
+
+/// How long a host that is behind may take to learn of a generation that others have committed.
+const BEHIND: Duration = Duration::from_secs(30);
+
+impl Worker<'_> {
+    /// Turns all tasks to the newest setting, if there is a newer one. Everything processed is in a transaction that is begun or done by then; the next one
+    /// tells from which offsets on the generation works.
+    pub(super) fn follow(&mut self) -> Result<(), Ended> {
+        if self.course.turn() == self.turn || self.isolation.is_some() {
+            return self.check_behind();
+        }
+        if self.in_flight.is_none() {
+            self.begin_commit()?;
+        }
+        if self.uncommitted.rows > 0 || !self.pending.is_empty() {
+            // Behind the commit in flight something is processed already: at the next turn that belongs to the next commit.
+            return Ok(());
+        }
+        let started = std::time::Instant::now();
+        let (setting, turn) = self.course.now();
+        let mut done = std::mem::take(&mut self.retired);
+        self.tasks.values().for_each(|task| done.add(&task.summary()));
+        self.retired = done.renamed(&self.setting.pipeline, &setting.pipeline);
+        self.setting = setting.clone();
+        self.turn = turn;
+        for task in self.tasks.values_mut() {
+            task.succeed(setting.clone()).map_err(|(stage, error)| Ended::Init { stage, error })?;
+        }
+        let took = started.elapsed();
+        self.turn_time.observe(took);
+        tracing::info!(
+            pipeline = setting.pipeline.name,
+            generation = setting.generation.as_ref().map(|generation| generation.number),
+            tasks = self.tasks.len(),
+            ?took,
+            "the worker has turned to a new generation"
+        );
+        if !self.tasks.is_empty() {
+            self.first_since = Some(self.clock.elapsed());
+        }
+        self.revive()?;
+        let behind: Vec<TopicPartition> = self.behind.keys().cloned().collect();
+        self.behind.clear();
+        self.behind_since = None;
+        if !behind.is_empty() {
+            self.assign(&behind)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a partition is at a newer generation than this worker's: then it is left alone.
+    pub(super) fn is_behind(&mut self, at: &TopicPartition, metadata: &str) -> Result<bool, LogError> {
+        let committed = Metadata::of(metadata).map_or(0, |metadata| metadata.generation);
+        let own = self.setting.generation.as_ref().map_or(0, |generation| generation.number);
+        if committed <= own || planted(Mistake::NotBehind) {
+            return Ok(false);
+        }
+        if own == 0 {
+            return Err(LogError::stop(format!(
+                "the group `{}` is run by a fleet (generation {committed} in {at}): deploy the pipeline to it (`millstream deploy`), or run it under another name; \
+                 nothing was changed",
+                self.setting.pipeline.name
+            )));
+        }
+        tracing::info!(pipeline = self.setting.pipeline.name, %at, committed, own, "a partition is at a newer generation: waiting to learn of it");
+        self.behind.insert(at.clone(), committed);
+        self.behind_since.get_or_insert(self.clock.elapsed());
+        Ok(true)
+    }
+
+    fn check_behind(&self) -> Result<(), Ended> {
+        let Some((at, committed)) = self.behind.iter().next() else { return Ok(()) };
+        if self.behind_since.is_none_or(|since| self.clock.elapsed() < since + BEHIND) {
+            return Ok(());
+        }
+        let own = self.setting.generation.as_ref().map_or(0, |generation| generation.number);
+        Err(LogError::stop(format!(
+            "pipeline `{}`: {at} is at generation {committed}, and this host has not learnt of it within {} s, it knows {own}: it leaves the partition to others; \
+             can it read the fleet's control topic?",
+            self.setting.pipeline.name,
+            BEHIND.as_secs()
+        ))
+        .into())
+    }
+
+    /// Tasks that were parked try again from their committed positions.
+    pub(super) fn revive(&mut self) -> Result<(), Ended> {
+        self.revived = self.seat.revivals();
+        if self.parked.is_empty() {
+            return Ok(());
+        }
+        self.commit_all()?;
+        let parked = std::mem::take(&mut self.parked);
+        let mut partitions = Vec::new();
+        for id in parked.keys() {
+            if let Some(task) = self.tasks.remove(id) {
+                self.retired.add(&task.summary());
+                partitions.extend(Task::partitions(&task));
+            }
+        }
+        partitions.sort();
+        partitions.dedup();
+        self.paused.retain(|paused| !partitions.contains(paused));
+        self.assign(&partitions)
+    }
+}

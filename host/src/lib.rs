@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- restore, tables, monitor, isolation <- worker <- runtime <- metrics <- cli.
+//! Imports run one way: column, field, record <- io <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- restore, tables, monitor, isolation <- worker <- runtime <- metrics, fleet <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod dry_run;
 mod fault;
+pub mod fleet;
 pub mod flow;
 pub mod format;
 pub mod guest_build;

@@ -1,11 +1,13 @@
 //! A fleet: hosts that share brokers and a name. What they agree on stands in one compacted topic, `<fleet>.control`: `record` says in which records,
 //! `view` is what they amount to, `control` reads and writes them. Hosts and commands meet nowhere else.
 
+pub mod bundle;
 pub mod component;
 pub mod control;
 pub mod record;
 pub mod view;
 
+pub use bundle::Bundle;
 pub use component::Components;
 pub use control::{Control, ControlError, Refusal};
 pub use record::{

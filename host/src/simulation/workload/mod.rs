@@ -99,7 +99,8 @@ impl Kind {
 /// The pipeline, checked as a user's.
 pub fn pipeline(kind: Kind) -> Pipeline {
     let text = format!("pipeline: sim\n{}", kind.manifest());
-    match manifest::load_with(Path::new("sim.yaml"), text, &plugins::Natives, &plugins::component) {
+    let path = Path::new("sim.yaml");
+    match manifest::load_with(path, text, &plugins::Natives, &manifest::OnDisk::with_standard(path, plugins::component)) {
         Ok(loaded) => loaded.pipeline,
         Err(found) => panic!("{:?}", found.0.iter().map(|one| &one.message).collect::<Vec<_>>()),
     }

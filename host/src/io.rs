@@ -191,6 +191,19 @@ pub trait Log: Send + Sync {
     /// Appends outside any pipeline (`produce`, test data): durable when it returns. `partition` None = by the key (`partition_for`), records
     /// without a key spread evenly.
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError>;
+    /// Appends what `decide` says; nobody else under the same name has written between what `decide` read and the append. `decide` may be called again.
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError> {
+        let _ = name;
+        match decide()? {
+            Some(records) => self.produce(&to.topic, Some(to.partition), &records),
+            None => Ok(()),
+        }
+    }
     /// A reader of its own, outside any group; committed records only.
     fn reader(&self) -> Result<Box<dyn Reader>, LogError>;
     /// A member of the group `group`: a worker's end of the log.

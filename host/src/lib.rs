@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- generation <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- metrics <- cli.
+//! Imports run one way: column, field, record <- io <- generation <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- metrics, fleet <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -11,6 +11,7 @@ pub mod course;
 pub mod dry_run;
 mod explain;
 mod fault;
+pub mod fleet;
 pub mod flow;
 pub mod format;
 pub mod generation;

@@ -116,7 +116,8 @@ pub fn pipeline(kind: Kind) -> Pipeline {
 /// One of its generations; 0 = without a fleet.
 pub fn pipeline_of(kind: Kind, generation: u64) -> Pipeline {
     let text = format!("pipeline: sim\n{}", kind.manifest(generation));
-    match manifest::load_with(Path::new("sim.yaml"), text, &plugins::Natives, &plugins::component) {
+    let path = Path::new("sim.yaml");
+    match manifest::load_with(path, text, &plugins::Natives, &manifest::OnDisk::with_standard(path, plugins::component)) {
         Ok(loaded) => loaded.pipeline,
         Err(found) => panic!("{:?}", found.0.iter().map(|one| &one.message).collect::<Vec<_>>()),
     }

@@ -4,17 +4,18 @@ use crate::clock::SystemClock;
 use crate::course::Course;
 use crate::explain;
 use crate::flow::plan::Plan;
-use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, partitions_of};
+use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, Position, partitions_of};
 use crate::manifest::{Secrets, resolve_secrets};
 use crate::pipeline::{Input, Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
+use crate::plugin::CallError;
 use crate::plugin::describe::{Request, Store};
 use crate::store::changelog::{Changelog, Changelogs};
 use crate::store::{GlobalTable, LocalFolder, LocalMemory, store_of};
 use crate::summary::Summary;
 use crate::tables::TableReader;
-use crate::task::{self, BatchLimit, Setting, Spare, Stop};
+use crate::task::{self, BatchLimit, Metadata, Setting, Spare, Stop};
 use crate::worker::{Ended, Observer, Options, Role, Worker};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -44,6 +45,13 @@ pub enum RunError {
     Setup(String),
 }
 
+/// Stores that came with a generation: their changelogs may be missing although the group has read records, as long as none of it is of that generation.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh<'a> {
+    pub stores: &'a BTreeSet<String>,
+    pub generation: u64,
+}
+
 /// Makes ready what the pipeline's tasks share. `data`: the folder for local copies of state, where the log keeps it as changelogs; None = in memory.
 pub fn prepare(
     pipeline: Pipeline,
@@ -53,6 +61,19 @@ pub fn prepare(
     creates: Creates,
     data: Option<&Path>,
 ) -> Result<Setting, RunError> {
+    prepare_fresh(pipeline, log, secrets, limit, creates, data, None)
+}
+
+/// As `prepare`, of a generation of a fleet.
+pub fn prepare_fresh(
+    pipeline: Pipeline,
+    log: &Arc<dyn Log>,
+    secrets: &Secrets,
+    limit: BatchLimit,
+    creates: Creates,
+    data: Option<&Path>,
+    fresh: Option<Fresh<'_>>,
+) -> Result<Setting, RunError> {
     let requests = requests(&pipeline, secrets)?;
     let (partitions, topics) = topics(&pipeline, &**log, creates)?;
     let plan = Plan::new(&pipeline);
@@ -61,7 +82,7 @@ pub fn prepare(
     if pipeline.stages.iter().any(keeps) {
         state = log.state(&pipeline.name)?;
         if state.is_none() {
-            let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, data)?;
+            let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, data, fresh)?;
             state = Some(changelogs.local.clone() as Arc<dyn CommittedState>);
             logged = Some(Arc::new(changelogs));
         }
@@ -109,6 +130,27 @@ pub fn prepare_next(pipeline: Pipeline, now: &Setting, log: &dyn Log, secrets: &
         spare: Spare::default(),
         pipeline,
     })
+}
+
+/// Whether tasks can turn from one form of a pipeline to another where they stand.
+pub fn can_turn(now: &Pipeline, next: &Pipeline) -> bool {
+    apart(now, &Plan::new(now), next, &Plan::new(next)).is_none()
+}
+
+/// The names of a pipeline's stores, those of partitioned tables among them.
+pub fn store_names(pipeline: &Pipeline) -> BTreeSet<String> {
+    let own = pipeline.stages.iter().flat_map(|stage| stage.stores.iter().cloned());
+    let tables = pipeline.sources.iter().filter_map(|source| Some(pipeline.tables[source.table?].name.clone()));
+    own.chain(tables).collect()
+}
+
+/// Starts an instance of each stage's plugin, and lets it go. Err within: the stage whose plugin does not start, and why.
+pub fn try_start(pipeline: &Pipeline, secrets: &Secrets) -> Result<Result<(), (usize, CallError)>, RunError> {
+    let requests = requests(pipeline, secrets)?;
+    let started = pipeline.stages.iter().zip(&requests).enumerate().try_for_each(|(index, (stage, request))| {
+        stage.plugin.instantiate(request, &stage.description, stage.limits).map(drop).map_err(|error| (index, error))
+    });
+    Ok(started)
 }
 
 /// What two forms of a pipeline do not have in common of all that tasks keep: None = a running task can turn from one to the other.
@@ -267,6 +309,7 @@ fn changelogs(
     log: &dyn Log,
     creates: Creates,
     data: Option<&Path>,
+    fresh: Option<Fresh<'_>>,
 ) -> Result<Changelogs, RunError> {
     let mut partitions = Vec::new();
     for source in &pipeline.sources {
@@ -295,7 +338,10 @@ fn changelogs(
         let mut found = log.topic(topic)?;
         let mut begun = false;
         if found.is_none() && creates != Creates::Nothing {
-            begun = log.committed(&pipeline.name, &partitions)?.iter().any(Option::is_some);
+            // Of a store that is new with a generation, it has begun with the first position of that one.
+            let since = fresh.filter(|fresh| fresh.stores.contains(&*changelog.store)).map_or(0, |fresh| fresh.generation);
+            let counts = |position: &Position| Metadata::of(&position.metadata).map_or(0, |metadata| metadata.generation) >= since;
+            begun = log.committed(&pipeline.name, &partitions)?.iter().flatten().any(counts);
             if begun {
                 // Another host may have made it meanwhile, and begun.
                 found = log.topic(topic)?;

@@ -11,6 +11,7 @@ mod new;
 mod produce;
 mod run;
 mod schema;
+mod serve;
 mod test;
 mod topic;
 
@@ -86,6 +87,8 @@ enum Command {
     Test(test::Args),
     /// Run a pipeline
     Run(run::Args),
+    /// Run a host of a fleet, and on it whatever is deployed
+    Serve(serve::Args),
     /// Create, list and describe topics
     Topic(topic::Args),
     /// Append records to a topic
@@ -164,6 +167,7 @@ pub fn main() -> i32 {
         Command::Schema(args) => schema::run(&args, &context),
         Command::Test(args) => test::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
+        Command::Serve(args) => serve::run(&args, &context),
         Command::Topic(args) => topic::run(&args, &context),
         Command::Produce(args) => produce::run(&args, &context),
         Command::Consume(args) => consume::run(&args, &context),

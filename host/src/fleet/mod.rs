@@ -4,7 +4,9 @@
 pub mod bundle;
 pub mod component;
 pub mod control;
+pub mod host;
 pub mod record;
+pub mod running;
 pub mod view;
 
 pub use bundle::Bundle;

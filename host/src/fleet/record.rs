@@ -1,5 +1,6 @@
 //! The records of the control topic. Keys are text, values JSON (chunks of components: bytes); a tombstone takes back what its key said.
 
+pub use crate::generation::Cut;
 use crate::io::TopicPartition;
 use crate::record::{Records, RecordsBuilder};
 use serde::{Deserialize, Serialize};
@@ -198,16 +199,6 @@ pub struct Generation {
     /// Why it never became active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<String>,
-}
-
-/// Where a generation began in a partition: written by the task within the transaction that commits the first of its positions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cut {
-    /// The first offset that the generation processed.
-    pub offset: i64,
-    pub host: String,
-    /// Milliseconds since the epoch.
-    pub at: i64,
 }
 
 /// How far a host is with a generation.

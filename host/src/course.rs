@@ -1,42 +1,71 @@
-//! What the workers of a run are to do, which may change while they run: the setting of a newer generation is handed over here, and each worker
-//! turns to it between two transactions.
+//! What the workers of a run are to do, which may change while they run: settings of newer generations are handed over here, and each worker turns to
+//! them between two transactions.
 
 use crate::task::Setting;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One for a run, shared by its workers and whoever deploys.
 pub struct Course {
-    /// Counts the settings handed over, so that a worker looks behind the lock only if there is a new one.
+    /// Counts the headings, so that a worker looks behind the lock only if there is a new one.
     turn: AtomicU64,
-    setting: Mutex<Arc<Setting>>,
+    heading: Mutex<Heading>,
+}
+
+/// By which settings tasks work. All have the same sources, tables, stores and repartition topics.
+#[derive(Clone)]
+pub struct Heading {
+    pub setting: Arc<Setting>,
+    /// A newer generation on trial: a canary.
+    pub trial: Option<Trial>,
+}
+
+#[derive(Clone)]
+pub struct Trial {
+    pub setting: Arc<Setting>,
+    /// The partition numbers whose tasks work by it.
+    pub partitions: Arc<BTreeSet<i32>>,
+}
+
+impl Heading {
+    /// That of the tasks with this partition number.
+    pub fn setting_of(&self, partition: i32) -> &Arc<Setting> {
+        match &self.trial {
+            Some(trial) if trial.partitions.contains(&partition) => &trial.setting,
+            _ => &self.setting,
+        }
+    }
+
+    /// Rises from heading to heading: with the generation, and where one is put on trial.
+    fn rank(&self) -> (u64, u64) {
+        (self.setting.generation_number(), self.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()))
+    }
 }
 
 impl Course {
     pub fn new(setting: Arc<Setting>) -> Self {
-        Self { turn: AtomicU64::new(1), setting: Mutex::new(setting) }
+        Self { turn: AtomicU64::new(1), heading: Mutex::new(Heading { setting, trial: None }) }
     }
 
-    /// How many settings there were.
+    /// How many headings there were.
     pub fn turn(&self) -> u64 {
         self.turn.load(Ordering::Acquire)
     }
 
-    /// The newest setting, and its number.
-    pub fn now(&self) -> (Arc<Setting>, u64) {
-        let setting = self.setting.lock().unwrap_or_else(PoisonError::into_inner);
-        (setting.clone(), self.turn())
+    /// The newest heading, and its number.
+    pub fn now(&self) -> (Heading, u64) {
+        let heading = self.heading.lock().unwrap_or_else(PoisonError::into_inner);
+        (heading.clone(), self.turn())
     }
 
-    /// Hands a setting over that tasks can turn to where they stand: with the same sources, tables, stores and repartition topics. One of no newer generation is
-    /// left aside: there is one way only.
-    pub fn turn_to(&self, next: Arc<Setting>) {
-        let number = |setting: &Setting| setting.generation.as_ref().map(|generation| generation.number);
-        let mut setting = self.setting.lock().unwrap_or_else(PoisonError::into_inner);
-        if number(&next) <= number(&setting) {
+    /// Hands a heading over. One that is no newer is left aside: there is one way only.
+    pub fn turn_to(&self, next: Heading) {
+        let mut heading = self.heading.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.rank() <= heading.rank() {
             return;
         }
-        *setting = next;
+        *heading = next;
         self.turn.fetch_add(1, Ordering::Release);
     }
 }

@@ -2,7 +2,7 @@
 //! reads them keeps none waiting; trouble and pauses are told at once.
 
 use crate::io::TopicPartition;
-use crate::summary::Summary;
+use crate::summary::{Summary, Works};
 use crate::task::TaskId;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,8 +65,11 @@ pub struct Figures {
     pub partitions: BTreeMap<TopicPartition, PartitionFigures>,
     /// Partitions that stand still, and why.
     pub parked: BTreeMap<TopicPartition, Arc<str>>,
-    /// That the worker works by; 0 = without a fleet.
+    /// That the worker works by, and the one on trial; 0 = without a fleet, none.
     pub generation: u64,
+    pub trial: u64,
+    /// What each generation did.
+    pub works: BTreeMap<u64, Works>,
     /// Records of changelogs read, and to read at most, of the restore under way or else of the last one.
     pub restored: (u64, u64),
 }

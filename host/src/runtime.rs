@@ -497,7 +497,7 @@ pub fn follow(
     progress: &mut dyn FnMut(&Summary),
 ) -> (Summary, Result<(), RunError>) {
     let clock = SystemClock::default();
-    let (setting, _) = course.now();
+    let setting = course.now().0.setting;
     let tables = match TableReader::new(&setting, &**log, stop) {
         Ok(tables) => tables,
         Err(error) => return (Summary::default(), Err(error.into())),
@@ -537,7 +537,7 @@ pub fn follow(
             match ends.recv_timeout(TOLD) {
                 Ok(Ok(())) => {}
                 Ok(Err(failure)) => {
-                    let failure = explain(&course.now().0.pipeline, failure);
+                    let failure = explain(&course.now().0.setting.pipeline, failure);
                     match &ended {
                         Ok(()) => ended = Err(failure),
                         Err(_) => tracing::error!(pipeline = setting.pipeline.name, "{failure}"),

@@ -4,6 +4,26 @@ use crate::flow::stage::Counters;
 use crate::pipeline::{Pipeline, Sink, Stage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What one generation did, by which it can be compared with another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Works {
+    /// Records taken.
+    pub records: u64,
+    /// Of them, those that were refused.
+    pub refused: u64,
+    /// In plugins and around them.
+    pub time: Duration,
+}
+
+impl std::ops::AddAssign for Works {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.refused += other.refused;
+        self.time += other.time;
+    }
+}
 
 /// What a run did.
 #[derive(Clone, Debug, Default)]

@@ -24,7 +24,7 @@ use crate::plugin::{CallError, Instance, describe};
 use crate::record::{Records, RecordsBuilder};
 use crate::store::changelog::Changelogs;
 use crate::store::{CACHE_BYTES, GlobalTable, PartitionedTable, StateStore, TableView};
-use crate::summary::Summary;
+use crate::summary::{Summary, Works};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -87,6 +87,11 @@ impl Spare {
 }
 
 impl Setting {
+    /// 0 = without a fleet.
+    pub fn generation_number(&self) -> u64 {
+        self.generation.as_ref().map_or(0, |generation| generation.number)
+    }
+
     /// Makes `count` instances of each stage's plugin. Err: the stage whose plugin does not start, and why.
     pub fn make_ready(&self, count: usize) -> Result<(), (usize, CallError)> {
         for (index, stage) in self.pipeline.stages.iter().enumerate() {
@@ -159,7 +164,7 @@ pub struct Committing {
     pub state: Vec<StateWrites>,
     /// Records that tell the tasks downstream where this one stands.
     pub marks: Vec<(TopicPartition, Records)>,
-    /// From which offsets on the task's generation works, where that is not committed yet.
+    /// From which offsets on the task's generation works, where that is not committed yet, by partition.
     pub cuts: Vec<(TopicPartition, i64)>,
 }
 
@@ -196,6 +201,8 @@ pub struct Task {
     keeps_state: bool,
     /// Every window was closed behind the last record.
     closed: bool,
+    /// Records taken, by this generation.
+    taken: u64,
     /// Refused records by code, since the start.
     refused: BTreeMap<&'static str, u64>,
     /// Records buried, by topic, since the start.
@@ -243,6 +250,7 @@ impl Task {
             told: None,
             keeps_state: false,
             closed: true,
+            taken: 0,
             refused: BTreeMap::new(),
             buried: BTreeMap::new(),
             failed: None,
@@ -292,7 +300,7 @@ impl Task {
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
         self.keeps_state |= metadata.state;
         self.closed &= metadata.closed;
-        let cut = self.setting.generation.as_ref().is_some_and(|generation| generation.number != metadata.generation);
+        let cut = self.setting.generation_number() != metadata.generation;
         if let Some(clock) = &mut self.clock {
             clock.known(self.stream_time);
         }
@@ -434,6 +442,7 @@ impl Task {
         match self.process(source, next, &figures) {
             Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
+                self.taken += produced.rows as u64;
                 self.place(&mut produced, source, &taken);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
@@ -793,7 +802,7 @@ impl Task {
         });
         outcome?;
         self.keeps_state |= !committing.state.is_empty();
-        let generation = self.setting.generation.as_ref().map_or(0, |generation| generation.number);
+        let generation = self.setting.generation_number();
         let mut metadata =
             Metadata { generation, from: None, stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed };
         for queue in self.queues.iter_mut().filter(|queue| all || queue.moved || queue.cut) {
@@ -824,6 +833,17 @@ impl Task {
             let records = repartition::mark(self.id.partition, standing);
             marks.extend((0..partitions).map(|partition| (TopicPartition::new(topic.clone(), partition), records.clone())));
         }
+    }
+
+    /// By which it works.
+    pub fn setting(&self) -> &Arc<Setting> {
+        &self.setting
+    }
+
+    /// What its generation did in it.
+    pub fn works(&self) -> Works {
+        let time = self.stages.iter().map(|stage| stage.counters.time).sum();
+        Works { records: self.taken, refused: self.refused.values().sum(), time }
     }
 
     pub fn committed(&mut self) {

@@ -7,7 +7,7 @@ mod follow;
 mod partitions;
 mod recovery;
 
-use crate::course::Course;
+use crate::course::{Course, Heading};
 use crate::explain;
 use crate::io::{Clock, Event, FetchLimit, Log, LogError, Member, Membership, TopicPartition, partitions_of};
 use crate::isolation::Isolation;
@@ -16,7 +16,7 @@ use crate::planted::{Mistake, planted};
 use crate::record::Records;
 use crate::restore::Restore;
 use crate::store::changelog::Claim;
-use crate::summary::Summary;
+use crate::summary::{Summary, Works};
 use crate::tables::TableReader;
 use crate::task::{Produced, Setting, Stop, Task, TaskId};
 use std::collections::{BTreeMap, HashMap};
@@ -140,8 +140,10 @@ type Captured = BTreeMap<(TaskId, Arc<str>), i64>;
 
 pub struct Worker<'a> {
     course: Arc<Course>,
+    /// Of the generation that works; of what every generation has in common: sources, segments, changelogs.
     setting: Arc<Setting>,
-    /// The number of the setting in its course.
+    heading: Heading,
+    /// The number of the heading in its course.
     turn: u64,
     log: Arc<dyn Log>,
     /// In the group: `<host>.<worker>`.
@@ -206,6 +208,8 @@ pub struct Worker<'a> {
     well_since: Option<Duration>,
     /// What tasks did that were given up since.
     retired: Summary,
+    /// What each generation did in them.
+    worked: BTreeMap<u64, Works>,
     /// Where it is watched and steered from.
     seat: Seat,
     /// The committed positions of its partitions.
@@ -227,7 +231,8 @@ impl<'a> Worker<'a> {
         stop: &'a AtomicBool,
     ) -> Result<Self, Ended> {
         let Role { number, member, tables } = role;
-        let (setting, turn) = course.now();
+        let (heading, turn) = course.now();
+        let setting = heading.setting.clone();
         let name = format!("{}.{number}", options.host);
         let seat = options.monitor.seat(&name);
         let member = match member {
@@ -246,6 +251,7 @@ impl<'a> Worker<'a> {
         Ok(Self {
             course,
             setting,
+            heading,
             turn,
             log,
             name,
@@ -287,6 +293,7 @@ impl<'a> Worker<'a> {
             troubled: false,
             well_since: None,
             retired: Summary::default(),
+            worked: BTreeMap::new(),
             seat,
             committed: BTreeMap::new(),
             commit_time: Histogram::default(),
@@ -432,9 +439,22 @@ impl<'a> Worker<'a> {
         };
         summary.add(&self.retired);
         for task in self.tasks.values() {
-            summary.add(&task.summary());
+            summary.add(&self.summary_of(task));
         }
         summary
+    }
+
+    /// What a task did, by the stages of the generation that works.
+    fn summary_of(&self, task: &Task) -> Summary {
+        let own = task.setting();
+        if Arc::ptr_eq(own, &self.setting) { task.summary() } else { task.summary().renamed(&own.pipeline, &self.setting.pipeline) }
+    }
+
+    /// Keeps what a task did that goes.
+    fn retire(&mut self, task: &Task) {
+        let summary = self.summary_of(task);
+        self.retired.add(&summary);
+        *self.worked.entry(task.setting().generation_number()).or_default() += task.works();
     }
 
     /// What is told to whoever watches.
@@ -457,9 +477,19 @@ impl<'a> Worker<'a> {
                 .iter()
                 .flat_map(|(id, why)| self.tasks.get(id).into_iter().flat_map(Task::partitions).map(|at| (at, why.clone())))
                 .collect(),
-            generation: self.setting.generation.as_ref().map_or(0, |generation| generation.number),
+            generation: self.setting.generation_number(),
+            trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
+            works: self.works(),
             restored: self.restoring().unwrap_or(self.restored),
         }
+    }
+
+    fn works(&self) -> BTreeMap<u64, Works> {
+        let mut works = self.worked.clone();
+        for task in self.tasks.values() {
+            *works.entry(task.setting().generation_number()).or_default() += task.works();
+        }
+        works
     }
 
     /// How long a poll may wait: not past the next commit.

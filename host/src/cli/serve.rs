@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A host finds its work in the fleet's control topic: pipelines that were deployed (`millstream deploy`), which it runs together with the other hosts \
-that have the same brokers and the same --fleet. Without --brokers it is the one host of the data folder.")]
+#[command(
+    after_help = "A host finds its work in the fleet's control topic: pipelines that were deployed (`millstream deploy`), which it runs together with the other hosts \
+that have the same brokers and the same --fleet. Without --brokers it is the one host of the data folder."
+)]
 pub struct Args {
     /// Commit this often
     #[arg(long, default_value = "100", value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -71,7 +73,11 @@ fn in_use(error: FolderError, fleet: &str) -> Failure {
     match error {
         FolderError::Runs { folder, pid, .. } => {
             let pid = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-            anyhow::anyhow!("a host of the fleet `{fleet}` runs already with the data folder {}, in {pid}: give this one another by --data", folder.display()).into()
+            anyhow::anyhow!(
+                "a host of the fleet `{fleet}` runs already with the data folder {}, in {pid}: give this one another by --data",
+                folder.display()
+            )
+            .into()
         }
         error => error.into(),
     }

@@ -211,7 +211,9 @@ impl<'a> Host<'a> {
         let mut failure = None;
         let bundle = Bundle::of(generation, &mut |reference| match self.control.component(&reference.digest) {
             Ok(Some(component)) => Ok(component),
-            Ok(None) => anyhow::bail!("the component {} {} ({}) is not in the control topic", reference.name, reference.version, reference.digest),
+            Ok(None) => {
+                anyhow::bail!("the component {} {} ({}) is not in the control topic", reference.name, reference.version, reference.digest)
+            }
             Err(error) => {
                 let message = error.message.clone();
                 failure = Some(error);

@@ -1,7 +1,7 @@
 //! A pipeline that a host runs: its workers in threads of their own, and what is prepared beside them to take their place.
 
 use super::bundle::Bundle;
-use crate::course::Course;
+use crate::course::{Course, Heading};
 use crate::explain;
 use crate::generation::Generation;
 use crate::io::Log;
@@ -55,7 +55,13 @@ pub struct Prepared {
 /// Loads a generation and makes sure that its plugins start, beside what runs. `base`: what it replaces, as far as that is known.
 ///
 /// Err: why it cannot run on this host, for whoever deploys.
-pub fn prepare(place: &Place, bundle: &Bundle, generation: &Generation, base: Option<&Bundle>, now: Option<&Setting>) -> anyhow::Result<Prepared> {
+pub fn prepare(
+    place: &Place,
+    bundle: &Bundle,
+    generation: &Generation,
+    base: Option<&Bundle>,
+    now: Option<&Setting>,
+) -> anyhow::Result<Prepared> {
     let loaded = bundle.pipeline(&*place.loader)?;
     let pipeline = loaded.pipeline;
     let not_started = |pipeline: &Pipeline, (stage, error)| anyhow::anyhow!(explain::not_started(pipeline, stage, &error));
@@ -109,13 +115,13 @@ impl Running {
 
     /// What its workers are to do now. None: it is still starting.
     pub fn setting(&self) -> Option<Arc<Setting>> {
-        Some(self.course.get()?.now().0)
+        Some(self.course.get()?.now().0.setting)
     }
 
     /// Its workers turn to another generation where they stand. False: it has not begun yet, or is of something else.
     pub fn turn_to(&mut self, prepared: &Prepared) -> bool {
         let (Some(course), Some(next)) = (self.course.get(), &prepared.hot) else { return false };
-        course.turn_to(next.clone());
+        course.turn_to(Heading { setting: next.clone(), trial: None });
         self.number = prepared.number;
         true
     }

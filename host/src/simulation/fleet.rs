@@ -143,8 +143,10 @@ impl Slot {
 struct Fleet {
     shape: Shape,
     pipeline: Pipeline,
-    /// The newest generation; 0 = there is no fleet.
-    newest: u64,
+    /// What the control topic has said; nothing = there is no fleet.
+    told: Vec<swap::Told>,
+    /// The highest generation that there was.
+    generations: u64,
     slots: Vec<Slot>,
     /// By user: how many were produced.
     produced: Vec<i64>,
@@ -287,7 +289,8 @@ fn begin(random: Random, pipeline: &Pipeline, shape: Shape, loud: bool) {
     FLEET.set(Some(Fleet {
         shape,
         pipeline: pipeline.clone(),
-        newest: swaps.into(),
+        told: swaps.then(swap::Told::first).into_iter().collect(),
+        generations: 1,
         slots,
         produced: zeros.clone(),
         goal,
@@ -331,7 +334,7 @@ fn happen() {
             fleet(|fleet| fleet.slots[slot].stop.store(true, Ordering::Relaxed));
         }
         6 if once_in(4) => replace(),
-        7 if fleet(|fleet| fleet.newest > 0) => swap::deploy_or_learn(),
+        7 if fleet(|fleet| !fleet.told.is_empty()) => swap::deploy_or_learn(),
         _ => {
             let slot = below(fleet(|fleet| fleet.slots.len()));
             let (absent, done) =
@@ -494,9 +497,9 @@ fn replace() {
     start(slot);
 }
 
-fn setting(handle: &Handle, folder: usize) -> Result<(Setting, Arc<dyn Log>), RunError> {
+fn setting(handle: &Handle, folder: usize, told: Option<&swap::Told>) -> Result<(Setting, Arc<dyn Log>), RunError> {
     let (mut pipeline, shape) = fleet(|fleet| (fleet.pipeline.clone(), fleet.shape.clone()));
-    let generation = swap::known_at_a_start(handle);
+    let generation = told.map(|told| swap::first(told, handle));
     if let Some(generation) = &generation {
         pipeline = workload::pipeline_of(shape.kind, generation.number);
     }
@@ -531,10 +534,12 @@ fn start(slot: usize) {
     fleet(|fleet| fleet.slots[slot].process = Some(process));
     let handle = Handle { process, name };
     say!("{handle} starts on folder {folder}");
-    let started = setting(&handle, folder).map_err(|error| match error {
+    let failed = |error| match error {
         RunError::Log(error) => Ended::Log(error),
         other => Ended::Log(LogError::stop(other.to_string())),
-    });
+    };
+    let told = swap::known_at_a_start();
+    let started = setting(&handle, folder, told.as_ref()).map_err(failed);
     let started = started.and_then(|(setting, log)| {
         let shape = fleet(|fleet| fleet.shape.clone());
         let options = Options {
@@ -551,6 +556,10 @@ fn start(slot: usize) {
         };
         let role = Role { number, ..Role::default() };
         let course = Arc::new(Course::new(Arc::new(setting)));
+        if let Some(told) = &told {
+            let heading = swap::heading(&course.now().0, told, &handle).map_err(failed)?;
+            course.turn_to(heading);
+        }
         Ok((course.clone(), Worker::new(course, log, role, &SimulatedClock, options, stop)?))
     });
     match started {
@@ -626,7 +635,7 @@ fn over(process: usize, outcome: Result<(), Ended>) {
                 Remedy::Wait | Remedy::Indefinite if stopped || !joined => {}
                 Remedy::Rewind if !joined => {}
                 // It did not learn of a newer generation in time.
-                Remedy::Stop if fleet(|fleet| fleet.newest > 0) && error.message.contains("leaves the partition to others") => {}
+                Remedy::Stop if fleet(|fleet| !fleet.told.is_empty()) && error.message.contains("leaves the partition to others") => {}
                 _ => violate(format!("{name}#{process} ended: {error}")),
             }
         }
@@ -768,8 +777,8 @@ fn check(last: Option<usize>) -> Result<(), String> {
                 Kind::Windows | Kind::Timers => checker::timed(broker, &changelogs, &fleet.ends, fleet.closing)?,
                 Kind::Chained => checker::chained(broker, fleet.closing)?,
                 Kind::Lists | Kind::Regrouped => {
-                    if fleet.newest > 0 {
-                        checker::generations(broker, &sources, &fleet.shape.kind.before_lists().into(), fleet.newest)?;
+                    if let Some(told) = fleet.told.last() {
+                        checker::generations(broker, &sources, &fleet.shape.kind.before_lists().into(), &|at| told.of(at))?;
                     }
                     checker::outputs(broker, &fleet.produced)?;
                     checker::lists(broker, &changelogs[0], &fleet.produced)?;

@@ -21,8 +21,9 @@ impl Task {
         self.placement = Placement::new(&setting.pipeline);
         for queue in &mut self.queues {
             queue.since = queue.position.unwrap_or(0);
-            queue.cut = setting.generation.is_some();
+            queue.cut = setting.generation_number() != self.setting.generation_number();
         }
+        self.taken = 0;
         self.refused.clear();
         self.buried.clear();
         self.setting = setting;

@@ -3,14 +3,15 @@
 use super::{Ended, Worker};
 use crate::io::{LogError, TopicPartition};
 use crate::planted::{Mistake, planted};
-use crate::task::{Metadata, Task};
+use crate::task::{Metadata, TaskId};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a host that is behind may take to learn of a generation that others have committed.
 const BEHIND: Duration = Duration::from_secs(30);
 
 impl Worker<'_> {
-    /// Turns all tasks to the newest setting, if there is a newer one. Everything processed is in a transaction that is begun or done by then; the next one
+    /// Turns all tasks to the newest heading, if there is a newer one. Everything processed is in a transaction that is begun or done by then; the next one
     /// tells from which offsets on the generation works.
     pub(super) fn follow(&mut self) -> Result<(), Ended> {
         if self.course.turn() == self.turn || self.isolation.is_some() {
@@ -24,25 +25,34 @@ impl Worker<'_> {
             return Ok(());
         }
         let started = std::time::Instant::now();
-        let (setting, turn) = self.course.now();
-        let mut done = std::mem::take(&mut self.retired);
-        self.tasks.values().for_each(|task| done.add(&task.summary()));
-        self.retired = done.renamed(&self.setting.pipeline, &setting.pipeline);
-        self.setting = setting.clone();
+        let (heading, turn) = self.course.now();
         self.turn = turn;
-        for task in self.tasks.values_mut() {
-            task.succeed(setting.clone()).map_err(|(stage, error)| Ended::Init { stage, error })?;
+        let turning: Vec<TaskId> = self
+            .tasks
+            .iter()
+            .filter(|(id, task)| !Arc::ptr_eq(task.setting(), heading.setting_of(id.partition)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &turning {
+            let Some(mut task) = self.tasks.remove(id) else { continue };
+            self.retire(&task);
+            task.succeed(heading.setting_of(id.partition).clone()).map_err(|(stage, error)| Ended::Init { stage, error })?;
+            self.tasks.insert(*id, task);
         }
+        self.retired = self.retired.renamed(&self.setting.pipeline, &heading.setting.pipeline);
+        self.setting = heading.setting.clone();
+        self.heading = heading;
         let took = started.elapsed();
         self.turn_time.observe(took);
         tracing::info!(
-            pipeline = setting.pipeline.name,
-            generation = setting.generation.as_ref().map(|generation| generation.number),
-            tasks = self.tasks.len(),
+            pipeline = self.setting.pipeline.name,
+            generation = self.setting.generation_number(),
+            trial = self.heading.trial.as_ref().map(|trial| trial.setting.generation_number()),
+            tasks = turning.len(),
             ?took,
             "the worker has turned to a new generation"
         );
-        if !self.tasks.is_empty() {
+        if !turning.is_empty() {
             self.first_since = Some(self.clock.elapsed());
         }
         self.revive()?;
@@ -58,7 +68,7 @@ impl Worker<'_> {
     /// Whether a partition is at a newer generation than this worker's: then it is left alone.
     pub(super) fn is_behind(&mut self, at: &TopicPartition, metadata: &str) -> Result<bool, LogError> {
         let committed = Metadata::of(metadata).map_or(0, |metadata| metadata.generation);
-        let own = self.setting.generation.as_ref().map_or(0, |generation| generation.number);
+        let own = self.heading.setting_of(at.partition).generation_number();
         if committed <= own || planted(Mistake::NotBehind) {
             return Ok(false);
         }
@@ -80,7 +90,7 @@ impl Worker<'_> {
         if self.behind_since.is_none_or(|since| self.clock.elapsed() < since + BEHIND) {
             return Ok(());
         }
-        let own = self.setting.generation.as_ref().map_or(0, |generation| generation.number);
+        let own = self.heading.setting_of(at.partition).generation_number();
         Err(LogError::stop(format!(
             "pipeline `{}`: {at} is at generation {committed}, and this host has not learnt of it within {} s, it knows {own}: it leaves the partition to others; \
              can it read the fleet's control topic?",
@@ -101,8 +111,8 @@ impl Worker<'_> {
         let mut partitions = Vec::new();
         for id in parked.keys() {
             if let Some(task) = self.tasks.remove(id) {
-                self.retired.add(&task.summary());
-                partitions.extend(Task::partitions(&task));
+                self.retire(&task);
+                partitions.extend(task.partitions());
             }
         }
         partitions.sort();

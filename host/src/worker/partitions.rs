@@ -35,7 +35,7 @@ impl Worker<'_> {
             let mut task = match self.tasks.remove(&id) {
                 Some(task) => task,
                 None => {
-                    let mut task = Task::new(id, setting.clone());
+                    let mut task = Task::new(id, self.heading.setting_of(id.partition).clone());
                     if self.options.until_end {
                         task.to_end();
                     }
@@ -179,7 +179,7 @@ impl Worker<'_> {
                 self.restore = None;
             }
             if let Some(task) = self.tasks.remove(&id) {
-                self.retired.add(&task.summary());
+                self.retire(&task);
                 others.extend(task.partitions().into_iter().filter(|other| !partitions.contains(other)));
             }
         }

@@ -1,55 +1,117 @@
-//! New generations of the pipeline: they come to be, and each worker learns of them sooner or later, or begins with an old one.
+//! New generations of the pipeline: they come to be, everywhere or on trial in some partitions, are promoted or rolled back; and each worker learns of that
+//! sooner or later, or begins with what was before.
 
-use super::{CONTROL, Handle, SimulatedLog, below, fleet, once_in, say, workload};
+use super::{CONTROL, Handle, Log, SimulatedLog, below, fleet, once_in, say, workload};
+use crate::course::{Heading, Trial};
 use crate::generation::Generation;
 use crate::manifest::Secrets;
-use crate::runtime::{self, Creates};
+use crate::runtime::{self, Creates, RunError};
+use crate::task::Setting;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// So many at most: each is loaded as a pipeline of its own.
 const MOST: u64 = 6;
 
+/// What the control topic says: the generation that works, and one on trial with its partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub works: u64,
+    pub trial: Option<(u64, BTreeSet<i32>)>,
+}
+
+impl Told {
+    pub fn first() -> Self {
+        Self { works: 1, trial: None }
+    }
+
+    /// The generation of a partition number.
+    pub fn of(&self, partition: i32) -> u64 {
+        match &self.trial {
+            Some((trial, partitions)) if partitions.contains(&partition) => *trial,
+            _ => self.works,
+        }
+    }
+}
+
 fn generation(number: u64, handle: &Handle) -> Generation {
     Generation { number, control: CONTROL.into(), host: handle.name.clone() }
 }
 
-/// A worker that starts knows one of the generations.
-pub fn known_at_a_start(handle: &Handle) -> Option<Generation> {
-    let newest = fleet(|fleet| fleet.newest);
-    if newest == 0 {
-        return None;
-    }
-    let number = if once_in(3) { 1 + below(newest as usize) as u64 } else { newest };
-    Some(generation(number, handle))
+/// What a worker that starts knows: something that was told once.
+pub fn known_at_a_start() -> Option<Told> {
+    let told = fleet(|fleet| fleet.told.clone());
+    let last = told.last()?.clone();
+    Some(if once_in(3) { told[below(told.len())].clone() } else { last })
 }
 
-/// There is a new generation, or a worker learns of one.
+/// The generation that a worker starts with.
+pub fn first(told: &Told, handle: &Handle) -> Generation {
+    generation(told.works, handle)
+}
+
+/// There is a new generation, the one on trial is promoted or rolled back, or a worker learns of something.
 pub fn deploy_or_learn() {
-    if once_in(3) {
-        fleet(|fleet| fleet.newest = (fleet.newest + 1).min(MOST));
-        let newest = fleet(|fleet| fleet.newest);
-        say!("generation {newest} is deployed");
-    } else {
-        learn(below(fleet(|fleet| fleet.slots.len())), once_in(2));
+    if !once_in(3) {
+        return learn(below(fleet(|fleet| fleet.slots.len())), once_in(2));
     }
+    let (Some(last), highest, partitions) = fleet(|fleet| (fleet.told.last().cloned(), fleet.generations, fleet.shape.partitions)) else {
+        return;
+    };
+    let promoted = last.trial.as_ref().map(|(trial, _)| *trial).filter(|_| once_in(2));
+    let next = match promoted {
+        Some(trial) => Told { works: trial, trial: None },
+        None if highest == MOST => return,
+        None if last.trial.is_none() && once_in(2) => {
+            let chosen = (0..partitions).filter(|_| once_in(2)).collect();
+            Told { trial: Some((highest + 1, chosen)), ..last }
+        }
+        None => Told { works: highest + 1, trial: None },
+    };
+    say!("the control topic says {next:?}");
+    fleet(|fleet| {
+        fleet.generations = fleet.generations.max(next.works).max(next.trial.as_ref().map_or(0, |(trial, _)| *trial));
+        fleet.told.push(next);
+    });
 }
 
-/// A worker learns of a newer generation; `newest`: of the last one.
-pub fn learn(slot: usize, newest: bool) {
+/// A worker learns of what was told after what it knows; `last`: of the last.
+pub fn learn(slot: usize, last: bool) {
     let known = fleet(|fleet| {
         let running = fleet.slots[slot].running.as_ref()?;
         let handle = Handle { process: running.process, name: fleet.slots[slot].name.clone() };
-        Some((running.course.clone(), handle, fleet.newest))
+        Some((running.course.clone(), handle, fleet.told.clone()))
     });
-    let Some((course, handle, last)) = known else { return };
-    let (now, _) = course.now();
-    let Some(own) = now.generation.as_ref().map(|generation| generation.number).filter(|own| *own < last) else { return };
-    let number = if newest { last } else { own + 1 };
-    let log = SimulatedLog(handle.clone());
-    let pipeline = workload::pipeline_of(fleet(|fleet| fleet.shape.kind), number);
+    let Some((course, handle, told)) = known.filter(|(.., told)| !told.is_empty()) else { return };
+    let now = course.now().0;
+    let is_known = |told: &Told| {
+        let trial = now.trial.as_ref().map(|trial| (trial.setting.generation_number(), (*trial.partitions).clone()));
+        *told == Told { works: now.setting.generation_number(), trial }
+    };
+    let at = told.iter().position(is_known).map_or(0, |at| at + 1);
+    let Some(next) = (if last { told.get(at..).and_then(<[Told]>::last) } else { told.get(at) }) else { return };
     // What fails is tried again at another time.
-    let Ok(mut next) = runtime::prepare_next(pipeline, &now, &log, &Secrets::default(), Creates::Declared) else { return };
-    next.generation = Some(generation(number, &handle));
-    say!("{handle} learns of generation {number}");
-    course.turn_to(Arc::new(next));
+    if let Ok(heading) = heading(&now, next, &handle) {
+        say!("{handle} learns of {next:?}");
+        course.turn_to(heading);
+    }
+}
+
+/// What a worker makes of what it is told; `now`: what it has.
+pub fn heading(now: &Heading, told: &Told, handle: &Handle) -> Result<Heading, RunError> {
+    let setting = |number: u64| -> Result<Arc<Setting>, RunError> {
+        let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting)];
+        if let Some(known) = known.into_iter().flatten().find(|known| known.generation_number() == number) {
+            return Ok(known.clone());
+        }
+        let log = SimulatedLog(handle.clone());
+        let pipeline = workload::pipeline_of(fleet(|fleet| fleet.shape.kind), number);
+        let mut next = runtime::prepare_next(pipeline, &now.setting, &log as &dyn Log, &Secrets::default(), Creates::Declared)?;
+        next.generation = Some(generation(number, handle));
+        Ok(Arc::new(next))
+    };
+    let trial = |(trial, partitions): &(u64, BTreeSet<i32>)| -> Result<Trial, RunError> {
+        Ok(Trial { setting: setting(*trial)?, partitions: Arc::new(partitions.clone()) })
+    };
+    Ok(Heading { setting: setting(told.works)?, trial: told.trial.as_ref().map(trial).transpose()? })
 }

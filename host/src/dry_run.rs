@@ -86,6 +86,10 @@ impl Log for DryLog {
         self.of(topic).produce(topic, partition, records)
     }
 
+    fn exclusively(&self, _: &str, _: &TopicPartition, _: &mut dyn FnMut() -> Result<Option<Records>, LogError>) -> Result<(), LogError> {
+        Err(LogError::stop("a dry run writes nothing: a mistake in the program"))
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {
         self.log.reader()
     }

@@ -191,19 +191,21 @@ pub trait Log: Send + Sync {
     /// Appends outside any pipeline (`produce`, test data): durable when it returns. `partition` None = by the key (`partition_for`), records
     /// without a key spread evenly.
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError>;
-    /// Appends what `decide` says; nobody else under the same name has written between what `decide` read and the append. `decide` may be called again.
+    /// Appends to one partition what `decide` says after it has read the partition: between the two, no other `exclusively` of the same `name` has
+    /// written, in whatever process. `decide` reads to the end by a reader of its own, and is called again if another came between or if nobody knows
+    /// whether the append came through (it may have): each time it decides anew, by nothing but what it reads. None, or no records: nothing is written.
+    ///
+    /// Durable when it returns. An error of `decide` is returned as it is, and nothing is written. Who came in vain too often gets an error with
+    /// `Wait`; the last try may still come through. Only what is written by this is kept apart: members and `produce` may append to the same partition at any time, also between
+    /// what `decide` reads and the append. On Kafka an open transaction of a member hides what lies behind it, writes by this among them: `decide` asks
+    /// for the `high_watermark` first, reads until a record or an `End` is there, and fails if that takes too long. It calls no `exclusively` itself. The
+    /// topic must be there.
     fn exclusively(
         &self,
         name: &str,
         to: &TopicPartition,
         decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
-    ) -> Result<(), LogError> {
-        let _ = name;
-        match decide()? {
-            Some(records) => self.produce(&to.topic, Some(to.partition), &records),
-            None => Ok(()),
-        }
-    }
+    ) -> Result<(), LogError>;
     /// A reader of its own, outside any group; committed records only.
     fn reader(&self) -> Result<Box<dyn Reader>, LogError>;
     /// A member of the group `group`: a worker's end of the log.

@@ -4,7 +4,7 @@ mod commands;
 mod crash;
 mod speed;
 
-use crate::log_contract::{contract_tests, fresh, numbers, read_all, texts};
+use crate::log_contract::{self, contract_tests, fresh, numbers, read_all, texts};
 use millstream::io::{Commit, Event, FetchLimit, Guarantee, Log, Member, Membership, Position, Reader, StateWrites, TopicPartition};
 use millstream::log::embedded::{AttachedLog, EmbeddedLog, Options};
 use std::path::Path;
@@ -176,6 +176,39 @@ fn what_another_process_appends_ends_the_wait() {
     assert!(matches!(reader.poll(LIMIT, Duration::from_secs(30)).unwrap(), Event::Records(_)));
     assert!(began.elapsed() < Duration::from_secs(20), "the append did not end the wait");
     appended.join().unwrap();
+}
+
+#[test]
+fn exclusive_writes_of_several_processes_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let [holder, client, another] = [(); 3].map(|()| attach(folder.path()));
+    log_contract::count_together(&[&client, &holder, &another], 6, 20);
+    for (first, second) in [(&client, &holder), (&holder, &client), (&client, &another), (&holder, &holder)] {
+        log_contract::who_is_overtaken_decides_anew(first, second);
+        log_contract::who_is_not_overtaken_decides_once(first, second);
+    }
+}
+
+#[test]
+fn an_exclusive_write_survives_the_holder() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut holder = Some(attach(folder.path()));
+    let client = attach(folder.path());
+    client.create_topic("t", 1).unwrap();
+    let at = TopicPartition::new("t", 0);
+    let mut decided = 0;
+    client
+        .exclusively("name", &at, &mut || {
+            decided += 1;
+            let read = log_contract::read_whole(&client, &at, &mut || {});
+            // Whoever holds the folder next knows nothing of what was read under the last holder.
+            if let Some(holder) = holder.take() {
+                log_contract::count_on(&holder, "name", &at).unwrap();
+            }
+            Ok(Some(numbers(read.len() + 1..read.len() + 2)))
+        })
+        .unwrap();
+    assert_eq!((decided, read_all(&client, "t", 0)), (2, strings(1..3)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The model's ends as a worker sees them: `Log` and `Reader`.
 
-use super::broker::columns_of;
+use super::broker::{columns_of, records_of};
 use super::member::SimulatedMember;
 use super::world::{Handle, pass, with};
 use crate::io::{
@@ -74,6 +74,34 @@ impl Log for SimulatedLog {
 
     fn produce(&self, _: &str, _: Option<i32>, _: &Records) -> Result<(), LogError> {
         Err(LogError::stop("a worker writes by its member"))
+    }
+
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError> {
+        let id = name.into();
+        // Each turn of another ends at some time.
+        for _ in 0..400 {
+            self.0.reach()?;
+            match with(|world| world.broker.init(&id)) {
+                Ok(epoch) => {
+                    let Some(records) = decide()?.filter(|records| !records.is_empty()) else { return Ok(()) };
+                    let records = records_of(&records);
+                    self.0.reach()?;
+                    let appended = with(|world| world.broker.append(&id, epoch, world.now, to, &records));
+                    self.0.reach()?;
+                    if appended.is_ok() && with(|world| world.broker.end(&id, epoch, true)).is_ok() {
+                        return Ok(());
+                    }
+                }
+                // What another left open is being ended.
+                Err(_) => with(|world| world.go_on()),
+            }
+        }
+        Err(super::world::wait("others keep writing"))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {

@@ -9,6 +9,7 @@ mod attached_reader;
 mod catalog;
 mod client;
 mod cursor;
+mod exclusive;
 pub mod folder;
 mod framing;
 mod keys;
@@ -133,6 +134,15 @@ impl Log for EmbeddedLog {
 
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError> {
         self.shared.produce(topic, partition, records)
+    }
+
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError> {
+        exclusive::write(self, name, to, decide)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {

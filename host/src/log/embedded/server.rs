@@ -1,6 +1,7 @@
 //! The holder's end of the socket: answers other processes of the same user.
 
 use super::cursor::Cursors;
+use super::exclusive::Turns;
 use super::wire::{self, Answer, Hello, PROTOCOL, Request};
 use super::{EmbeddedLog, Shared, framing};
 use crate::io::{Event, FetchLimit, Log, LogError, TopicPartition};
@@ -143,6 +144,11 @@ fn answer(shared: &Arc<Shared>, cursors: &mut Cursors, request: Request, bytes: 
         Request::Produce(topic, partition) => {
             let records = framing::decode(bytes).map_err(|error| LogError::stop(error.to_string()))?;
             log.produce(&topic, partition, &records).map(|()| Answer::Done)?
+        }
+        Request::Turn(name) => Answer::Turn(log.turn(&name)?),
+        Request::AppendInTurn(name, turn, place) => {
+            let records = framing::decode(bytes).map_err(|error| LogError::stop(error.to_string()))?;
+            if log.append_in_turn(&name, turn, &at(place), &records)? { Answer::Done } else { Answer::Overtaken }
         }
         Request::Assign(places) => {
             *cursors = Cursors::default();

@@ -8,7 +8,7 @@ use crate::io::{Commit, LogError, Position, TopicPartition, partition_for};
 use crate::record::Records;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
@@ -29,6 +29,8 @@ pub struct Shared {
     /// Held while a commit assigns offsets and writes, and while a topic is created.
     pub writing: Mutex<()>,
     pub appended: Appended,
+    /// By name: the turn of whoever writes exclusively next. Over when it has written.
+    pub turns: Mutex<HashMap<String, u64>>,
     /// Groups that have a member.
     pub groups: Mutex<HashSet<String>>,
     options: Options,
@@ -118,6 +120,7 @@ impl Shared {
             catalog: Catalog::default(),
             writing: Mutex::new(()),
             appended: Appended::default(),
+            turns: Mutex::default(),
             groups: Mutex::default(),
             options,
             spread: AtomicUsize::new(0),
@@ -217,11 +220,16 @@ impl Shared {
 
     /// Makes records, positions and state visible as one. A partition stands in `appends` once.
     pub fn commit(&self, appends: Vec<Append>, group: &str, commit: &Commit) -> Result<(), LogError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(appends, group, commit)
+    }
+
+    /// Like `commit`; `writing` is held.
+    pub fn write(&self, appends: Vec<Append>, group: &str, commit: &Commit) -> Result<(), LogError> {
         let mode = match self.options.durability {
             Durability::Process => PersistMode::Buffer,
             Durability::Power => PersistMode::SyncData,
         };
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = self.database.batch().durability(Some(mode));
         let mut ends = Vec::with_capacity(appends.len());
         for append in appends {

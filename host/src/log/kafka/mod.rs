@@ -1,12 +1,14 @@
 //! The log on Apache Kafka, by librdkafka.
 //!
 //! `native` is the only place with calls of the C library; `fetch` turns its messages into columns, `producer` columns into messages;
-//! `reader` and `member` are the two ways to read, `transaction` is how a member commits.
+//! `reader` and `member` are the two ways to read, `transaction` is how a member commits;
+//! `exclusive` writes what hangs on what was read before.
 
 mod admin;
 mod config;
 mod context;
 mod errors;
+mod exclusive;
 mod fetch;
 mod member;
 mod native;
@@ -18,6 +20,7 @@ use crate::io::{
     Bounds, CommittedState, Internal, Log, LogError, Member, Membership, Position, Reader, Remedy, Retention, Topic, TopicPartition,
 };
 use crate::log::Connection;
+use crate::log::exclusive::try_until_done;
 use crate::record::Records;
 use crate::settings::{KafkaSettings, Settings};
 use config::PATIENCE;
@@ -46,6 +49,8 @@ pub struct KafkaLog {
     uncommitted: Mutex<Option<Arc<Client>>>,
     /// Made at the first use. Records without a key go round from here.
     producer: Mutex<Option<(Producer, usize)>>,
+    /// Held by whoever writes exclusively: threads of one process need not fence each other.
+    exclusive: Mutex<()>,
 }
 
 /// Connects to the brokers, with the settings of this machine.
@@ -65,6 +70,7 @@ impl KafkaLog {
             admin: OnceLock::new(),
             uncommitted: Mutex::new(None),
             producer: Mutex::new(None),
+            exclusive: Mutex::new(()),
         };
         log.reach()?;
         Ok(log)
@@ -326,6 +332,21 @@ impl Log for KafkaLog {
         // Kept only if all went well: what a failed one still holds must not be sent later.
         *slot = taken;
         Ok(())
+    }
+
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError> {
+        let _alone = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = config::exclusive_producer(&self.brokers, &self.settings, name);
+        try_until_done(name, to, || {
+            // Each time, so that brokers that are away are noticed soon.
+            self.require(to)?;
+            exclusive::attempt(&config, to, decide)
+        })
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {

@@ -7,6 +7,7 @@ pub mod control;
 pub mod diff;
 mod fields;
 pub mod record;
+pub mod rollout;
 pub mod view;
 
 pub use bundle::Bundle;
@@ -17,6 +18,7 @@ pub use fields::{Change, What};
 pub use record::{
     Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Next, PROTOCOL, Parked, State, Value,
 };
+pub use rollout::{Ended, Rollout, RolloutError, Told};
 pub use view::{Aside, Deployment, LIVE, View};
 
 /// The fleet of whoever names none.

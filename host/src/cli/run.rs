@@ -178,7 +178,7 @@ fn workers(args: &Args, setting: &Setting, on_kafka: bool) -> anyhow::Result<usi
 }
 
 /// Raised by SIGINT and SIGTERM: the run commits what it has done and leaves. A second signal ends the process at once.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let raised = Arc::new(AtomicBool::new(false));
     let told = raised.clone();

@@ -143,7 +143,7 @@ fn what_the_same_name_cannot_have_is_new() {
 fn partitions_are_those_of_the_log() {
     let log = EmbeddedLog::temporary(Options::default()).unwrap();
     let pipeline = pipeline(BASE);
-    assert!(counts(&pipeline, &log, true).unwrap().get("in").is_none());
+    assert!(!counts(&pipeline, &log, true).unwrap().contains_key("in"));
     log.create_topic("in", 3).unwrap();
     log.create_topic("p.by-user.repartition", 2).unwrap();
     let repartition = |as_made| counts(&pipeline, &log, as_made).unwrap().get("p.by-user.repartition").copied();

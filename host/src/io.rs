@@ -47,6 +47,9 @@ pub enum Internal {
     Changelog,
     /// Keeps every record until it is deleted by name.
     Repartition,
+    /// What the hosts of a fleet have decided: keeps the last record of each key, tombstones for a week. A host that was away for longer reads it from the
+    /// beginning.
+    Control,
 }
 
 /// How a topic keeps its records.
@@ -164,9 +167,11 @@ pub trait Log: Send + Sync {
     /// None if there is no such topic.
     fn topic(&self, name: &str) -> Result<Option<Topic>, LogError>;
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError>;
-    /// Creates a topic of a pipeline's own.
+    /// Creates a topic of a pipeline's own. One that is there already is left as it is.
     fn create_internal(&self, name: &str, partitions: i32, _what: Internal) -> Result<(), LogError> {
-        self.create_topic(name, partitions)
+        let created = self.create_topic(name, partitions);
+        // Hosts that start at the same time want the same topics: one of them is the first.
+        if created.is_err() && self.topic(name)?.is_some() { Ok(()) } else { created }
     }
     /// None: this log keeps every record for ever.
     fn retention(&self, _topic: &str) -> Result<Option<Retention>, LogError> {

@@ -1,8 +1,8 @@
 //! The contract of a log, as tests over the trait. Each log makes them its own by `contract_tests!`.
 
 use millstream::io::{
-    Commit, CommitState, Event, FetchLimit, Fetched, Guarantee, Log, LogError, Member, Membership, Position, Reader, TopicPartition,
-    partition_for,
+    Commit, CommitState, Event, FetchLimit, Fetched, Guarantee, Internal, Log, LogError, Member, Membership, Position, Reader,
+    TopicPartition, partition_for,
 };
 use millstream::record::{Records, RecordsBuilder};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ macro_rules! contract_tests {
             offsets_are_found_by_time, readers_do_not_disturb_each_other, a_group_starts_without_positions, a_commit_is_seen_whole,
             an_abort_leaves_nothing, a_rewind_reads_again, a_paused_partition_keeps_its_place, what_is_not_committed_is_lost_on_leave,
             what_does_not_exist_is_an_error,
-            exclusive_writes_lose_nothing, an_exclusive_write_may_be_none);
+            exclusive_writes_lose_nothing, an_exclusive_write_may_be_none, a_pipelines_own_topic_may_be_there);
     };
     ($open:path: $($clause:ident),*) => {
         $(
@@ -525,6 +525,17 @@ pub fn an_exclusive_write_may_be_none(log: &dyn Log) {
     let missing = TopicPartition::new(fresh("missing"), 0);
     let error = log.exclusively(&name, &missing, &mut || Ok(Some(numbers(0..1)))).unwrap_err();
     assert!(error.message.contains(&*missing.topic), "{error}");
+}
+
+pub fn a_pipelines_own_topic_may_be_there(log: &dyn Log) {
+    for what in [Internal::Changelog, Internal::Repartition, Internal::Control] {
+        let name = fresh("own");
+        log.create_internal(&name, 2, what).unwrap();
+        log.create_internal(&name, 2, what).unwrap();
+        assert_eq!(log.topic(&name).unwrap().unwrap().partitions, 2);
+        assert!(log.create_topic(&name, 2).is_err(), "a user hears of it");
+        assert!(log.create_internal("no/name", 1, what).is_err());
+    }
 }
 
 pub fn what_does_not_exist_is_an_error(log: &dyn Log) {

@@ -35,6 +35,8 @@ const REFUSED: Duration = Duration::from_secs(2);
 
 /// The last row of each key is kept. Segments are short, so that what was replaced does not stay for a week before it can be compacted.
 const CHANGELOG: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.ms", "3600000")];
+/// Like a changelog. A host that was away for a week at most learns by a tombstone what is no more. How big a record may be is left to the brokers.
+const CONTROL: [(&str, &str); 3] = [("cleanup.policy", "compact"), ("segment.ms", "3600000"), ("delete.retention.ms", "604800000")];
 /// Nothing goes before it was read, however old its time is.
 const REPARTITION: [(&str, &str); 3] = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
 
@@ -235,6 +237,7 @@ impl Log for KafkaLog {
         let settings: &[_] = match what {
             Internal::Changelog => &CHANGELOG,
             Internal::Repartition => &REPARTITION,
+            Internal::Control => &CONTROL,
         };
         let created = self.create(name, partitions, settings);
         // Hosts that start at the same time want the same topics: one of them is the first.

@@ -47,6 +47,9 @@ pub enum Internal {
     Changelog,
     /// Keeps every record until it is deleted by name.
     Repartition,
+    /// What the hosts of a fleet have decided: keeps the last record of each key, tombstones for a week. A host that was away for longer reads it from the
+    /// beginning.
+    Control,
 }
 
 /// How a topic keeps its records.
@@ -164,10 +167,22 @@ pub trait Log: Send + Sync {
     /// None if there is no such topic.
     fn topic(&self, name: &str) -> Result<Option<Topic>, LogError>;
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError>;
-    /// Creates a topic of a pipeline's own.
+    /// Creates a topic of a pipeline's own. One that is there already is left as it is.
     fn create_internal(&self, name: &str, partitions: i32, _what: Internal) -> Result<(), LogError> {
-        self.create_topic(name, partitions)
+        let created = self.create_topic(name, partitions);
+        // Hosts that start at the same time want the same topics: one of them is the first.
+        if created.is_err() && self.topic(name)?.is_some() { Ok(()) } else { created }
     }
+    /// Deletes a topic with all that is in it; one that is not there is fine. A topic that is created under this name later has nothing of it. On the
+    /// embedded log whoever still reads it gets an error, and the positions of all groups in it are gone too; on Kafka brokers drop those a while later.
+    fn delete_topic(&self, name: &str) -> Result<(), LogError>;
+    /// Deletes what is committed for a group: its positions, and on the embedded log the state of its stores (on Kafka those are changelogs, which are
+    /// topics). A group that is not there is fine; one with members is an error with `Wait`, and keeps everything. On Kafka a member that has left
+    /// counts until its session has timed out (10 s, unless the settings say otherwise).
+    fn delete_group(&self, group: &str) -> Result<(), LogError>;
+    /// Commits positions for a group that has no members, whether or not it has any yet; other positions stay. One with members is an error with `Wait`,
+    /// as in `delete_group`.
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError>;
     /// None: this log keeps every record for ever.
     fn retention(&self, _topic: &str) -> Result<Option<Retention>, LogError> {
         Ok(None)

@@ -1,9 +1,9 @@
 //! The log on a real Kafka. Transactions, fencing and rebalancing can be tested nowhere else.
 
-use crate::cluster::{cluster, unique};
+use crate::cluster::{Admin, cluster, unique};
 use crate::log_contract::{self, contract_tests};
 use millstream::io::{
-    Bounds, Commit, CommitState, Event, FetchLimit, Guarantee, Internal, Log, LogError, Member, Membership, Position, Remedy,
+    Bounds, Commit, CommitState, Event, FetchLimit, Guarantee, Internal, Log, LogError, Member, Membership, Position, Remedy, Retention,
     TopicPartition,
 };
 use millstream::log::kafka::KafkaLog;
@@ -801,10 +801,15 @@ fn an_exclusive_write_sees_what_an_open_transaction_hides() {
 }
 
 #[test]
-fn of_hosts_that_create_a_pipelines_own_topic_at_the_same_time_none_fails() {
+fn a_control_topic_keeps_the_last_record_of_each_key_and_tombstones_for_a_week() {
+    let Some(cluster) = cluster() else { return };
     let log = log!();
-    let name = unique("own");
-    log.create_internal(&name, 2, Internal::Changelog).expect("the first");
-    log.create_internal(&name, 2, Internal::Changelog).expect("the second, which had not seen it");
-    assert!(log.create_topic(&name, 2).is_err(), "a user hears of it");
+    let name = unique("control");
+    log.create_internal(&name, 1, Internal::Control).expect("created");
+    let retention = log.retention(&name).expect("settings").expect("may be asked");
+    assert_eq!(retention, Retention { compacted: true, unlimited: false, tombstones: Duration::from_secs(7 * 24 * 3600) });
+    assert_eq!(Admin::new(cluster).setting(&name, "segment.ms"), "3600000");
+    let plain = topic(&log, "plain", 1);
+    let most = |name: &str| log.topic(name).expect("metadata").expect("the topic").max_message_bytes;
+    assert!(most(&name).is_some() && most(&name) == most(&plain), "as the brokers have it");
 }

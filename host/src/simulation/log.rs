@@ -39,6 +39,20 @@ impl Log for SimulatedLog {
         Ok(())
     }
 
+    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        Err(LogError::stop(format!("the model of Kafka deletes no topics, {name} neither: who reads one that is gone is not modelled")))
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.0.reach()?;
+        with(|world| world.broker.group.set_positions(|positions| positions.clear())).ok_or_else(|| has_members(group))
+    }
+
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.0.reach()?;
+        with(|world| world.broker.group.set_positions(|of| of.extend(positions.iter().cloned()))).ok_or_else(|| has_members(group))
+    }
+
     fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         self.0.reach()?;
         with(|world| {
@@ -117,6 +131,10 @@ impl Log for SimulatedLog {
     fn state(&self, _: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {
         Ok(None)
     }
+}
+
+fn has_members(group: &str) -> LogError {
+    super::world::wait(&format!("the group {group} has members"))
 }
 
 /// Committed positions, once no transaction has a word to say of them.

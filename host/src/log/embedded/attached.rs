@@ -286,6 +286,20 @@ impl Log for AttachedLog {
         self.pinned()?.member(membership)
     }
 
+    // Sent again if the holder goes before it answers: done twice is as done once.
+    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        self.either(|log| log.delete_topic(name), &Request::DeleteTopic(name.to_owned()), &[], done)
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.either(|log| log.delete_group(group), &Request::DeleteGroup(group.to_owned()), &[], done)
+    }
+
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        let places = positions.iter().map(|(at, position)| (at.into(), position.offset, position.metadata.clone())).collect();
+        self.either(|log| log.move_group(group, positions), &Request::MoveGroup(group.to_owned(), places), &[], done)
+    }
+
     fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         self.pinned()?.delete_before(partitions)
     }

@@ -120,6 +120,18 @@ impl Log for EmbeddedLog {
         Ok(Bounds { begin: self.shared.begin(&topic, partition.partition)?.min(end), end })
     }
 
+    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        self.shared.delete_topic(name)
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.shared.delete_group(group)
+    }
+
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.shared.move_group(group, positions)
+    }
+
     fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         partitions.iter().try_for_each(|(at, offset)| self.shared.delete_before(at, *offset))
     }

@@ -4,7 +4,7 @@ use super::cursor::Cursors;
 use super::exclusive::Turns;
 use super::wire::{self, Answer, Hello, PROTOCOL, Request};
 use super::{EmbeddedLog, Shared, framing};
-use crate::io::{Event, FetchLimit, Log, LogError, TopicPartition};
+use crate::io::{Event, FetchLimit, Log, LogError, Position, TopicPartition};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -140,6 +140,13 @@ fn answer(shared: &Arc<Shared>, cursors: &mut Cursors, request: Request, bytes: 
         Request::Committed(group, places) => {
             let partitions: Vec<TopicPartition> = places.into_iter().map(at).collect();
             Answer::committed(log.committed(&group, &partitions)?)
+        }
+        Request::DeleteTopic(name) => log.delete_topic(&name).map(|()| Answer::Done)?,
+        Request::DeleteGroup(group) => log.delete_group(&group).map(|()| Answer::Done)?,
+        Request::MoveGroup(group, places) => {
+            let positions: Vec<_> =
+                places.into_iter().map(|(place, offset, metadata)| (at(place), Position { offset, metadata })).collect();
+            log.move_group(&group, &positions).map(|()| Answer::Done)?
         }
         Request::Produce(topic, partition) => {
             let records = framing::decode(bytes).map_err(|error| LogError::stop(error.to_string()))?;

@@ -9,9 +9,11 @@ use crate::record::Records;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
+
+mod removal;
 
 /// What readers, members and stores of a log share.
 pub struct Shared {
@@ -26,6 +28,8 @@ pub struct Shared {
     positions: Keyspace,
     pub state: Keyspace,
     pub catalog: Catalog,
+    /// The number of the next topic. None is used twice while the folder is open: whoever still holds a topic that was deleted finds nothing under its number.
+    next_topic: AtomicU32,
     /// Held while a commit assigns offsets and writes, and while a topic is created.
     pub writing: Mutex<()>,
     pub appended: Appended,
@@ -118,6 +122,7 @@ impl Shared {
             positions,
             state,
             catalog: Catalog::default(),
+            next_topic: AtomicU32::new(0),
             writing: Mutex::new(()),
             appended: Appended::default(),
             turns: Mutex::default(),
@@ -154,6 +159,7 @@ impl Shared {
             let partitions = partitions.try_into().map(i32::from_be_bytes).map_err(|_| unreadable())?;
             catalog::check_partitions(&name, partitions).map_err(|_| unreadable())?;
             let ends = (0..partitions).map(|partition| self.stored_end(id, partition)).collect::<Result<Vec<_>, _>>()?;
+            self.next_topic.fetch_max(id + 1, Ordering::Relaxed);
             self.catalog.add(Arc::new(TopicEntry::new(id, name, ends)));
         }
         Ok(())
@@ -208,11 +214,12 @@ impl Shared {
     pub fn create(&self, name: &str, partitions: i32) -> Result<Arc<TopicEntry>, LogError> {
         catalog::check_name(name)?;
         catalog::check_partitions(name, partitions)?;
-        let id = self.catalog.all().iter().map(|topic| topic.id + 1).max().unwrap_or(0);
+        let id = self.next_topic.load(Ordering::Relaxed);
         let value = [id.to_be_bytes(), partitions.to_be_bytes()].concat();
         let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
         batch.insert(&self.topics, name.as_bytes(), value);
         batch.commit().map_err(|error| self.failure("create a topic", &error))?;
+        self.next_topic.store(id + 1, Ordering::Relaxed);
         let topic = Arc::new(TopicEntry::new(id, name.into(), (0..partitions).map(|_| 0)));
         self.catalog.add(topic.clone());
         Ok(topic)

@@ -27,6 +27,9 @@ pub enum Request {
     Bounds(Place),
     OffsetAt(Place, i64),
     Committed(String, Vec<Place>),
+    DeleteTopic(String),
+    DeleteGroup(String),
+    MoveGroup(String, Vec<(Place, i64, String)>),
     /// With records.
     Produce(String, Option<i32>),
     /// Whose turn it is to write exclusively under this name.

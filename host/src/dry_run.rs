@@ -43,6 +43,10 @@ impl DryLog {
     }
 }
 
+fn writes_nothing() -> LogError {
+    LogError::stop("a dry run writes nothing: a mistake in the program")
+}
+
 impl Log for DryLog {
     fn topics(&self) -> Result<Vec<Topic>, LogError> {
         self.log.topics()
@@ -54,6 +58,18 @@ impl Log for DryLog {
 
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError> {
         self.log.create_topic(name, partitions)
+    }
+
+    fn delete_topic(&self, _: &str) -> Result<(), LogError> {
+        Err(writes_nothing())
+    }
+
+    fn delete_group(&self, _: &str) -> Result<(), LogError> {
+        Err(writes_nothing())
+    }
+
+    fn move_group(&self, _: &str, _: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        Err(writes_nothing())
     }
 
     fn retention(&self, topic: &str) -> Result<Option<Retention>, LogError> {
@@ -84,6 +100,10 @@ impl Log for DryLog {
 
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError> {
         self.of(topic).produce(topic, partition, records)
+    }
+
+    fn exclusively(&self, _: &str, _: &TopicPartition, _: &mut dyn FnMut() -> Result<Option<Records>, LogError>) -> Result<(), LogError> {
+        Err(writes_nothing())
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {

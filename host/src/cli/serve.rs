@@ -28,9 +28,8 @@ pub struct Args {
     /// Threads of each pipeline that share its partitions [default: as many as there are cores on Kafka, one on the embedded log]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
-    /// The fleet that it is of
-    #[arg(long, default_value = crate::fleet::DEFAULT, value_name = "NAME", env = "MILLSTREAM_FLEET")]
-    fleet: String,
+    #[command(flatten)]
+    fleet: super::fleet::Fleet,
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
@@ -39,12 +38,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let kafka = context.connection.brokers.is_some();
     let (log, id, _held): (Arc<dyn Log>, String, Option<Identity>) = match kafka {
         true => {
-            let held = identity(&data, &format!("fleet-{}", args.fleet)).map_err(|error| in_use(error, &args.fleet))?;
+            let held = identity(&data, &format!("fleet-{}", args.fleet.fleet)).map_err(|error| in_use(error, &args.fleet.fleet))?;
             (context.connection.open()?, held.host_id.clone(), Some(held))
         }
         false => (Arc::new(EmbeddedLog::open_with(&data, context.connection.embedded_options())?), "embedded".to_owned(), None),
     };
-    let control = Control::create(log.clone(), &args.fleet, context.global.cache_folder().as_deref())?;
+    let control = Control::create(log.clone(), &args.fleet.fleet, context.global.cache_folder().as_deref())?;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = Options {
         commit_interval: Duration::from_millis(args.commit_interval),
@@ -64,7 +63,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     };
     let mut host = Host::new(control, place, id.clone(), &interrupted);
     if context.global.output == Output::Text {
-        anstream::eprintln!("host {id} of the fleet `{}`; Ctrl-C commits what is done and leaves", args.fleet);
+        anstream::eprintln!("host {id} of the fleet `{}`; Ctrl-C commits what is done and leaves", args.fleet.fleet);
     }
     Ok(host.run()?)
 }

@@ -4,6 +4,7 @@ use super::component::digest;
 use super::record::{CHUNK, ComponentRef, Generation};
 use crate::manifest::{self, Attachments, Diagnostics, Loaded, OnDisk, Recorded};
 use crate::plugin::Loader;
+use crate::plugin::describe::About;
 use sha2::Digest;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,6 +19,15 @@ pub const MOST_TEXT: usize = 768 << 10;
 pub struct Component {
     pub reference: ComponentRef,
     pub bytes: Cow<'static, [u8]>,
+}
+
+impl Component {
+    pub fn new(bytes: Cow<'static, [u8]>, about: &About) -> Self {
+        let chunks = u32::try_from(bytes.len().div_ceil(CHUNK).max(1)).unwrap_or(u32::MAX);
+        let (name, version) = (about.name.clone(), about.version.clone());
+        let reference = ComponentRef { digest: digest(&bytes), bytes: bytes.len() as u64, chunks, name, version };
+        Self { reference, bytes }
+    }
 }
 
 /// A manifest with all that it names.
@@ -43,16 +53,9 @@ impl Bundle {
         let recorded = Recorded::new(attachments);
         let loaded = manifest::load_with(path, text.clone(), loader, &recorded)?;
         let components = recorded.components.into_inner().into_iter().map(|(written, bytes)| {
-            let (name, version) = loader.load(&bytes).map_or_else(
-                |_| Default::default(),
-                |plugin| {
-                    let about = plugin.about();
-                    (about.name.clone(), about.version.clone())
-                },
-            );
-            let chunks = u32::try_from(bytes.len().div_ceil(CHUNK).max(1)).unwrap_or(u32::MAX);
-            let reference = ComponentRef { digest: digest(&bytes), bytes: bytes.len() as u64, chunks, name, version };
-            (written, Component { reference, bytes })
+            // It was loaded before, for its stage.
+            let about = loader.load(&bytes).map(|plugin| plugin.about().clone()).unwrap_or_default();
+            (written, Component::new(bytes, &about))
         });
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let bundle = Self { name, manifest: text, components: components.collect(), files: recorded.schemas.into_inner() };

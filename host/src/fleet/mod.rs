@@ -4,17 +4,23 @@
 pub mod bundle;
 pub mod component;
 pub mod control;
+pub mod diff;
+mod fields;
 pub mod host;
 pub mod record;
+pub mod rollout;
 pub mod running;
 pub mod view;
 
 pub use bundle::Bundle;
 pub use component::Components;
 pub use control::{Control, ControlError, Refusal};
+pub use diff::{Diff, Permission};
+pub use fields::{Change, What};
 pub use record::{
     Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Next, PROTOCOL, Parked, State, Value,
 };
+pub use rollout::{Ended, Rollout, RolloutError, Told};
 pub use view::{Aside, Deployment, LIVE, View};
 
 /// The fleet of whoever names none.

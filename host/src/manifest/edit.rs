@@ -32,6 +32,15 @@ pub fn plugins(text: &str) -> Vec<(String, String)> {
     stages(&root).iter().filter_map(|node| Some((word(node, "name")?, word(node, "plugin")?))).collect()
 }
 
+/// The topics that a manifest reads by itself: of its sources and partitioned tables.
+pub fn topics_read(text: &str) -> Vec<String> {
+    let Some(root) = parse(text) else { return Vec::new() };
+    let entries = |key| root.get(key).map(Node::entries).unwrap_or_default().iter().map(|entry| &entry.value);
+    let partitioned = |node: &&Node| node.get("scope").and_then(Node::text) == Some("partitioned");
+    let tables = entries("tables").filter(partitioned);
+    entries("sources").chain(tables).filter_map(|node| Some(node.get("topic")?.text()?.to_owned())).collect()
+}
+
 fn parse(text: &str) -> Option<Node> {
     let report = Report::new(Arc::new(Source { path: Path::new("").to_owned(), text: text.to_owned() }));
     yaml::parse(&report)
@@ -78,6 +87,13 @@ mod tests {
             let changed = with_plugin(text, "a", odd).unwrap();
             assert_eq!(plugins(&changed)[0].1, odd);
         }
+    }
+
+    #[test]
+    fn topics_are_those_of_sources_and_partitioned_tables() {
+        let text = "sources: { a: { topic: one } }\ntables: { b: { topic: two }, c: { topic: three, scope: partitioned } }\nsinks: [{ topic: four }]\n";
+        assert_eq!(topics_read(text), ["one", "three"]);
+        assert!(topics_read("sources: [").is_empty() && topics_read("sources: 1").is_empty());
     }
 
     #[test]

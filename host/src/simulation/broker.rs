@@ -172,6 +172,13 @@ pub struct Group {
     pub positions: BTreeMap<TopicPartition, Position>,
 }
 
+impl Group {
+    /// Changes positions from outside; None if there are members, who alone may then.
+    pub fn set_positions(&mut self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Position>)) -> Option<()> {
+        self.members.is_empty().then(|| change(&mut self.positions))
+    }
+}
+
 /// What a member hears of its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {

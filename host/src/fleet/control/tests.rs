@@ -84,6 +84,24 @@ fn of_two_that_change_at_once_one_wins_and_the_other_sees_it() {
 }
 
 #[test]
+fn who_decided_by_what_is_no_longer_so_decides_anew() {
+    let log = log();
+    let (mut one, mut other) = (open(&log), open(&log));
+    let mut seen = Vec::new();
+    one.change(|view| {
+        seen.push(generation(view));
+        if seen.len() == 1 {
+            other.change(|_| Ok(vec![(key(), Some(Value::Head(head(5))))])).unwrap();
+        }
+        Ok(vec![(key(), Some(Value::Head(head(generation(view) + 1))))])
+    })
+    .unwrap();
+    assert_eq!(seen, [0, 5]);
+    assert_eq!(generation(one.view()), 6);
+    assert_eq!(generation(other.refresh().unwrap()), 6);
+}
+
+#[test]
 fn a_refused_change_writes_nothing() {
     let log = log();
     let mut control = open(&log);

@@ -108,10 +108,7 @@ impl Member for EmbeddedMember {
         if commit.positions.is_empty() {
             return Err(LogError::stop("a commit without positions: a mistake in the program"));
         }
-        if let Some((at, position)) = commit.positions.iter().find(|(_, position)| position.metadata.len() > MAX_METADATA) {
-            let bytes = position.metadata.len();
-            return Err(LogError::stop(format!("the metadata of the position in {at} has {bytes} bytes, the limit is {MAX_METADATA}")));
-        }
+        check_metadata(&commit.positions)?;
         let mut appends = Vec::with_capacity(self.open.len());
         for (to, mut pending) in self.open.drain() {
             pending.close().map_err(|error| LogError::stop(format!("cannot append to {to}: {error}")))?;
@@ -133,6 +130,12 @@ impl Member for EmbeddedMember {
     fn leave(self: Box<Self>) -> Result<(), LogError> {
         Ok(())
     }
+}
+
+pub fn check_metadata(positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+    let Some((at, position)) = positions.iter().find(|(_, position)| position.metadata.len() > MAX_METADATA) else { return Ok(()) };
+    let bytes = position.metadata.len();
+    Err(LogError::stop(format!("the metadata of the position in {at} has {bytes} bytes, the limit is {MAX_METADATA}")))
 }
 
 impl Pending {

@@ -228,7 +228,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
             Some(topic) => *count = topic.partitions,
             None if creates == Creates::All => {
                 *count = partitions;
-                log.create_topic(&source.topic, *count)?;
+                make_topic(log, &source.topic, *count)?;
             }
             None => missing.push((source.topic.clone(), None)),
         }
@@ -247,7 +247,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
     for table in &pipeline.tables {
         if log.topic(&table.topic)?.is_none() {
             match creates {
-                Creates::All => log.create_topic(&table.topic, 1)?,
+                Creates::All => make_topic(log, &table.topic, 1)?,
                 _ => missing.push((table.topic.clone(), None)),
             }
         }
@@ -268,7 +268,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
             continue;
         }
         if log.topic(&name)?.is_none() && (creates == Creates::All || creates == Creates::Declared && create) {
-            log.create_topic(&name, partitions)?;
+            make_topic(log, &name, partitions)?;
         }
         match log.topic(&name)? {
             Some(topic) => drop(written.insert(name, (topic.partitions, topic.max_message_bytes))),
@@ -284,6 +284,12 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
     }
     let commands: Vec<_> = missing.iter().map(|(topic, partitions)| format!("  {}", log.creation(topic, *partitions))).collect();
     Err(LogError::stop(format!("these topics are missing; create them, or say `create: true` at a sink:\n{}", commands.join("\n"))).into())
+}
+
+/// Creates a topic, unless another host has done so at the same time.
+fn make_topic(log: &dyn Log, name: &str, partitions: i32) -> Result<(), LogError> {
+    let created = log.create_topic(name, partitions);
+    if created.is_err() && log.topic(name)?.is_some() { Ok(()) } else { created }
 }
 
 /// The number of partitions of a repartition topic, which is created if it is missing. `hold`: create nothing, the run will not start.

@@ -100,6 +100,8 @@ enum Command {
     Swap(fleet::swap::Args),
     /// Go back to an earlier generation
     Rollback(fleet::rollback::Args),
+    /// Let a generation that is on trial work in every partition
+    Promote(fleet::canary::PromoteArgs),
     /// Show the generations of a pipeline, and from which offset on each ran
     History(fleet::history::Args),
     /// Have hosts pause a pipeline
@@ -202,6 +204,7 @@ pub fn main() -> i32 {
         Command::Status(args) => fleet::status::run(&args, &context),
         Command::Swap(args) => fleet::swap::run(&args, &context),
         Command::Rollback(args) => fleet::rollback::run(&args, &context),
+        Command::Promote(args) => fleet::canary::promote(&args, &context),
         Command::History(args) => fleet::history::run(&args, &context),
         Command::Pause(args) => fleet::steer::run(&args, crate::fleet::State::Paused, &context),
         Command::Resume(args) => fleet::steer::run(&args, crate::fleet::State::Running, &context),

@@ -2,9 +2,10 @@
 //! generation, which partitions stand still.
 
 use super::bundle::Bundle;
-use super::control::Control;
+use super::control::{Control, ControlError};
 use super::record::{Answer, Answered, Entry, Head, HostRecord, Key, PROTOCOL, Parked, State, Value};
 use super::running::{self, Place, Prepared, Running};
+use super::trial::{self, Judgement};
 use crate::clock::SystemClock;
 use crate::generation::Generation;
 use crate::io::{Clock, LogError, Remedy, TopicPartition};
@@ -45,7 +46,8 @@ pub struct Host<'a> {
 struct Charge {
     running: Option<Running>,
     preparing: Option<(u64, Receiver<anyhow::Result<Prepared>>)>,
-    prepared: Option<Prepared>,
+    /// By generation.
+    prepared: BTreeMap<u64, Prepared>,
     /// What was answered last, by generation.
     answered: BTreeMap<u64, Answered>,
     /// A generation that did not run, how often in a row, and when it is tried again.
@@ -134,19 +136,49 @@ impl<'a> Host<'a> {
                 self.end(charge);
                 self.answer(name, charge, number, Answered::Left, None)?;
             }
-            Some(running) if running.number < wanted => self.replace(name, charge, wanted, &head)?,
+            Some(running) if running.number < wanted || running.trial != head.trial.as_ref().map(|trial| trial.generation) => {
+                self.replace(name, charge, wanted, &head)?;
+            }
             None if wanted > 0 => self.replace(name, charge, wanted, &head)?,
             _ => {}
         }
         self.steer(charge, &head);
-        if let Some(number) = charge.running.as_ref().filter(|running| running.is_turned()).map(|running| running.number) {
+        if let Some((number, trial)) = charge.running.as_ref().filter(|running| running.is_turned()).map(|running| (running.number, running.trial)) {
             charge.failed = None;
-            if charge.answered.get(&number) != Some(&Answered::Running) {
-                charge.running.as_ref().and_then(Running::setting).inspect(|setting| setting.drop_spare());
+            for number in std::iter::once(number).chain(trial) {
+                if charge.answered.get(&number) != Some(&Answered::Running) {
+                    charge.running.as_ref().inspect(|running| running.drop_spare());
+                }
+                self.answer(name, charge, number, Answered::Running, None)?;
             }
-            self.answer(name, charge, number, Answered::Running, None)?;
         }
-        self.tell_parked(name, charge)
+        self.tell_parked(name, charge)?;
+        self.judge(name, charge, &head)
+    }
+
+    /// Promotes a trial or rolls it back, by what this host sees of it.
+    fn judge(&mut self, name: &str, charge: &Charge, head: &Head) -> Result<(), LogError> {
+        let (Some(trial), Some(running)) = (&head.trial, &charge.running) else { return Ok(()) };
+        if running.trial != Some(trial.generation) || head.state != State::Running {
+            return Ok(());
+        }
+        let parked = charge.parked.iter().find(|(at, _)| trial.partitions.contains(&at.partition)).map(|(_, why)| &**why);
+        let now = self.clock.now();
+        let judgement = trial::judge(&trial.terms, running.works(trial.generation), running.works(running.number), parked, now - trial.since);
+        let by = format!("host {}", self.id);
+        let decided = match &judgement {
+            Judgement::Undecided => return Ok(()),
+            Judgement::Promote => trial::promote(&mut self.control, name, trial.generation, now, &by).map(|done| done.then_some(trial.generation)),
+            Judgement::RollBack(reason) => trial::roll_back(&mut self.control, name, trial.generation, reason, now, &by),
+        };
+        match decided {
+            Ok(Some(generation)) => tracing::warn!(pipeline = name, trial = trial.generation, generation, "the trial is over: {judgement:?}"),
+            // Another was first.
+            Ok(None) | Err(ControlError::Refused(_)) => {}
+            Err(ControlError::Log(error)) => return Err(error),
+            Err(ControlError::NoFleet { .. }) => return Err(LogError::stop("the control topic is gone")),
+        }
+        Ok(())
     }
 
     /// What a preparation came to.
@@ -161,7 +193,7 @@ impl<'a> Host<'a> {
         charge.preparing = None;
         match outcome {
             Ok(prepared) => {
-                charge.prepared = Some(prepared);
+                charge.prepared.insert(number, prepared);
                 self.answer(name, charge, number, Answered::Ready, None)
             }
             Err(error) => {
@@ -179,10 +211,16 @@ impl<'a> Host<'a> {
             return Ok(());
         }
         let runs = charge.running.as_ref().map_or(0, |running| running.number);
-        let known = charge.prepared.as_ref().map_or(0, |prepared| prepared.number);
+        let tries = charge.running.as_ref().and_then(|running| running.trial).unwrap_or(0);
+        charge.prepared.retain(|known, _| *known >= head.generation);
         let next = head.next.as_ref().map(|next| next.generation).filter(|next| !charge.answered.contains_key(next));
-        let active = (runs < head.generation && known != head.generation).then_some(head.generation);
-        let Some(number) = active.or(next).filter(|number| *number > 0 && !charge.waits(*number)) else { return Ok(()) };
+        let active = Some(head.generation).filter(|active| runs < *active && tries != *active);
+        // Beside what runs.
+        let trial = head.trial.as_ref().map(|trial| trial.generation).filter(|trial| runs > 0 && tries != *trial);
+        let wanted = [active, trial, next].into_iter().flatten();
+        let Some(number) = wanted.into_iter().find(|number| !charge.prepared.contains_key(number) && !charge.waits(*number)) else {
+            return Ok(());
+        };
         let Some(record) = self.control.view().pipeline(name).and_then(|known| known.generations.get(&number).cloned()) else {
             return Ok(());
         };
@@ -235,14 +273,22 @@ impl<'a> Host<'a> {
         if charge.waits(wanted) {
             return Ok(());
         }
-        let Some(prepared) = charge.prepared.take_if(|prepared| prepared.number == wanted) else { return Ok(()) };
         if let Some(running) = &mut charge.running {
-            if running.turn_to(&prepared) {
+            let trial = head.trial.as_ref().map(|trial| (trial.generation, &trial.partitions));
+            if running.turn_to(wanted, trial, &charge.prepared) {
+                return Ok(());
+            }
+            // What is on trial is waited for.
+            if running.number == wanted || !charge.prepared.contains_key(&wanted) {
+                return Ok(());
+            }
+            if running.setting().is_none() && running.ended().is_none() {
                 return Ok(());
             }
             tracing::info!(pipeline = name, generation = wanted, "the run ends, to begin anew by another generation");
             self.end(charge);
         }
+        let Some(prepared) = charge.prepared.remove(&wanted) else { return Ok(()) };
         let paused = head.state == State::Paused;
         match Running::start(&self.place, &prepared, self.generation(wanted), paused) {
             Ok(running) => {
@@ -308,12 +354,7 @@ impl<'a> Host<'a> {
 
     /// Says which partitions stand still here, and which no longer do.
     fn tell_parked(&self, name: &str, charge: &mut Charge) -> Result<(), LogError> {
-        let mut parked: BTreeMap<TopicPartition, Arc<str>> = BTreeMap::new();
-        if let Some(running) = &charge.running {
-            for worker in running.monitor.workers() {
-                parked.extend(worker.figures.parked.iter().map(|(at, why)| (at.clone(), why.clone())));
-            }
-        }
+        let parked = charge.running.as_ref().map(Running::parked).unwrap_or_default();
         if parked == charge.parked {
             return Ok(());
         }

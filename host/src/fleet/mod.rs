@@ -10,6 +10,7 @@ pub mod host;
 pub mod record;
 pub mod rollout;
 pub mod running;
+pub mod trial;
 pub mod view;
 
 pub use bundle::Bundle;
@@ -18,7 +19,7 @@ pub use control::{Control, ControlError, Refusal};
 pub use diff::{Diff, Permission};
 pub use fields::{Change, What};
 pub use record::{
-    Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Next, PROTOCOL, Parked, State, Value,
+    Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Next, PROTOCOL, Parked, State, Terms, Trial, Value,
 };
 pub use rollout::{Ended, Rollout, RolloutError, Told};
 pub use view::{Aside, Deployment, LIVE, View};

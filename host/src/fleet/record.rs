@@ -4,7 +4,7 @@ pub use crate::generation::Cut;
 use crate::io::TopicPartition;
 use crate::record::{Records, RecordsBuilder};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What this program writes and understands. Told in a header of every record, so that a newer program's are set aside rather than misread.
 pub const PROTOCOL: u32 = 1;
@@ -118,6 +118,9 @@ pub struct Head {
     /// One that hosts are asked to prepare: load and compile it, and answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Next>,
+    /// One that works in some partitions, beside the active one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
     pub state: State,
     /// A random id of the last write.
     pub change: String,
@@ -134,6 +137,33 @@ pub struct Next {
     /// By when the command that asks gives up, milliseconds since the epoch: after that it was killed, and another may take its place.
     pub until: i64,
 }
+
+/// A canary: a generation that works in some partitions only, until it is promoted or rolled back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    pub generation: u64,
+    /// Partition numbers: at least one, never all.
+    pub partitions: BTreeSet<i32>,
+    pub terms: Terms,
+    /// When it began, milliseconds since the epoch.
+    pub since: i64,
+}
+
+/// What decides about a trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Terms {
+    /// How long it must do well before it is promoted, milliseconds; None = a command decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promote_after: Option<i64>,
+    /// How much more of its records may be refused than of the generation beside it, as a share of them.
+    pub errors: f64,
+    /// How many times as long a record may take; None = that does not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slower: Option<f64>,
+}
+
+// Shares are of a command line, never NaN.
+impl Eq for Trial {}
 
 /// How a generation came to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -353,6 +383,7 @@ mod tests {
         let head = Head {
             generation: 3,
             next: Some(Next { generation: 4, mode: Class::Hot, until: 9 }),
+            trial: None,
             state: State::Running,
             change: "c".to_owned(),
             at: 5,

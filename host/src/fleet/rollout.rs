@@ -6,10 +6,10 @@
 
 use super::bundle::Bundle;
 use super::control::{Control, ControlError, Refusal};
-use super::record::{Answer, Answered, Class, Cut, Entry, Generation, Head, Key, Kind, Next, State, Value};
+use super::record::{Answer, Answered, Class, Cut, Entry, Generation, Head, Key, Kind, Next, State, Terms, Trial, Value};
 use super::view::{Deployment, View};
 use crate::io::{Clock, LogError, TopicPartition};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Rollout {
     pub timeout: Duration,
     /// Topics that it reads, by partition: all are cut over when it runs everywhere.
     pub partitions: Vec<TopicPartition>,
+    /// It begins in these partition numbers only, on these terms.
+    pub trial: Option<(BTreeSet<i32>, Terms)>,
     pub by: String,
 }
 
@@ -103,6 +105,12 @@ pub fn active(view: &View, pipeline: &str) -> u64 {
 
 /// Err: something of the pipeline is on its way, by whom; a later change has to wait for it. `now`: milliseconds since the epoch.
 pub fn undisturbed(deployment: &Deployment, pipeline: &str, now: i64) -> Result<(), Refusal> {
+    if let Some((head, trial)) = deployment.head.as_ref().and_then(|head| Some((head, head.trial.as_ref()?))) {
+        return Err(Refusal::Conflict(format!(
+            "generation {} of `{pipeline}` is on trial, by {}: `millstream promote {pipeline}` or `millstream rollback {pipeline}` ends that first",
+            trial.generation, head.by
+        )));
+    }
     let Some((head, next)) = deployment.head.as_ref().and_then(|head| Some((head, head.next.as_ref()?))) else { return Ok(()) };
     if next.until.saturating_add(SKEW) < now {
         return Ok(());
@@ -111,6 +119,11 @@ pub fn undisturbed(deployment: &Deployment, pipeline: &str, now: i64) -> Result<
         "{} is deploying generation {} of `{pipeline}` at this moment: wait for it (`millstream status {pipeline}`), and try again",
         head.by, next.generation
     )))
+}
+
+/// Why a generation was withdrawn.
+fn known_end<'v>(view: &'v View, pipeline: &str, generation: u64) -> Option<&'v str> {
+    view.pipeline(pipeline)?.generations.get(&generation)?.withdrawn.as_deref()
 }
 
 impl Rollout {
@@ -165,7 +178,7 @@ impl Rollout {
             let hosts: Vec<String> = view.live(now).map(|(id, _)| id.to_owned()).collect();
             // A pipeline that was deleted begins anew.
             let state = known.head.as_ref().map(|head| head.state).filter(|state| *state != State::Deleted).unwrap_or(State::Running);
-            let mut head = Head { generation: active, next: None, state, change: String::new(), at: now, by: self.by.clone() };
+            let mut head = Head { generation: active, next: None, trial: None, state, change: String::new(), at: now, by: self.by.clone() };
             if hosts.is_empty() {
                 head.generation = number;
                 asked = Some((Asked { generation: number, next: None }, hosts));
@@ -262,7 +275,10 @@ impl Rollout {
         let did = match (head.state, &head.next) {
             (State::Deleted, _) => "deleted it".to_owned(),
             (_, Some(next)) if next.generation != generation => format!("is deploying generation {}", next.generation),
-            _ => format!("made generation {} active", head.generation),
+            _ => match known_end(view, pipeline, generation) {
+                Some(why) => format!("ended generation {generation}: {why}"),
+                None => format!("made generation {} active", head.generation),
+            },
         };
         format!("`{pipeline}` was changed meanwhile: {} {did}; see `millstream history {pipeline}`, and try again", head.by)
     }
@@ -289,10 +305,22 @@ impl Rollout {
                 return Ok(Vec::new());
             }
             state = Some(head.state);
-            let head = Head { generation, next: None, at: clock.now(), by: self.by.clone(), ..head.clone() };
+            let (now, by) = (clock.now(), self.by.clone());
+            let head = match &self.trial {
+                None => Head { generation, next: None, at: now, by, ..head.clone() },
+                Some((partitions, terms)) => {
+                    let trial = Trial { generation, partitions: partitions.clone(), terms: terms.clone(), since: now };
+                    Head { trial: Some(trial), next: None, at: now, by, ..head.clone() }
+                }
+            };
             Ok(vec![(Key::Head(self.pipeline.clone()), Some(Value::Head(head)))])
         })?;
         Ok(state)
+    }
+
+    /// Whether it works in this partition.
+    fn is_for(&self, at: &TopicPartition) -> bool {
+        self.trial.as_ref().is_none_or(|(partitions, _)| partitions.contains(&at.partition))
     }
 
     /// Waits until every live host runs it, then a little for the partitions.
@@ -310,7 +338,11 @@ impl Rollout {
         loop {
             let standing = self.standing(control.view(), generation, clock.now(), &[Answered::Running], &mut heard, tell);
             let head = control.view().pipeline(&self.pipeline).and_then(|known| known.head.as_ref());
-            if head.is_none_or(|head| head.generation != generation || head.state == State::Deleted) {
+            let is_on = |head: &Head| match &self.trial {
+                None => head.generation == generation,
+                Some(_) => head.trial.as_ref().is_some_and(|trial| trial.generation == generation),
+            };
+            if head.is_none_or(|head| !is_on(head) || head.state == State::Deleted) {
                 return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
             }
             if head.is_some_and(|head| head.state == State::Paused) {
@@ -324,7 +356,7 @@ impl Rollout {
                 let since = *since.get_or_insert(clock.elapsed());
                 let known = control.view().pipeline(&self.pipeline).and_then(|known| known.cuts.get(&generation));
                 let cuts = known.cloned().unwrap_or_default();
-                let outstanding: Vec<_> = self.partitions.iter().filter(|at| !cuts.contains_key(*at)).cloned().collect();
+                let outstanding: Vec<_> = self.partitions.iter().filter(|at| self.is_for(at) && !cuts.contains_key(*at)).cloned().collect();
                 if outstanding.is_empty() || over || clock.elapsed() >= since + SETTLE {
                     return Ok(Ended::Running { generation, cuts, outstanding });
                 }

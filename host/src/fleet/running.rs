@@ -1,19 +1,20 @@
 //! A pipeline that a host runs: its workers in threads of their own, and what is prepared beside them to take their place.
 
 use super::bundle::Bundle;
-use crate::course::{Course, Heading};
+use crate::course::{Course, Heading, Trial};
 use crate::explain;
 use crate::generation::Generation;
-use crate::io::Log;
+use crate::io::{Log, TopicPartition};
 use crate::log::embedded::{Identity, identity};
 use crate::manifest::Secrets;
-use crate::monitor::{Monitor, Phase};
+use crate::monitor::{Figures, Monitor, Phase};
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;
 use crate::runtime::{self, Creates, RunError};
+use crate::summary::Works;
 use crate::task::{BatchLimit, Setting};
 use crate::worker::Options;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -88,6 +89,8 @@ pub fn prepare(
 pub struct Running {
     /// That was begun with, or turned to since.
     pub number: u64,
+    /// The one on trial.
+    pub trial: Option<u64>,
     pub monitor: Arc<Monitor>,
     /// There once the topics are looked up and the state is opened.
     course: Arc<OnceLock<Arc<Course>>>,
@@ -110,7 +113,7 @@ impl Running {
             let name = format!("run {}", pipeline.name);
             std::thread::Builder::new().name(name).spawn(move || run(&place, pipeline, generation, &new_stores, monitor, &course, &stop))?
         };
-        Ok(Self { number, monitor, course, stop, thread: Some(thread) })
+        Ok(Self { number, trial: None, monitor, course, stop, thread: Some(thread) })
     }
 
     /// What its workers are to do now. None: it is still starting.
@@ -118,19 +121,62 @@ impl Running {
         Some(self.course.get()?.now().0.setting)
     }
 
-    /// Its workers turn to another generation where they stand. False: it has not begun yet, or is of something else.
-    pub fn turn_to(&mut self, prepared: &Prepared) -> bool {
-        let (Some(course), Some(next)) = (self.course.get(), &prepared.hot) else { return false };
-        course.turn_to(Heading { setting: next.clone(), trial: None });
-        self.number = prepared.number;
+    /// Its workers turn to another generation where they stand, with one on trial in some partition numbers. `prepared`: what was prepared for it. False: it has
+    /// not begun yet, or cannot where it stands.
+    pub fn turn_to(&mut self, number: u64, trial: Option<(u64, &BTreeSet<i32>)>, prepared: &BTreeMap<u64, Prepared>) -> bool {
+        let Some(course) = self.course.get() else { return false };
+        let now = course.now().0;
+        let setting = |number: u64| {
+            let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting)];
+            let known = known.into_iter().flatten().find(|known| known.generation_number() == number);
+            known.or_else(|| prepared.get(&number)?.hot.as_ref()).cloned()
+        };
+        let Some(own) = setting(number) else { return false };
+        let on_trial = match trial {
+            None => None,
+            Some((number, partitions)) => {
+                let Some(setting) = setting(number) else { return false };
+                Some(Trial { setting, partitions: Arc::new(partitions.clone()) })
+            }
+        };
+        course.turn_to(Heading { setting: own, trial: on_trial });
+        self.number = number;
+        self.trial = trial.map(|(number, _)| number);
         true
     }
 
-    /// Whether every worker works by its generation.
+    /// What is left of the instances that were made ahead goes.
+    pub fn drop_spare(&self) {
+        let Some(course) = self.course.get() else { return };
+        let now = course.now().0;
+        now.setting.drop_spare();
+        if let Some(trial) = &now.trial {
+            trial.setting.drop_spare();
+        }
+    }
+
+    /// Whether every worker works by its generation, and by the one on trial.
     pub fn is_turned(&self) -> bool {
         let workers = self.monitor.workers();
         let mut running = workers.iter().filter(|worker| worker.phase == Phase::Running).peekable();
-        running.peek().is_some() && running.all(|worker| worker.figures.generation == self.number)
+        let is = |figures: &Figures| figures.generation == self.number && figures.trial == self.trial.unwrap_or(0);
+        running.peek().is_some() && running.all(|worker| is(&worker.figures))
+    }
+
+    /// What a generation did in its workers.
+    pub fn works(&self, number: u64) -> Works {
+        let mut works = Works::default();
+        for worker in self.monitor.workers() {
+            works += worker.figures.works.get(&number).copied().unwrap_or_default();
+        }
+        works
+    }
+
+    /// Partitions that stand still, and why.
+    pub fn parked(&self) -> BTreeMap<TopicPartition, Arc<str>> {
+        let workers = self.monitor.workers();
+        let parked = workers.iter().flat_map(|worker| worker.figures.parked.iter());
+        parked.map(|(at, why)| (at.clone(), why.clone())).collect()
     }
 
     /// Tells its workers to commit what is done and to leave.

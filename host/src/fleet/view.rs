@@ -251,7 +251,7 @@ mod tests {
 
     fn head(change: &str, generation: u64) -> Value {
         let (change, by) = (change.to_owned(), "me".to_owned());
-        Value::Head(Head { generation, next: None, state: State::Running, change, at: 0, by })
+        Value::Head(Head { generation, next: None, trial: None, state: State::Running, change, at: 0, by })
     }
 
     #[test]

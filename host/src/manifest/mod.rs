@@ -22,7 +22,7 @@ pub use case::{Case, Expect, ExpectRecord, Expected, ExpectedValue, Given, Given
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
 pub use edit::{plugins, topics_read, with_plugin};
 pub use secret::{Secrets, hide_secrets, resolve_secrets, secret_names, variable};
-pub(crate) use units::start as parse_start;
+pub(crate) use units::{duration as parse_duration, start as parse_start};
 
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;

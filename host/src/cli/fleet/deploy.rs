@@ -1,15 +1,16 @@
 //! `millstream deploy` and `millstream diff`; and the way that `swap` and `rollback` share with them.
 
 use super::super::{Context, Failure, Outcome, Output, check, run};
-use super::{Fleet, denied, loaded, print, rollout_failed};
+use super::{Fleet, canary, denied, loaded, print, rollout_failed};
 use crate::clock::SystemClock;
 use crate::fleet::bundle::Bundle;
 use crate::fleet::diff::{Diff, counts, diff};
-use crate::fleet::{self, Class, Control, Ended, Generation, Kind, Rollout, Told};
+use crate::fleet::{self, Class, Control, Ended, Generation, Kind, Rollout, Terms, Told};
 use crate::io::{Log, TopicPartition};
 use crate::manifest::Loaded;
 use crate::plugin::engine::Engine;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct How {
     /// Check and compare, and change nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    canary: canary::Canary,
     /// How long hosts may take to prepare it, and again to run it
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
@@ -135,6 +138,7 @@ impl Candidate {
             }
             return Ok(());
         };
+        let trial = how.canary.terms(&self.loaded.pipeline, log, &found, base.as_ref())?;
         let mut partitions = Vec::new();
         for source in &self.loaded.pipeline.sources {
             let count = log.topic(&source.topic)?.map_or(0, |topic| topic.partitions);
@@ -148,11 +152,12 @@ impl Candidate {
             base: number,
             timeout: Duration::from_secs(how.timeout),
             partitions,
+            trial: trial.clone(),
             by: fleet::by(),
         };
         let stop = run::stop_on_signals()?;
         let ended = rollout.run(control, &SystemClock::default(), &stop, &mut |told| tell(name, &told)).map_err(rollout_failed)?;
-        self.ended(ended, told_json(name, base.as_ref(), &found), text)
+        self.ended(ended, trial.as_ref(), told_json(name, base.as_ref(), &found), text)
     }
 
     /// What is not done without being allowed, or not under this name.
@@ -190,7 +195,7 @@ impl Candidate {
         Err(denied(format!("what was not permitted before is asked for: {}. If that is meant: {}", what.join(", "), flags.join(" "))))
     }
 
-    fn ended(&self, ended: Ended, mut told: Value, text: bool) -> Outcome {
+    fn ended(&self, ended: Ended, trial: Option<&(BTreeSet<i32>, Terms)>, mut told: Value, text: bool) -> Outcome {
         let name = &self.loaded.pipeline.name;
         let (generation, state, line) = match &ended {
             Ended::NoHost { generation } => {
@@ -201,7 +206,13 @@ impl Candidate {
                 (*generation, "paused", format!("{name}: generation {generation} is active and paused: `millstream resume {name}`\n"))
             }
             Ended::Running { generation, cuts, outstanding } => {
-                let mut line = format!("{name}: generation {generation} runs on every live host\n{}", print::cuts(cuts));
+                let mut line = match trial {
+                    None => format!("{name}: generation {generation} runs on every live host\n{}", print::cuts(cuts)),
+                    Some((partitions, terms)) => {
+                        told["trial"] = json!({ "partitions": partitions, "terms": terms });
+                        format!("{name}: generation {generation} is on trial: {}\n{}", canary::told(partitions, terms), print::cuts(cuts))
+                    }
+                };
                 if !outstanding.is_empty() {
                     let places = outstanding.iter().map(TopicPartition::to_string).collect::<Vec<_>>().join(", ");
                     line.push_str(&format!("  not begun yet, as no record came since: {places}; see `millstream history {name}`\n"));

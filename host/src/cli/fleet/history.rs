@@ -17,6 +17,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let control = args.fleet.open(context)?;
     let known = deployment(&control, &args.pipeline, true)?;
     let active = known.active().map(|generation| generation.number);
+    let on_trial = known.head.as_ref().and_then(|head| head.trial.as_ref()).map(|trial| trial.generation);
     let none = BTreeMap::new();
     let cuts = |generation: &Generation| known.cuts.get(&generation.number).unwrap_or(&none);
     if context.global.output == Output::Json {
@@ -47,6 +48,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let standing = match (&generation.withdrawn, active == Some(generation.number)) {
             (Some(why), _) => format!("withdrawn: {why}"),
             (None, true) => "active".to_owned(),
+            (None, false) if on_trial == Some(generation.number) => "on trial".to_owned(),
             (None, false) if known.next().is_some_and(|next| next.number == generation.number) => "being prepared".to_owned(),
             (None, false) => "past".to_owned(),
         };

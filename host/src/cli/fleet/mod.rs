@@ -1,5 +1,6 @@
 //! Commands that steer a fleet: they read and write its control topic, and ask no host.
 
+pub mod canary;
 pub mod deploy;
 pub mod history;
 mod print;

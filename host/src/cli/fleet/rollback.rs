@@ -2,7 +2,7 @@
 
 use super::super::{Context, Outcome};
 use super::deploy::{Candidate, How};
-use super::{Fleet, active, deployment, loaded};
+use super::{Fleet, active, canary, deployment, loaded};
 use crate::fleet::Kind;
 use crate::plugin::engine::Engine;
 use anyhow::Context as _;
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     pipeline: String,
-    /// The generation whose content is to run again [default: the one before the active one]
+    /// The generation whose content is to run again [default: the one before the active one; while one is on trial, what runs beside it]
     #[arg(long, value_name = "GENERATION")]
     to: Option<u64>,
     #[command(flatten)]
@@ -23,6 +23,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let mut control = args.fleet.open(context)?;
     let name = &args.pipeline;
     let base = active(&control, name)?;
+    if let Some(trial) = canary::on_trial(&control, name).filter(|_| args.to.is_none()) {
+        return canary::roll_back(&mut control, name, trial, context);
+    }
     let to = args.to.unwrap_or(base.base);
     if to == 0 {
         let first = anyhow::anyhow!("generation {} of `{name}` is the first: there is none before it to go back to", base.number);

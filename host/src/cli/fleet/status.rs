@@ -1,7 +1,7 @@
 //! `millstream status`: hosts, and for each pipeline what runs and how far it is.
 
 use super::super::{Context, Failure, Outcome, Output};
-use super::{Fleet, deployment, print};
+use super::{Fleet, canary, deployment, print};
 use crate::clock::SystemClock;
 use crate::fleet::{Control, Deployment, Generation, State};
 use crate::io::{Bounds, Clock, TopicPartition};
@@ -151,6 +151,7 @@ fn in_json(name: &str, known: &Deployment, places: &[Place]) -> Value {
         "at": known.head.as_ref().map(|head| head.at),
         "active": of(known.active()),
         "next": of(known.next()),
+        "trial": known.head.as_ref().and_then(|head| head.trial.as_ref()),
         "partitions": places.collect::<Vec<_>>(),
     })
 }
@@ -158,7 +159,12 @@ fn in_json(name: &str, known: &Deployment, places: &[Place]) -> Value {
 fn print_pipeline(name: &str, known: &Deployment, places: &[Place]) {
     let by = known.head.as_ref().map(|head| format!(", {} by {}", print::time(head.at), head.by)).unwrap_or_default();
     anstream::println!("\npipeline {name}: {}{by}", standing(known));
-    for (what, generation) in [("generation", known.active()), ("next: generation", known.next())] {
+    let trial = known.head.as_ref().and_then(|head| head.trial.as_ref());
+    let on_trial = trial.and_then(|trial| known.generations.get(&trial.generation));
+    if let Some(trial) = trial {
+        anstream::println!("generation {} is on trial: {}", trial.generation, canary::told(&trial.partitions, &trial.terms));
+    }
+    for (what, generation) in [("generation", known.active()), ("on trial: generation", on_trial), ("next: generation", known.next())] {
         let Some(generation) = generation else { continue };
         anstream::println!("{what} {} ({}, {}, {})", generation.number, generation.kind, generation.class.name(), generation.digest);
         for (host, answer) in known.answers.get(&generation.number).unwrap_or(&BTreeMap::new()) {

@@ -37,6 +37,7 @@ pub fn run(args: &Args, wanted: State, context: &Context) -> Outcome {
         if wanted == State::Deleted {
             head.generation = 0;
             head.next = None;
+            head.trial = None;
         }
         Ok(vec![(Key::Head(name.to_owned()), Some(Value::Head(head)))])
     });

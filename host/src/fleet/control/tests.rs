@@ -13,7 +13,7 @@ fn open(log: &Arc<dyn Log>) -> Control {
 }
 
 fn head(generation: u64) -> Head {
-    Head { generation, next: None, state: State::Running, change: String::new(), at: 0, by: "me".to_owned() }
+    Head { generation, next: None, trial: None, state: State::Running, change: String::new(), at: 0, by: "me".to_owned() }
 }
 
 fn key() -> Key {

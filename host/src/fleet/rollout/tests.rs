@@ -222,7 +222,7 @@ fn what_a_killed_command_left_behind_gives_way() {
         control
             .change(|_| {
                 let next = Some(Next { generation: 1, mode: Class::New, until });
-                let head = Head { generation: 0, next, state: State::Running, change: String::new(), at: 0, by: "killed".to_owned() };
+                let head = Head { generation: 0, next, trial: None, state: State::Running, change: String::new(), at: 0, by: "killed".to_owned() };
                 let generation = Value::Generation(left.generation(1, 0));
                 Ok(vec![(Key::Generation("p".to_owned(), 1), Some(generation)), (Key::Head("p".to_owned()), Some(Value::Head(head)))])
             })
@@ -248,7 +248,7 @@ fn what_is_deleted_while_hosts_prepare_does_not_come_back() {
             other
                 .change(|view| {
                     let head = view.pipeline("p").unwrap().head.clone().unwrap();
-                    let head = Head { generation: 0, next: None, state: State::Deleted, by: "you".to_owned(), ..head };
+                    let head = Head { generation: 0, next: None, trial: None, state: State::Deleted, by: "you".to_owned(), ..head };
                     Ok(vec![(Key::Head("p".to_owned()), Some(Value::Head(head)))])
                 })
                 .unwrap();

@@ -4,6 +4,7 @@ mod cli;
 mod cluster;
 mod embedded;
 mod examples;
+mod fleet;
 mod guests;
 mod hostile;
 mod kafka;

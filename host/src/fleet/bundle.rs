@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// The largest manifest with its schema files, bytes: a record of the control topic, which Kafka takes up to a mebibyte by default.
-pub const MOST_TEXT: usize = 768 << 10;
+/// The largest manifest with its schema files, bytes: a record of the control topic, which Kafka takes up to a mebibyte by default,
+/// and in JSON a line's end takes two.
+pub const MOST_TEXT: usize = 512 << 10;
 
 /// A component and what it says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

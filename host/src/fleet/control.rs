@@ -82,13 +82,7 @@ impl Control {
     pub fn create(log: Arc<dyn Log>, fleet: &str, cache: Option<&Path>) -> Result<Self, ControlError> {
         super::check_name(fleet).map_err(LogError::stop)?;
         let name = control_topic(fleet);
-        if log.topic(&name)?.is_none() {
-            let created = log.create_internal(&name, 1, Internal::Changelog);
-            // Who begins a fleet may not be the only one.
-            if created.is_err() && log.topic(&name)?.is_none() {
-                created?;
-            }
-        }
+        log.create_internal(&name, 1, Internal::Control)?;
         Self::open(log, fleet, cache)
     }
 

@@ -143,7 +143,9 @@ impl<'a> Host<'a> {
             _ => {}
         }
         self.steer(charge, &head);
-        if let Some((number, trial)) = charge.running.as_ref().filter(|running| running.is_turned()).map(|running| (running.number, running.trial)) {
+        if let Some((number, trial)) =
+            charge.running.as_ref().filter(|running| running.is_turned()).map(|running| (running.number, running.trial))
+        {
             charge.failed = None;
             for number in std::iter::once(number).chain(trial) {
                 if charge.answered.get(&number) != Some(&Answered::Running) {
@@ -164,15 +166,20 @@ impl<'a> Host<'a> {
         }
         let parked = charge.parked.iter().find(|(at, _)| trial.partitions.contains(&at.partition)).map(|(_, why)| &**why);
         let now = self.clock.now();
-        let judgement = trial::judge(&trial.terms, running.works(trial.generation), running.works(running.number), parked, now - trial.since);
+        let judgement =
+            trial::judge(&trial.terms, running.works(trial.generation), running.works(running.number), parked, now - trial.since);
         let by = format!("host {}", self.id);
         let decided = match &judgement {
             Judgement::Undecided => return Ok(()),
-            Judgement::Promote => trial::promote(&mut self.control, name, trial.generation, now, &by).map(|done| done.then_some(trial.generation)),
+            Judgement::Promote => {
+                trial::promote(&mut self.control, name, trial.generation, now, &by).map(|done| done.then_some(trial.generation))
+            }
             Judgement::RollBack(reason) => trial::roll_back(&mut self.control, name, trial.generation, reason, now, &by),
         };
         match decided {
-            Ok(Some(generation)) => tracing::warn!(pipeline = name, trial = trial.generation, generation, "the trial is over: {judgement:?}"),
+            Ok(Some(generation)) => {
+                tracing::warn!(pipeline = name, trial = trial.generation, generation, "the trial is over: {judgement:?}")
+            }
             // Another was first.
             Ok(None) | Err(ControlError::Refused(_)) => {}
             Err(ControlError::Log(error)) => return Err(error),

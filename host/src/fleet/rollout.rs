@@ -17,6 +17,10 @@ use std::time::Duration;
 const SKEW: i64 = 10_000;
 /// How long partitions are waited for once every host runs a generation: one without records is cut over by none.
 const SETTLE: Duration = Duration::from_secs(5);
+/// Hosts give a sign of life every five seconds: one that is heard of within this lives, whatever the clocks say.
+const SIGN: Duration = Duration::from_secs(7);
+/// A host that is silent for longer is gone, and no clock is wrong by so much, milliseconds.
+const LONG_GONE: i64 = 600_000;
 /// How long one look waits for news.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -84,6 +88,10 @@ pub enum RolloutError {
         "generation {generation} of `{pipeline}` was withdrawn: in {} s there was no answer of {hosts}; look at that host's log, or give it more time by --timeout", .within.as_secs()
     )]
     Late { pipeline: String, generation: u64, hosts: String, within: Duration },
+    #[error(
+        "host {host} lives, but its clock and this machine's are more than {} s apart: set them (NTP), for by time it is told who lives", .by / 1000
+    )]
+    Clocks { host: String, by: i64 },
     #[error("generation {generation} of `{pipeline}` was withdrawn: interrupted")]
     Interrupted { pipeline: String, generation: u64 },
     #[error(
@@ -105,12 +113,6 @@ pub fn active(view: &View, pipeline: &str) -> u64 {
 
 /// Err: something of the pipeline is on its way, by whom; a later change has to wait for it. `now`: milliseconds since the epoch.
 pub fn undisturbed(deployment: &Deployment, pipeline: &str, now: i64) -> Result<(), Refusal> {
-    if let Some((head, trial)) = deployment.head.as_ref().and_then(|head| Some((head, head.trial.as_ref()?))) {
-        return Err(Refusal::Conflict(format!(
-            "generation {} of `{pipeline}` is on trial, by {}: `millstream promote {pipeline}` or `millstream rollback {pipeline}` ends that first",
-            trial.generation, head.by
-        )));
-    }
     let Some((head, next)) = deployment.head.as_ref().and_then(|head| Some((head, head.next.as_ref()?))) else { return Ok(()) };
     if next.until.saturating_add(SKEW) < now {
         return Ok(());
@@ -121,9 +123,29 @@ pub fn undisturbed(deployment: &Deployment, pipeline: &str, now: i64) -> Result<
     )))
 }
 
+/// Err: a generation is on trial, which is to be ended first.
+fn off_trial(deployment: &Deployment, pipeline: &str) -> Result<(), Refusal> {
+    let Some((head, trial)) = deployment.head.as_ref().and_then(|head| Some((head, head.trial.as_ref()?))) else { return Ok(()) };
+    Err(Refusal::Conflict(format!(
+        "generation {} of `{pipeline}` is on trial, by {}: `millstream promote {pipeline}` or `millstream rollback {pipeline}` ends that first",
+        trial.generation, head.by
+    )))
+}
+
 /// Why a generation was withdrawn.
 fn known_end<'v>(view: &'v View, pipeline: &str, generation: u64) -> Option<&'v str> {
     view.pipeline(pipeline)?.generations.get(&generation)?.withdrawn.as_deref()
+}
+
+/// What a command left behind that ended before its time: the generation, withdrawn. Whoever changes the head puts it among the entries.
+pub fn left_behind(deployment: &Deployment, pipeline: &str) -> Option<Entry> {
+    let (left, head) = (deployment.next()?, deployment.head.as_ref()?);
+    Some(withdrawn(pipeline, left, format!("the command of {} ended before hosts were ready", head.by)))
+}
+
+fn withdrawn(pipeline: &str, generation: &Generation, reason: String) -> Entry {
+    let withdrawn = Generation { withdrawn: Some(reason), ..generation.clone() };
+    (Key::Generation(pipeline.to_owned(), generation.number), Some(Value::Generation(withdrawn)))
 }
 
 impl Rollout {
@@ -135,12 +157,16 @@ impl Rollout {
         stop: &AtomicBool,
         tell: &mut dyn FnMut(Told),
     ) -> Result<Ended, RolloutError> {
+        self.clocks(control, clock)?;
         for component in self.bundle.components.values() {
             control.put_component(&component.bytes)?;
         }
         let asked = self.ask(control, clock, tell)?;
-        let Some(generation) = asked.next else { return Ok(Ended::NoHost { generation: asked.generation }) };
-        self.prepared(control, clock, stop, generation, tell)?;
+        let generation = asked.generation;
+        if asked.hosts.is_empty() {
+            return Ok(Ended::NoHost { generation });
+        }
+        self.prepared(control, clock, stop, &asked, tell)?;
         let Some(state) = self.activate(control, clock, generation)? else {
             return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
         };
@@ -149,6 +175,29 @@ impl Rollout {
             return Ok(Ended::Paused { generation });
         }
         self.runs(control, clock, stop, generation, tell)
+    }
+
+    /// Who lives is told by time. A host that is taken for gone and gives a sign of life all the same would be passed over.
+    fn clocks(&self, control: &mut Control, clock: &dyn Clock) -> Result<(), RolloutError> {
+        control.refresh()?;
+        let now = clock.now();
+        let silent = |view: &View| -> BTreeMap<String, u64> {
+            let gone = view.hosts.iter().filter(|(_, heard)| !heard.is_live(now) && now.saturating_sub(heard.at) < LONG_GONE);
+            gone.map(|(id, heard)| (id.clone(), heard.signs)).collect()
+        };
+        let before = silent(control.view());
+        let deadline = clock.elapsed() + SIGN;
+        while !before.is_empty() && clock.elapsed() < deadline {
+            control.poll(LOOK)?;
+            for (host, heard) in &control.view().hosts {
+                let by = now.saturating_sub(heard.at);
+                // One that came back in time with a new record is no matter of clocks.
+                if before.get(host).is_some_and(|signs| heard.signs > *signs) && !heard.is_live(now) {
+                    return Err(RolloutError::Clocks { host: host.clone(), by });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes the generation, and asks hosts to prepare it; where none lives it is active at once.
@@ -164,13 +213,12 @@ impl Rollout {
                 return Err(Refusal::Conflict(self.overtaken(view, self.base)));
             }
             undisturbed(known, &self.pipeline, now)?;
+            off_trial(known, &self.pipeline)?;
             let mut entries: Vec<Entry> = Vec::new();
             replaced = None;
             if let (Some(left), Some(head)) = (known.next(), &known.head) {
-                let by = head.by.clone();
-                replaced = Some(Told::Replaced { generation: left.number, by: by.clone() });
-                let reason = format!("the command of {by} ended before hosts were ready");
-                entries.push(self.withdrawn(left, reason));
+                replaced = Some(Told::Replaced { generation: left.number, by: head.by.clone() });
+                entries.extend(left_behind(known, &self.pipeline));
             }
             let number = known.next_number();
             let generation = self.generation(number, now);
@@ -181,25 +229,24 @@ impl Rollout {
             let mut head = Head { generation: active, next: None, trial: None, state, change: String::new(), at: now, by: self.by.clone() };
             if hosts.is_empty() {
                 head.generation = number;
-                asked = Some((Asked { generation: number, next: None }, hosts));
             } else {
                 let until = now.saturating_add(i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX));
                 head.next = Some(Next { generation: number, mode: self.class, until });
-                asked = Some((Asked { generation: number, next: Some(number) }, hosts));
             }
+            asked = Some(Asked { generation: number, hosts });
             entries.push((Key::Head(self.pipeline.clone()), Some(Value::Head(head))));
             Ok(entries)
         })?;
         if let Some(replaced) = replaced {
             tell(replaced);
         }
-        let Some((asked, hosts)) = asked else {
+        let Some(asked) = asked else {
             return Err(LogError::stop("a change of the control topic was neither made nor refused").into());
         };
-        match asked.next {
-            Some(generation) => tell(Told::Asked { generation, hosts }),
-            None => tell(Told::Active { generation: asked.generation }),
-        }
+        tell(match asked.hosts.is_empty() {
+            true => Told::Active { generation: asked.generation },
+            false => Told::Asked { generation: asked.generation, hosts: asked.hosts.clone() },
+        });
         Ok(asked)
     }
 
@@ -220,20 +267,16 @@ impl Rollout {
         }
     }
 
-    fn withdrawn(&self, generation: &Generation, reason: String) -> Entry {
-        let withdrawn = Generation { withdrawn: Some(reason), ..generation.clone() };
-        (Key::Generation(self.pipeline.clone(), generation.number), Some(Value::Generation(withdrawn)))
-    }
-
     /// Waits until every live host is ready; else withdraws it.
     fn prepared(
         &self,
         control: &mut Control,
         clock: &dyn Clock,
         stop: &AtomicBool,
-        generation: u64,
+        asked: &Asked,
         tell: &mut dyn FnMut(Told),
     ) -> Result<(), RolloutError> {
+        let generation = asked.generation;
         let deadline = clock.elapsed() + self.timeout;
         let mut heard = BTreeMap::new();
         loop {
@@ -241,7 +284,7 @@ impl Rollout {
             if !self.is_next(control.view(), generation) {
                 return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
             }
-            if let Some((host, error)) = standing.failed {
+            if let Some((host, error)) = standing.failed.or_else(|| self.gone(control.view(), asked, clock.now())) {
                 self.withdraw(control, clock, generation, &format!("host {host}: {error}"))?;
                 return Err(RolloutError::Refused { pipeline: self.pipeline.clone(), generation, host, error });
             }
@@ -259,6 +302,17 @@ impl Rollout {
             }
             control.poll(LOOK)?;
         }
+    }
+
+    /// A host that was asked and is silent since: perhaps because of what it was asked. One that left in good order is not waited for.
+    fn gone(&self, view: &View, asked: &Asked, now: i64) -> Option<(String, String)> {
+        let answers = view.pipeline(&self.pipeline).and_then(|known| known.answers.get(&asked.generation));
+        let silent = |host: &&String| {
+            let answered = answers.is_some_and(|answers| answers.contains_key(*host));
+            !answered && view.hosts.get(*host).is_some_and(|heard| !heard.is_live(now))
+        };
+        let host = asked.hosts.iter().find(silent)?;
+        Some((host.clone(), "it gives no sign of life since it was asked; did it end? look at its log".to_owned()))
     }
 
     fn is_next(&self, view: &View, generation: u64) -> bool {
@@ -290,7 +344,7 @@ impl Rollout {
             let (Some(head), true) = (&known.head, self.is_next(view, generation)) else { return Ok(Vec::new()) };
             let head = Head { next: None, at: clock.now(), by: self.by.clone(), ..head.clone() };
             let mut entries = vec![(Key::Head(self.pipeline.clone()), Some(Value::Head(head)))];
-            entries.extend(known.generations.get(&generation).map(|withdrawn| self.withdrawn(withdrawn, reason.to_owned())));
+            entries.extend(known.generations.get(&generation).map(|generation| withdrawn(&self.pipeline, generation, reason.to_owned())));
             Ok(entries)
         })
     }
@@ -400,8 +454,8 @@ impl Rollout {
 
 struct Asked {
     generation: u64,
-    /// The same, if there are hosts that prepare it.
-    next: Option<u64>,
+    /// None: it is active at once.
+    hosts: Vec<String>,
 }
 
 #[derive(Default)]

@@ -50,6 +50,8 @@ pub struct Heard {
     pub record: HostRecord,
     /// The later of what the record says and of the record's own time, milliseconds since the epoch.
     pub at: i64,
+    /// Records of it that were read: one more is a sign of life, whatever the clocks say.
+    pub signs: u64,
 }
 
 impl Heard {
@@ -193,7 +195,8 @@ impl View {
             (Key::Host(id), Value::Host(record)) => {
                 let newer = (record.protocol > PROTOCOL).then_some(record.protocol);
                 let at = record.at.max(timestamp);
-                let known = self.hosts.insert(id, Heard { record, at });
+                let signs = self.hosts.get(&id).map_or(0, |known| known.signs) + 1;
+                let known = self.hosts.insert(id, Heard { record, at, signs });
                 // Told once, not with every sign of life.
                 if let Some(newer) = newer.filter(|newer| known.is_none_or(|known| known.record.protocol != *newer)) {
                     return Err(format!("the host speaks protocol {newer}, this program {PROTOCOL}"));

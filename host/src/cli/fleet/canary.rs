@@ -41,7 +41,10 @@ struct After(Option<i64>);
 
 fn share(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-    number.filter(|number| (0.0..=100.0).contains(number)).map(|number| number / 100.0).ok_or_else(|| "expected a share as in 0.5%".to_owned())
+    number
+        .filter(|number| (0.0..=100.0).contains(number))
+        .map(|number| number / 100.0)
+        .ok_or_else(|| "expected a share as in 0.5%".to_owned())
 }
 
 fn chosen(text: &str) -> Result<Chosen, String> {
@@ -49,7 +52,9 @@ fn chosen(text: &str) -> Result<Chosen, String> {
         return share(text).map(Chosen::Share);
     }
     let numbers = text.split(',').map(|number| number.trim().parse::<i32>().ok().filter(|number| *number >= 0)).collect::<Option<_>>();
-    numbers.map(Chosen::Numbers).ok_or_else(|| "expected a share of the partitions as in 25%, or numbers of partitions as in 0,3".to_owned())
+    numbers
+        .map(Chosen::Numbers)
+        .ok_or_else(|| "expected a share of the partitions as in 25%, or numbers of partitions as in 0,3".to_owned())
 }
 
 fn after(text: &str) -> Result<After, String> {
@@ -61,7 +66,10 @@ fn after(text: &str) -> Result<After, String> {
 }
 
 fn times(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|times| *times >= 1.0 && times.is_finite()).ok_or_else(|| "expected a number of at least 1, as in 2.5".to_owned())
+    text.parse::<f64>()
+        .ok()
+        .filter(|times| *times >= 1.0 && times.is_finite())
+        .ok_or_else(|| "expected a number of at least 1, as in 2.5".to_owned())
 }
 
 impl Canary {
@@ -133,12 +141,19 @@ pub fn promote(args: &PromoteArgs, context: &Context) -> Outcome {
     let mut control = args.fleet.open(context)?;
     let name = args.pipeline.as_str();
     deployment(&control, name, false)?;
-    let generation = on_trial(&control, name).ok_or_else(|| anyhow::anyhow!("no generation of `{name}` is on trial; `millstream status {name}` shows what runs"))?;
+    let generation = on_trial(&control, name)
+        .ok_or_else(|| anyhow::anyhow!("no generation of `{name}` is on trial; `millstream status {name}` shows what runs"))?;
     let done = trial::promote(&mut control, name, generation, SystemClock::default().now(), &fleet::by()).map_err(failed)?;
     if !done {
         return Err(over(name, generation));
     }
-    tell(context, name, generation, "promoted", &format!("`{name}`: generation {generation} is promoted: it is to work in every partition"));
+    tell(
+        context,
+        name,
+        generation,
+        "promoted",
+        &format!("`{name}`: generation {generation} is promoted: it is to work in every partition"),
+    );
     Ok(())
 }
 
@@ -148,7 +163,9 @@ pub fn roll_back(control: &mut Control, name: &str, generation: u64, context: &C
     let reason = format!("by {by}");
     let number = trial::roll_back(control, name, generation, &reason, SystemClock::default().now(), &by).map_err(failed)?;
     let Some(number) = number else { return Err(over(name, generation)) };
-    let line = format!("`{name}`: generation {generation}, on trial, is rolled back: what ran beside it works in every partition, as generation {number}");
+    let line = format!(
+        "`{name}`: generation {generation}, on trial, is rolled back: what ran beside it works in every partition, as generation {number}"
+    );
     tell(context, name, number, "rolled_back", &line);
     Ok(())
 }

@@ -58,8 +58,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let candidate = Candidate { bundle, loaded, kind: Kind::Deploy };
     if args.how.dry_run {
-        let control = args.fleet.find(context)?;
-        return candidate.go(control, args.fleet.log(context)?.as_deref(), &args.how, context);
+        let (log, control) = args.fleet.find(context)?;
+        return candidate.go(control, log.as_deref(), &args.how, context);
     }
     let log = context.connection.open()?;
     // A mistake is to be found before a fleet begins.
@@ -70,8 +70,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 
 pub fn diff_file(args: &DiffArgs, context: &Context) -> Outcome {
     let (bundle, loaded) = Bundle::read(&args.file, &Engine::new()?)?;
-    let mut control = args.fleet.find(context)?;
-    let log = args.fleet.log(context)?;
+    let (log, mut control) = args.fleet.find(context)?;
     let candidate = Candidate { bundle, loaded, kind: Kind::Deploy };
     let (found, base) = candidate.compare(control.as_mut(), log.as_deref())?;
     let name = &candidate.loaded.pipeline.name;

@@ -45,16 +45,16 @@ impl Fleet {
         Ok(control)
     }
 
-    /// The same; None if there is no such fleet.
-    fn find(&self, context: &Context) -> Result<Option<Control>, Failure> {
-        let Some(log) = self.log(context)? else { return Ok(None) };
-        match Control::open(log, &self.fleet, context.global.cache_folder().as_deref()) {
+    /// The log, if there is one, and the control topic, if there is such a fleet.
+    fn find(&self, context: &Context) -> Result<(Option<Arc<dyn Log>>, Option<Control>), Failure> {
+        let Some(log) = self.log(context)? else { return Ok((None, None)) };
+        match Control::open(log.clone(), &self.fleet, context.global.cache_folder().as_deref()) {
             Ok(mut control) => {
                 control.refresh()?;
                 tell_aside(control.view());
-                Ok(Some(control))
+                Ok((Some(log), Some(control)))
             }
-            Err(ControlError::NoFleet { .. }) => Ok(None),
+            Err(ControlError::NoFleet { .. }) => Ok((Some(log), None)),
             Err(error) => Err(failed(error)),
         }
     }
@@ -94,6 +94,7 @@ fn rollout_failed(error: RolloutError) -> Failure {
         RolloutError::Control(error) => return failed(error),
         RolloutError::Refused { .. } | RolloutError::Fails { .. } => Exit::Refused,
         RolloutError::Late { .. } => Exit::Timeout,
+        RolloutError::Clocks { .. } => Exit::Failure,
         RolloutError::Interrupted { .. } => Exit::Interrupted,
     };
     Failure { exit, error: error.into() }

@@ -3,7 +3,7 @@
 use super::super::{Context, Outcome, Output};
 use super::{Fleet, deployment, failed};
 use crate::clock::SystemClock;
-use crate::fleet::rollout::undisturbed;
+use crate::fleet::rollout::{left_behind, undisturbed};
 use crate::fleet::{self, Head, Key, Refusal, State, Value};
 use crate::io::Clock;
 use serde_json::json;
@@ -33,13 +33,14 @@ pub fn run(args: &Args, wanted: State, context: &Context) -> Outcome {
             _ => {}
         }
         undisturbed(known, name, now)?;
-        let mut head = Head { state: wanted, at: now, by: fleet::by(), ..head.clone() };
+        // One that was left behind, for nothing is on its way.
+        let left = left_behind(known, name);
+        let mut head = Head { state: wanted, next: None, at: now, by: fleet::by(), ..head.clone() };
         if wanted == State::Deleted {
             head.generation = 0;
-            head.next = None;
             head.trial = None;
         }
-        Ok(vec![(Key::Head(name.to_owned()), Some(Value::Head(head)))])
+        Ok([(Key::Head(name.to_owned()), Some(Value::Head(head)))].into_iter().chain(left).collect())
     });
     change.map_err(failed)?;
     let hosts = control.view().live(SystemClock::default().now()).count();

@@ -126,6 +126,15 @@ impl Log for Doubtful {
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError> {
         self.0.create_topic(name, partitions)
     }
+    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        self.0.delete_topic(name)
+    }
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.0.delete_group(group)
+    }
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, crate::io::Position)]) -> Result<(), LogError> {
+        self.0.move_group(group, positions)
+    }
     fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         self.0.delete_before(partitions)
     }

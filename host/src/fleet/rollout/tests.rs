@@ -31,6 +31,7 @@ fn rollout(base: u64) -> Rollout {
         base,
         timeout: Duration::from_secs(20),
         partitions: vec![TopicPartition::new("in", 0), TopicPartition::new("in", 1)],
+        trial: None,
         by: "me".to_owned(),
     }
 }
@@ -173,6 +174,71 @@ fn a_host_that_does_not_answer_has_it_withdrawn_in_time() {
     assert!(known.generations[&1].withdrawn.as_ref().is_some_and(|why| why.contains("no answer of silent")));
 }
 
+/// A machine's clock that goes ahead of the others', and with `leap` more at each look.
+struct Ahead(SystemClock, std::sync::atomic::AtomicI64, i64);
+
+impl Clock for Ahead {
+    fn now(&self) -> i64 {
+        self.0.now() + self.1.fetch_add(self.2, Ordering::Relaxed)
+    }
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+fn ahead(by: i64, leap: i64) -> Ahead {
+    Ahead(SystemClock::default(), std::sync::atomic::AtomicI64::new(by), leap)
+}
+
+#[test]
+fn a_host_that_falls_silent_over_it_has_it_withdrawn() {
+    let log = log();
+    let _host = Host::start(&log, "a", |_| None);
+    let mut control = open(&log);
+    // It lives when it is asked, and is silent for long a few looks later.
+    let error = rollout(0).run(&mut control, &ahead(0, 4000), &AtomicBool::new(false), &mut |_| {}).unwrap_err();
+    assert!(matches!(&error, RolloutError::Refused { host, .. } if host == "a"), "{error}");
+    assert!(known(&mut control, "p").active().is_none());
+}
+
+#[test]
+fn a_host_that_left_in_good_order_is_not_waited_for() {
+    let log = log();
+    let _host = Host::start(&log, "a", |_| None);
+    let (mut control, other) = (open(&log), open(&log));
+    let ended = rollout(0).run(&mut control, &SystemClock::default(), &AtomicBool::new(false), &mut |told| {
+        if matches!(told, Told::Asked { .. }) {
+            other.produce(&[(Key::Host("a".to_owned()), None)]).unwrap();
+        }
+    });
+    assert!(matches!(ended.unwrap(), Ended::Running { generation: 1, .. }));
+}
+
+#[test]
+fn clocks_that_differ_are_told_before_a_living_host_is_passed_over() {
+    let log = log();
+    let mut control = open(&log);
+    let now = SystemClock::default().now();
+    let sign = |at| {
+        let (name, version) = ("m".to_owned(), "1".to_owned());
+        vec![(Key::Host("a".to_owned()), Some(Value::Host(HostRecord { name, version, protocol: PROTOCOL, pid: 1, started: 0, at })))]
+    };
+    control.produce(&sign(now)).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (other, stopped) = (open(&log), stop.clone());
+    let signs = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            std::thread::park_timeout(Duration::from_millis(200));
+            other.produce(&sign(now)).unwrap();
+        }
+    });
+    let ended = rollout(0).run(&mut control, &ahead(60_000, 0), &AtomicBool::new(false), &mut |_| {});
+    stop.store(true, Ordering::Relaxed);
+    signs.join().unwrap();
+    assert!(matches!(ended, Err(RolloutError::Clocks { .. })), "{ended:?}");
+    assert!(control.refresh().unwrap().pipeline("p").is_none(), "nothing was written");
+}
+
 #[test]
 fn an_interrupted_command_takes_back_what_it_asked() {
     let log = log();
@@ -222,7 +288,8 @@ fn what_a_killed_command_left_behind_gives_way() {
         control
             .change(|_| {
                 let next = Some(Next { generation: 1, mode: Class::New, until });
-                let head = Head { generation: 0, next, trial: None, state: State::Running, change: String::new(), at: 0, by: "killed".to_owned() };
+                let head =
+                    Head { generation: 0, next, trial: None, state: State::Running, change: String::new(), at: 0, by: "killed".to_owned() };
                 let generation = Value::Generation(left.generation(1, 0));
                 Ok(vec![(Key::Generation("p".to_owned(), 1), Some(generation)), (Key::Head("p".to_owned()), Some(Value::Head(head)))])
             })

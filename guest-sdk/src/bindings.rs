@@ -32,3 +32,15 @@ pub mod fires {
         default_bindings_module: "millstream_guest::bindings::fires",
     });
 }
+
+/// The optional export `migration`.
+pub mod migrates {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "migrates",
+        with: { "millstream:plugin/types@0.1.0": crate::bindings::millstream::plugin::types },
+        pub_export_macro: true,
+        export_macro_name: "export_migrates",
+        default_bindings_module: "millstream_guest::bindings::migrates",
+    });
+}

@@ -145,6 +145,16 @@ pub struct StoreField {
     pub kind: Type,
     #[serde(default)]
     pub nullable: bool,
+    /// What the column holds in rows that were written before there was it; null if this is absent. Of the column's type; bytes are no default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<serde_json::Value>,
+}
+
+impl StoreField {
+    /// Without a default.
+    pub fn new(name: impl Into<String>, kind: Type, nullable: bool) -> Self {
+        Self { name: name.into(), kind, nullable, default: None }
+    }
 }
 
 /// A store that a plugin keeps.
@@ -167,6 +177,9 @@ pub struct Store {
     /// When rows of this store are handed to the export `emitting`. `closed` needs a windowed store.
     #[serde(default)]
     pub emits: Vec<Occasion>,
+    /// Older types of its rows, each as its columns, of which the export `migration` makes rows of this one. Rows of other older types are taken by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub migrates: Vec<Vec<StoreField>>,
 }
 
 /// Why a row is handed to the export `emitting`.

@@ -3,8 +3,9 @@
 use crate::bindings::emits::exports::millstream::plugin::emitting;
 use crate::bindings::exports::millstream::plugin::transform as wit;
 use crate::bindings::fires::exports::millstream::plugin::timed;
+use crate::bindings::migrates::exports::millstream::plugin::migration;
 use crate::describe::Occasion;
-use crate::plugin::{Emitting, Plugin, Timed};
+use crate::plugin::{Emitting, Migrating, Plugin, Timed};
 use crate::{log, transform};
 use std::any::Any;
 use std::cell::RefCell;
@@ -80,5 +81,11 @@ impl<P: Emitting> emitting::Guest for Exported<P> {
 impl<P: Timed> timed::Guest for Exported<P> {
     fn fire(times: Vec<i64>, keys: timed::Column) -> Result<timed::Verdict, String> {
         with::<P, _>(|plugin| plugin.fire(times, keys.into()).map(Into::into))
+    }
+}
+
+impl<P: Migrating> migration::Guest for Exported<P> {
+    fn migrate(store: u32, older: u32, keys: migration::Column, fields: Vec<migration::Column>) -> Result<Vec<migration::Column>, String> {
+        with::<P, _>(|plugin| plugin.migrate(store, older, keys.into(), crate::convert::each(fields)).map(crate::convert::each))
     }
 }

@@ -16,7 +16,7 @@ pub mod verdict;
 pub mod windows;
 
 pub use millstream_guest_macros::{Fields, Outputs, aggregate, enrich, filter, map, stateful};
-pub use plugin::{Batch, Emitting, Leaves, Plugin, Setup, Timed};
+pub use plugin::{Batch, Emitting, Leaves, Migrating, Plugin, Setup, Timed};
 pub use records::{Answer, Change, Fields, Json, JsonText, Keys, Reject, Rows, Timer};
 
 // What the macros write names this crate, in its own tests too.
@@ -36,34 +36,12 @@ mod fake;
 pub mod testing;
 
 /// Exports a [`Plugin`]: once in a crate, and only where the target is Wasm (elsewhere the crate is a library that tests can call).
-/// `export!(MyPlugin: emitting)` exports [`Emitting`] too, `export!(MyPlugin: timed)` [`Timed`].
+/// `export!(MyPlugin: emitting)` exports [`Emitting`] too, `timed` stands for [`Timed`], `migrating` for [`Migrating`]; several with commas between them.
 #[macro_export]
 macro_rules! export {
-    ($plugin:ty : timed) => {
+    ($plugin:ty : $($also:ident),+) => {
         $crate::export!($plugin);
-        #[cfg(target_family = "wasm")]
-        const _: () = {
-            type Exported = $crate::export::Exported<$plugin>;
-    $crate::bindings::fires::export_fires!(Exported with_types_in $crate::bindings::fires);
-        };
-        #[cfg(not(target_family = "wasm"))]
-        const _: () = {
-            const fn is_timed<P: $crate::Timed>() {}
-            is_timed::<$plugin>();
-        };
-    };
-    ($plugin:ty : emitting) => {
-        $crate::export!($plugin);
-        #[cfg(target_family = "wasm")]
-        const _: () = {
-            type Exported = $crate::export::Exported<$plugin>;
-    $crate::bindings::emits::export_emits!(Exported with_types_in $crate::bindings::emits);
-        };
-        #[cfg(not(target_family = "wasm"))]
-        const _: () = {
-            const fn emits<P: $crate::Emitting>() {}
-            emits::<$plugin>();
-        };
+        $($crate::export_also!($plugin, $also);)+
     };
     ($plugin:ty) => {
         #[cfg(target_family = "wasm")]
@@ -75,6 +53,47 @@ macro_rules! export {
         const _: () = {
             const fn is_a_plugin<P: $crate::Plugin>() {}
             is_a_plugin::<$plugin>();
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_also {
+    ($plugin:ty, timed) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type Exported = $crate::export::Exported<$plugin>;
+    $crate::bindings::fires::export_fires!(Exported with_types_in $crate::bindings::fires);
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            const fn is_timed<P: $crate::Timed>() {}
+            is_timed::<$plugin>();
+        };
+    };
+    ($plugin:ty, emitting) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type Exported = $crate::export::Exported<$plugin>;
+    $crate::bindings::emits::export_emits!(Exported with_types_in $crate::bindings::emits);
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            const fn emits<P: $crate::Emitting>() {}
+            emits::<$plugin>();
+        };
+    };
+    ($plugin:ty, migrating) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type Exported = $crate::export::Exported<$plugin>;
+    $crate::bindings::migrates::export_migrates!(Exported with_types_in $crate::bindings::migrates);
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            const fn migrates<P: $crate::Migrating>() {}
+            migrates::<$plugin>();
         };
     };
 }

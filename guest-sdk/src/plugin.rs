@@ -79,3 +79,11 @@ pub trait Emitting: Plugin {
     /// Rows of a store, in the order of encoded keys. The verdict derives: `source` names rows given here; keys and timestamps are given.
     fn emit(&mut self, store: u32, occasion: Occasion, keys: Column, fields: Vec<Column>) -> Result<Verdict, String>;
 }
+
+/// A plugin that makes rows of its stores of older ones. Export it with `millstream_guest::export!(MyPlugin: migrating)`, and list the older types in the
+/// description's stores with `migrates`.
+pub trait Migrating: Plugin {
+    /// Rows of the `older`-th listed type of a store, their columns in the order that stands there. Answers with the store's columns, a row for each. Depends on
+    /// nothing but what it is given: it may be asked again for the same row.
+    fn migrate(&mut self, store: u32, older: u32, keys: Column, fields: Vec<Column>) -> Result<Vec<Column>, String>;
+}

@@ -24,6 +24,10 @@ pub fn not_started(pipeline: &Pipeline, index: usize, error: &CallError) -> Stri
 pub fn stopped(pipeline: &Pipeline, stop: &Stop) -> String {
     match stop {
         Stop::Log(error) => error.message.clone(),
+        Stop::Rows { stage: index, why } => {
+            let whose = index.map_or_else(|| format!("pipeline `{}`", pipeline.name), |index| stage(pipeline, index));
+            format!("{whose}: {why}")
+        }
         Stop::Call(failure) => {
             let (origin, (first, last)) = (&failure.origin, failure.rows);
             let place = |row: usize| {

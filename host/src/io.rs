@@ -295,11 +295,20 @@ pub trait Member: Send {
 /// Rows of a key range, in the order of keys.
 pub type StateRows = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// Among the tasks of a store: what is kept of the types of its rows, under an empty key.
+pub const ROW_TYPES: i32 = -1;
+
 /// Committed state, by store, task and encoded key.
 pub trait CommittedState: Send + Sync {
     fn get(&self, store: &str, task: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError>;
     /// Rows with low <= key < high, at most `limit`, in the order of keys. `high` None = to the end.
     fn scan(&self, store: &str, task: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError>;
+    /// What is kept of the types of a store's rows, beside them.
+    fn row_types(&self, store: &str) -> Result<Option<Vec<u8>>, LogError> {
+        self.get(store, ROW_TYPES, &[])
+    }
+    /// Keeps it, as durably as rows, and before rows that are written after.
+    fn keep_row_types(&self, store: &str, types: &[u8]) -> Result<(), LogError>;
 }
 
 /// Up to where a local copy of a store's state has the changelog.

@@ -164,6 +164,12 @@ impl Run {
         let total = by_worker(workers, |worker, sum: &mut u64| *sum += worker.figures.restored.1);
         let help = "Records of changelogs that the restore under way, or the last one, has to read at most.";
         page.gauge("millstream_restore_expected_records", help, None, total)?;
+        let turned = by_worker(workers, |worker, sum: &mut u64| *sum += worker.figures.summary.turned);
+        let help = "Rows of stores that became rows of their newest type by the sweep.";
+        page.counter("millstream_migrated_rows", help, None, turned)?;
+        let sweeping = by_worker(workers, |worker, sum: &mut u64| *sum = worker.figures.sweeping as u64);
+        let help = "Tasks whose stores may hold rows of older types.";
+        page.gauge("millstream_migrating_tasks", help, None, sweeping)?;
         let flags: [(&str, &str, fn(&WorkerView) -> bool); 3] = [
             ("millstream_worker_up", "1 while a worker runs, 0 when it has ended.", |worker| {
                 matches!(worker.phase, Phase::Starting | Phase::Running)

@@ -70,6 +70,8 @@ pub struct Figures {
     pub trial: u64,
     /// What each generation did.
     pub works: BTreeMap<u64, Works>,
+    /// Tasks that may have rows of older types.
+    pub sweeping: usize,
     /// Records of changelogs read, and to read at most, of the restore under way or else of the last one.
     pub restored: (u64, u64),
 }

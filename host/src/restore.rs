@@ -103,7 +103,7 @@ impl Restore {
                 let Some(part) = self.parts.get_mut(&fetched.from) else { return Ok(false) };
                 let changelog = &self.changelogs.stores[part.changelog];
                 let decoded = changelog.decode(&fetched.records, &mut part.rows);
-                decoded.map_err(|(row, message)| {
+                let numbers = decoded.map_err(|(row, message)| {
                     LogError::stop(format!(
                         "the record {}@{} is not of store `{}`: {message}; is the topic written by another program, or was the stage changed? \
                          Nothing was changed; run the pipeline under another name to start anew",
@@ -112,6 +112,9 @@ impl Restore {
                         changelog.store
                     ))
                 })?;
+                for number in numbers {
+                    changelog.types.seen(part.task.partition, number)?;
+                }
                 self.read += fetched.offsets.len() as u64;
                 (fetched.from, fetched.offsets.last().map_or(part.next, |last| last + 1))
             }

@@ -4,13 +4,13 @@ use crate::clock::SystemClock;
 use crate::course::Course;
 use crate::explain;
 use crate::flow::plan::Plan;
-use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, Position, partitions_of};
+use crate::io::{Internal, LocalState, Log, LogError, Member, Position, partitions_of};
 use crate::manifest::{Secrets, resolve_secrets};
 use crate::pipeline::{Input, Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
 use crate::plugin::CallError;
 use crate::plugin::describe::{Request, Store};
 use crate::store::changelog::{Changelog, Changelogs};
-use crate::store::{GlobalTable, LocalFolder, LocalMemory, store_of};
+use crate::store::{GlobalTable, LocalFolder, LocalMemory, RowType, StoreTypes, store_of, turn};
 use crate::summary::Summary;
 use crate::tables::TableReader;
 use crate::task::{self, BatchLimit, Metadata, Setting, Spare, Stop};
@@ -74,16 +74,42 @@ pub fn prepare_fresh(
     data: Option<&Path>,
     fresh: Option<Fresh<'_>>,
 ) -> Result<Setting, RunError> {
+    let name = pipeline.name.clone();
+    let local = || -> Result<Arc<dyn LocalState>, LogError> {
+        Ok(match data {
+            Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &name)?),
+            _ => Arc::new(LocalMemory::default()),
+        })
+    };
+    prepare_on(pipeline, log, secrets, limit, creates, &local, fresh)
+}
+
+/// The same, with `local` to open the local copies of stores, if the log keeps state as changelogs.
+pub fn prepare_on(
+    pipeline: Pipeline,
+    log: &Arc<dyn Log>,
+    secrets: &Secrets,
+    limit: BatchLimit,
+    creates: Creates,
+    local: &dyn Fn() -> Result<Arc<dyn LocalState>, LogError>,
+    fresh: Option<Fresh<'_>>,
+) -> Result<Setting, RunError> {
     let requests = requests(&pipeline, secrets)?;
     let (partitions, topics) = topics(&pipeline, &**log, creates)?;
     let plan = Plan::new(&pipeline);
-    let (mut state, mut logged) = (None, None);
+    let (mut state, mut logged, mut types) = (None, None, Arc::default());
     let keeps = |stage: &Stage| !stage.stores.is_empty() || pipeline.table_sources(stage).next().is_some();
     if pipeline.stages.iter().any(keeps) {
         state = log.state(&pipeline.name)?;
-        if state.is_none() {
-            let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, data, fresh)?;
-            state = Some(changelogs.local.clone() as Arc<dyn CommittedState>);
+        if let Some(state) = &state {
+            types = Arc::new(StoreTypes::new(state.clone(), creates != Creates::Nothing));
+            add_types(&pipeline, &types, true)?;
+        } else {
+            let local = local()?;
+            types = Arc::new(StoreTypes::new(local.clone(), true));
+            add_types(&pipeline, &types, false)?;
+            let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, local.clone(), &types, fresh)?;
+            state = Some(local);
             logged = Some(Arc::new(changelogs));
         }
     }
@@ -94,6 +120,7 @@ pub fn prepare_fresh(
         requests,
         tables,
         state,
+        types,
         changelogs: logged,
         partitions,
         topics,
@@ -116,11 +143,15 @@ pub fn prepare_next(pipeline: Pipeline, now: &Setting, log: &dyn Log, secrets: &
     if partitions != now.partitions {
         return Err(RunError::Setup(format!("pipeline `{}`: a source has another number of partitions now", pipeline.name)));
     }
+    if now.state.is_some() {
+        add_types(&pipeline, &now.types, false)?;
+    }
     Ok(Setting {
         plan,
         requests,
         tables: now.tables.clone(),
         state: now.state.clone(),
+        types: now.types.clone(),
         changelogs: now.changelogs.clone(),
         partitions,
         topics,
@@ -173,22 +204,27 @@ fn apart(now: &Pipeline, plan: &Plan, next: &Pipeline, next_plan: &Plan) -> Opti
     if now.guarantee != next.guarantee {
         return Some("the guarantee");
     }
-    (stores(now, plan) != stores(next, next_plan)).then_some("the state of a stage")
+    let (now, next, guarantee) = (stores(now, plan), stores(next, next_plan), next.guarantee);
+    let turns = now.len() == next.len()
+        && now.iter().zip(&next).all(|((name, (kept, (rows, _))), (other, (next, (_, store))))| {
+            let turns = || turn::way(rows, store).is_ok_and(|way| turn::allowed(&way, guarantee).is_ok());
+            name == other && kept == next && (*rows == RowType::of(&store.fields) || turns())
+        });
+    (!turns).then_some("the state of a stage")
 }
 
-/// Each store's name with the segment whose tasks keep it, and its rows' type.
-fn stores(pipeline: &Pipeline, plan: &Plan) -> BTreeMap<String, (usize, String)> {
+/// Each store's name with what a running task cannot change of it (the segment whose tasks keep it, its keys and windows), its rows' type, and its description.
+fn stores(pipeline: &Pipeline, plan: &Plan) -> BTreeMap<String, ((usize, String), (RowType, Store))> {
     let mut stores = BTreeMap::new();
     for (index, stage) in pipeline.stages.iter().enumerate() {
         let segment = plan.segments.iter().position(|segment| segment.stages[index]).unwrap_or_default();
         let timers = task::timers(&stage.description);
-        let described = stage.description.stores.iter().chain(&timers).map(|store| {
+        for (name, store) in stage.stores.iter().zip(stage.description.stores.iter().chain(&timers)) {
             let window = stage.description.window.filter(|_| store.windowed);
             // What the plugin calls it is its own business.
-            format!("{:?} {:?} {:?} {window:?}", store.key, store.fields, store.by)
-        });
-        let described: Vec<_> = described.collect();
-        stores.extend(stage.stores.iter().cloned().zip(described.into_iter().map(|described| (segment, described))));
+            let kept = format!("{:?} {:?} {window:?}", store.key, store.by);
+            stores.insert(name.clone(), ((segment, kept), (RowType::of(&store.fields), store.clone())));
+        }
     }
     stores
 }
@@ -307,14 +343,44 @@ fn repartition_topic(log: &dyn Log, name: &str, partitions: i32, creates: Create
     Ok(found.map_or(partitions, |topic| topic.partitions))
 }
 
+/// The stores of a pipeline as they are described, by name: of stages, and of partitioned tables, which are no stage's.
+fn described(pipeline: &Pipeline) -> Vec<(Option<usize>, String, Store)> {
+    let mut stores = Vec::new();
+    for (index, stage) in pipeline.stages.iter().enumerate() {
+        // The keys of timers begin with a time, as those of windows: in the changelog it reads as `start`.
+        let timers = task::timers(&stage.description).map(|timers| Store { windowed: true, ..timers });
+        let described = stage.description.stores.iter().cloned().chain(timers);
+        stores.extend(stage.stores.iter().cloned().zip(described).map(|(name, described)| (Some(index), name, described)));
+    }
+    let tables = pipeline.sources.iter().filter_map(|source| Some(&pipeline.tables[source.table?]));
+    stores.extend(tables.map(|table| (None, table.name.clone(), store_of(table))));
+    stores
+}
+
+/// Gives the types of the stores' rows their numbers. `checks`: what is kept of them is all there is, so that a type without a way from the last one is refused
+/// before anything is done.
+fn add_types(pipeline: &Pipeline, types: &StoreTypes, checks: bool) -> Result<(), RunError> {
+    for (stage, name, store) in described(pipeline) {
+        let (known, now) = (types.of(&name)?, RowType::of(&store.fields));
+        if let Some((_, last)) = known.last().filter(|(_, last)| checks && stage.is_some() && **last != now) {
+            let way = turn::way(&last, &store).and_then(|way| turn::allowed(&way, pipeline.guarantee));
+            way.map_err(|why| RunError::Setup(format!("pipeline `{}`: {}", pipeline.name, turn::no_way(&name, &last, &now, &why))))?;
+        }
+        types.add(&name, &store)?;
+    }
+    Ok(())
+}
+
 /// The changelogs of a pipeline's stores: created for a group that has not begun, checked for one that has.
+#[allow(clippy::too_many_arguments)]
 fn changelogs(
     pipeline: &Pipeline,
     plan: &Plan,
     counts: &[i32],
     log: &dyn Log,
     creates: Creates,
-    data: Option<&Path>,
+    local: Arc<dyn LocalState>,
+    types: &StoreTypes,
     fresh: Option<Fresh<'_>>,
 ) -> Result<Changelogs, RunError> {
     let mut partitions = Vec::new();
@@ -324,17 +390,15 @@ fn changelogs(
         }
     }
     let mut stores = Vec::new();
-    for (index, stage) in pipeline.stages.iter().enumerate() {
-        let segment = plan.segments.iter().position(|segment| segment.stages[index]).unwrap_or_default();
-        // Their keys begin with a time, as those of windows: in the changelog it reads as `start`.
-        let timers = task::timers(&stage.description).map(|timers| Store { windowed: true, ..timers });
-        let described = stage.stores.iter().zip(stage.description.stores.iter().chain(&timers));
-        stores.extend(described.map(|(name, described)| Changelog::new(&pipeline.name, name, segment, described)));
-    }
-    for (source, segment) in pipeline.sources.iter().zip(&plan.segment_of) {
-        if let Some(table) = source.table.map(|table| &pipeline.tables[table]) {
-            stores.push(Changelog::new(&pipeline.name, &table.name, *segment, &store_of(table)));
-        }
+    for (stage, name, described) in described(pipeline) {
+        let segment = match stage {
+            Some(stage) => plan.segments.iter().position(|segment| segment.stages[stage]).unwrap_or_default(),
+            None => {
+                let own = |source: &Source| source.table.is_some_and(|table| pipeline.tables[table].name == name);
+                pipeline.sources.iter().position(own).map_or(0, |source| plan.segment_of[source])
+            }
+        };
+        stores.push(Changelog::new(&pipeline.name, &name, segment, &described, types.of(&name)?));
     }
     let mut tombstones = Duration::MAX;
     let mut exist = true;
@@ -387,10 +451,6 @@ fn changelogs(
             tombstones = tombstones.min(retention.tombstones);
         }
     }
-    let local: Arc<dyn LocalState> = match data {
-        Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &pipeline.name)?),
-        _ => Arc::new(LocalMemory::default()),
-    };
     Ok(Changelogs { stores, local, claims: Arc::default(), tombstones, exist })
 }
 
@@ -564,7 +624,7 @@ fn explain(pipeline: &Pipeline, ended: Ended) -> RunError {
     match ended {
         Ended::Log(error) | Ended::Stopped(Stop::Log(error)) => error.into(),
         Ended::Init { stage, error } => RunError::Plugin(explain::not_started(pipeline, stage, &error)),
-        Ended::Stopped(stop @ Stop::Call(_)) => RunError::Plugin(explain::stopped(pipeline, &stop)),
+        Ended::Stopped(stop @ (Stop::Call(_) | Stop::Rows { .. })) => RunError::Plugin(explain::stopped(pipeline, &stop)),
         Ended::Stopped(stop @ Stop::Record(_)) => RunError::Record(explain::stopped(pipeline, &stop)),
     }
 }

@@ -41,6 +41,8 @@ pub struct Summary {
     pub dead_letters: BTreeMap<Arc<str>, u64>,
     /// Records of changelogs read, and to read at most, while state is being restored.
     pub restoring: Option<(u64, u64)>,
+    /// Rows of older types that became rows of the newest by the sweep.
+    pub turned: u64,
 }
 
 impl Summary {
@@ -48,6 +50,7 @@ impl Summary {
     pub fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.commits += other.commits;
+        self.turned += other.turned;
         self.stages.resize(other.stages.len(), Counters::default());
         self.sinks.resize(other.sinks.len(), 0);
         for (total, part) in self.stages.iter_mut().zip(&other.stages) {

@@ -4,11 +4,13 @@
 
 mod give;
 mod succeed;
+mod sweep;
 mod timers;
 
 pub use timers::store as timers;
 
 use crate::flow::batch::{Batch, Carried, Origin};
+use crate::flow::migrate::ByPlugin;
 use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
 use crate::flow::reject::{self, Place, Rejected};
@@ -23,7 +25,7 @@ use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::{CallError, Instance, describe};
 use crate::record::{Records, RecordsBuilder};
 use crate::store::changelog::Changelogs;
-use crate::store::{CACHE_BYTES, GlobalTable, PartitionedTable, StateStore, TableView};
+use crate::store::{CACHE_BYTES, GlobalTable, Migrate, PartitionedTable, RowTypes, StateStore, StoreTypes, TableView};
 use crate::summary::{Summary, Works};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -51,6 +53,8 @@ pub struct Setting {
     pub tables: Vec<Option<Arc<RwLock<GlobalTable>>>>,
     /// None for a pipeline without stores.
     pub state: Option<Arc<dyn CommittedState>>,
+    /// Of the rows of its stores; those that are described are among them.
+    pub types: Arc<StoreTypes>,
     /// Where the log keeps state as changelogs only; `state` is then their local copy.
     pub changelogs: Option<Arc<Changelogs>>,
     /// Partitions and largest message of every topic that is written.
@@ -178,6 +182,11 @@ pub enum Stop {
     Call(Box<CallFailure>),
     /// A record was refused and the policy is `fail`.
     Record(Box<Rejected>),
+    /// Rows of an older type cannot become rows of the newest; of the stage, if they are a stage's.
+    Rows {
+        stage: Option<usize>,
+        why: String,
+    },
     Log(LogError),
 }
 
@@ -220,6 +229,14 @@ pub struct Task {
     guilty: Vec<Guilty>,
     /// Something was given out since the last batch that comes of no record.
     apart: bool,
+    /// Rows of older types are turned, and are to be committed whether or not a record was read.
+    swept: bool,
+    /// There may be rows of older types that the sweep has not looked at.
+    sweeps: bool,
+    /// Rows of older types that were turned by the sweep.
+    turned: u64,
+    /// That a setting writes rows of its types is kept.
+    begun: bool,
 }
 
 impl Task {
@@ -260,6 +277,10 @@ impl Task {
             most: usize::MAX,
             guilty: Vec::new(),
             apart: false,
+            swept: false,
+            sweeps: true,
+            turned: 0,
+            begun: false,
         }
     }
 
@@ -789,7 +810,7 @@ impl Task {
                 queue.moved = true;
             }
         }
-        let all = all || self.mark_due();
+        let all = all || self.mark_due() || std::mem::take(&mut self.swept);
         if !all && !self.queues.iter().any(|queue| queue.moved || queue.cut) {
             return Ok(None);
         }
@@ -867,6 +888,7 @@ impl Task {
             sinks: self.sinks.iter().map(|sink| sink.rows).collect(),
             refused: self.refused.clone(),
             dead_letters: self.buried.clone(),
+            turned: self.turned,
             ..Summary::default()
         }
     }
@@ -903,10 +925,12 @@ fn stages(
         if let Some(state) = setting.state.as_ref().filter(|_| reached[index]) {
             for (name, described) in stage.stores.iter().zip(description.stores.iter().chain(&timers)) {
                 let make = || {
-                    let store = StateStore::new(name, id.partition, described, description.window, state.clone()).cached(cached);
+                    let types = types_of(setting, name);
+                    let store = StateStore::new(name, id.partition, described, description.window, state.clone(), types).cached(cached);
                     if setting.changelogs.is_some() { store.write_back() } else { store }
                 };
-                stores.push(kept.remove(name.as_str()).unwrap_or_else(make));
+                let store = kept.remove(name.as_str()).map(|store| store.succeed(described)).unwrap_or_else(make);
+                stores.push(store.migrating(migrate(setting, index, stores.len())));
             }
         }
         // A stage of another segment sees none of the partitioned ones, and is not called.
@@ -918,6 +942,27 @@ fn stages(
         Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores, views)
     };
     pipeline.stages.iter().enumerate().map(&mut stage_of).collect()
+}
+
+/// The types of a store's rows, which are known since the setting was made.
+fn types_of(setting: &Setting, store: &str) -> Arc<RowTypes> {
+    setting.types.of(store).unwrap_or_else(|_| RowTypes::in_memory(store))
+}
+
+/// The way of a store's older rows through the stage's plugin, if it has one.
+fn migrate(setting: &Setting, stage: usize, store: usize) -> Option<Box<dyn Migrate>> {
+    let described = &setting.pipeline.stages[stage];
+    let lists = described.description.stores.get(store).is_some_and(|store| !store.migrates.is_empty());
+    lists.then(|| {
+        Box::new(ByPlugin {
+            plugin: described.plugin.clone(),
+            request: Arc::new(setting.requests[stage].clone()),
+            description: Arc::new(described.description.clone()),
+            limits: described.limits,
+            store,
+            instance: None,
+        }) as Box<dyn Migrate>
+    })
 }
 
 fn sinks(setting: &Setting, id: TaskId) -> Vec<Sink> {
@@ -932,7 +977,8 @@ fn sinks(setting: &Setting, id: TaskId) -> Vec<Sink> {
 fn own_table(setting: &Setting, id: TaskId, table: usize) -> Option<Arc<Mutex<PartitionedTable>>> {
     let source = setting.pipeline.sources.iter().position(|source| source.table == Some(table))?;
     let state = setting.state.clone().filter(|_| setting.plan.segment_of[source] == id.segment)?;
-    let mut own = PartitionedTable::new(&setting.pipeline.tables[table], id.partition, state);
+    let described = &setting.pipeline.tables[table];
+    let mut own = PartitionedTable::new(described, id.partition, state, types_of(setting, &described.name));
     if setting.changelogs.is_some() {
         own.store = own.store.write_back();
     }
@@ -1150,7 +1196,7 @@ impl Stop {
         match self {
             Self::Call(failure) => Some(failure.origin.fetched_row(failure.rows.0)),
             Self::Record(rejected) => Some(rejected.origin.fetched_row(rejected.origin_row)),
-            Self::Log(_) => None,
+            Self::Rows { .. } | Self::Log(_) => None,
         }
     }
 }

@@ -404,8 +404,9 @@ impl<'a> Worker<'a> {
             self.marked = self.clock.elapsed();
             self.tasks.values_mut().for_each(Task::repeat_mark);
         }
-        if self.first_since.is_none() && self.restore.is_none() && self.tasks.values().any(|task| task.mark_due() || task.cut_due()) {
-            self.first_since = Some(self.clock.elapsed());
+        if self.first_since.is_none() && self.restore.is_none() {
+            let due = self.tasks.values().any(|task| task.mark_due() || task.cut_due()) || !self.seat.paused() && self.sweeping() > 0;
+            self.first_since = due.then(|| self.clock.elapsed());
         }
         if self.in_flight.is_none() && self.commit_due() {
             self.begin_commit()?;
@@ -436,6 +437,7 @@ impl<'a> Worker<'a> {
             refused: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
             restoring: self.restoring(),
+            turned: 0,
         };
         summary.add(&self.retired);
         for task in self.tasks.values() {
@@ -480,8 +482,14 @@ impl<'a> Worker<'a> {
             generation: self.setting.generation_number(),
             trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
             works: self.works(),
+            sweeping: self.tasks.values().filter(|task| task.sweep_due()).count(),
             restored: self.restoring().unwrap_or(self.restored),
         }
+    }
+
+    /// Tasks that may have rows of older types, and go on.
+    fn sweeping(&self) -> usize {
+        self.tasks.iter().filter(|(id, task)| task.sweep_due() && !self.parked.contains_key(id)).count()
     }
 
     fn works(&self) -> BTreeMap<u64, Works> {

@@ -22,6 +22,13 @@ pub fn list_append() -> &'static [u8] {
     COMPONENT.get_or_init(|| build("millstream-list-append"))
 }
 
+/// One that keeps totals, and one that keeps them in rows of another type, which it makes of the first one's.
+pub fn totals() -> [&'static [u8]; 2] {
+    static COMPONENTS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    let components = COMPONENTS.get_or_init(|| [build("millstream-totals"), build("millstream-totals-next")]);
+    [&components[0], &components[1]]
+}
+
 fn build(package: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     // Beside the standard plugins, whose dependencies it shares.

@@ -7,6 +7,7 @@ mod crash;
 mod crash_suite;
 mod joins;
 mod leaks;
+mod migration;
 mod operation;
 mod order;
 mod outage;

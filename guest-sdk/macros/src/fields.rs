@@ -2,8 +2,9 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
+use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
-use syn::{Attribute, Data, DeriveInput, Error, LitStr, Result};
+use syn::{Attribute, Data, DeriveInput, Error, Expr, Ident, LitStr, Result, Token};
 
 pub fn derive(input: DeriveInput) -> Result<TokenStream> {
     let Data::Struct(data) = &input.data else {
@@ -33,12 +34,16 @@ pub fn derive(input: DeriveInput) -> Result<TokenStream> {
     let mut names = Vec::new();
     for member in &members.named {
         let (Some(ident), kind) = (&member.ident, &member.ty) else { continue };
-        let path = match renamed(&member.attrs)? {
+        let Named { path, default } = named(&member.attrs)?;
+        let path = match path {
             Some(path) => path,
             None => LitStr::new(&syn::ext::IdentExt::unraw(ident).to_string(), ident.span()),
         };
         let at = kind.span();
         declare.push(quote_spanned!(at=> <#kind as ::millstream_guest::records::Member<#batch>>::declare(&at.member(#path), into);));
+        if let Some(default) = default {
+            declare.push(quote_spanned!(default.span()=> ::millstream_guest::records::set_default(into, #default);));
+        }
         read.push(quote_spanned!(at=> #ident: <#kind as ::millstream_guest::records::Member<#batch>>::read(row)?,));
         write.push(quote_spanned!(at=> <#kind as ::millstream_guest::records::Member<#batch>>::write(&self.#ident, row);));
         flaws.push(quote_spanned!(at=> .or_else(|| <#kind as ::millstream_guest::records::Member<#batch>>::flaw(&self.#ident, #path))));
@@ -83,9 +88,37 @@ pub fn derive(input: DeriveInput) -> Result<TokenStream> {
     })
 }
 
-/// `#[field("a.b")]`
-fn renamed(attributes: &[Attribute]) -> Result<Option<LitStr>> {
-    attributes.iter().find(|attribute| attribute.path().is_ident("field")).map(|attribute| attribute.parse_args()).transpose()
+/// What stands in `#[field(...)]`.
+#[derive(Default)]
+struct Named {
+    path: Option<LitStr>,
+    default: Option<Expr>,
+}
+
+impl Parse for Named {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let mut named = Self::default();
+        if input.peek(LitStr) {
+            named.path = Some(input.parse()?);
+            if input.is_empty() {
+                return Ok(named);
+            }
+            input.parse::<Token![,]>()?;
+        }
+        let word: Ident = input.parse()?;
+        if word != "default" {
+            return Err(Error::new(word.span(), "expected the field's name in quotes, or `default = value`"));
+        }
+        input.parse::<Token![=]>()?;
+        named.default = Some(input.parse()?);
+        Ok(named)
+    }
+}
+
+/// `#[field("a.b")]`, `#[field(default = 0)]`, `#[field("a.b", default = 0)]`
+fn named(attributes: &[Attribute]) -> Result<Named> {
+    let found = attributes.iter().find(|attribute| attribute.path().is_ident("field"));
+    found.map(|attribute| attribute.parse_args()).transpose().map(Option::unwrap_or_default)
 }
 
 /// `#[fields(replace)]`

@@ -42,6 +42,7 @@ pub struct Arguments {
     by: Vec<LitStr>,
     keys: Option<Expr>,
     timer: Option<Expr>,
+    migrate: Vec<Expr>,
     table: Option<LitStr>,
     on: Option<LitStr>,
     seen: Vec<Ident>,
@@ -58,7 +59,13 @@ impl Parse for Arguments {
                 "by" => arguments.by = pair.texts()?,
                 "keys" => arguments.keys = Some(pair.value),
                 "timer" => arguments.timer = Some(pair.value),
-                _ => return Err(Error::new(pair.name.span(), "expected `name`, `by`, `keys`, `timer`, `table` or `on`")),
+                "migrate" => {
+                    arguments.migrate = match pair.value {
+                        Expr::Array(array) => array.elems.into_iter().collect(),
+                        one => vec![one],
+                    }
+                }
+                _ => return Err(Error::new(pair.name.span(), "expected `name`, `by`, `keys`, `timer`, `migrate`, `table` or `on`")),
             }
             arguments.seen.push(pair.name);
         }
@@ -177,6 +184,14 @@ pub fn expand(kind: Kind, arguments: Arguments, function: ItemFn) -> Result<Toke
                     }
                 }
             });
+            let migrate = &arguments.migrate;
+            let migrations = (!migrate.is_empty()).then(|| {
+                quote! {
+                    fn migrations() -> ::std::vec::Vec<#guest::Migration<Self::Row>> {
+                        ::std::vec![#(#guest::migration(#migrate)),*]
+                    }
+                }
+            });
             (
                 quote!(#guest::Stateful),
                 quote! {
@@ -186,6 +201,7 @@ pub fn expand(kind: Kind, arguments: Arguments, function: ItemFn) -> Result<Toke
                         const BY: &'static [&'static str] = &[#(#by),*];
                         #keys
                         #timer
+                        #migrations
                         fn record(config: &Self::Config, row: &mut #guest::Cursor<'_, '_>, key: &str, rows: &mut #guest::Rows<Self::Row>, sink: &mut #guest::Sink) -> ::std::result::Result<(), #guest::Reject> {
                             let _ = config;
                             #work
@@ -231,9 +247,11 @@ pub fn expand(kind: Kind, arguments: Arguments, function: ItemFn) -> Result<Toke
         }
     };
     let visibility = &function.vis;
-    let export = match &arguments.timer {
-        Some(_) => quote!(::millstream_guest::export!(#plugin: timed);),
-        None => quote!(::millstream_guest::export!(#plugin);),
+    let export = match (&arguments.timer, arguments.migrate.is_empty()) {
+        (None, true) => quote!(::millstream_guest::export!(#plugin);),
+        (Some(_), true) => quote!(::millstream_guest::export!(#plugin: timed);),
+        (None, false) => quote!(::millstream_guest::export!(#plugin: migrating);),
+        (Some(_), false) => quote!(::millstream_guest::export!(#plugin: timed, migrating);),
     };
     let doc = format!("The plugin that `{ident}` is.");
     Ok(quote! {
@@ -269,8 +287,8 @@ pub fn expand(kind: Kind, arguments: Arguments, function: ItemFn) -> Result<Toke
 fn check(kind: Kind, arguments: &Arguments, function: &ItemFn) -> Result<()> {
     let allowed: &[&str] = match kind {
         Kind::Filter | Kind::Map => &["name"],
-        Kind::Aggregate => &["name", "by"],
-        Kind::Stateful => &["name", "by", "keys", "timer"],
+        Kind::Aggregate => &["name", "by", "migrate"],
+        Kind::Stateful => &["name", "by", "keys", "timer", "migrate"],
         Kind::Enrich => &["name", "table", "on"],
     };
     if let Some(other) = arguments.seen.iter().find(|name| !allowed.contains(&name.to_string().as_str())) {

@@ -40,6 +40,8 @@ pub fn map(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes a plugin of `fn(&mut State, Record) -> Answer`: a row of state for each key, `Default` at first. The key is the record's own;
 /// `by = "field"` or `by = ["a", "b"]` are fields instead. What a refused record changes is undone. Answers are as for [`macro@map`].
+/// `migrate = function`, of type `fn(OlderState) -> State`, makes rows of those that were written as `OlderState`; `migrate = [one, other]` of several older
+/// types. It may be called again for the same row, and must depend on nothing else.
 #[proc_macro_attribute]
 pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
     function(function::Kind::Aggregate, arguments, item)
@@ -48,7 +50,7 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Makes a plugin of `fn(Record, &mut Rows<State>) -> Answer`, which reads and writes rows by any keys. `by` as for
 /// [`macro@aggregate`]; `keys = function`, of type `fn(&Record, &mut Keys)`, announces keys besides the record's own, so that a batch
 /// fetches all of its rows in one call. `timer = function`, of type `fn(Timer, &mut Rows<State>) -> Answer`, is called for timers that are due, which
-/// `rows.set_timer(time, key)` sets; its answer is of the same type, a new record.
+/// `rows.set_timer(time, key)` sets; its answer is of the same type, a new record. `migrate` as for [`macro@aggregate`].
 #[proc_macro_attribute]
 pub fn stateful(arguments: TokenStream, item: TokenStream) -> TokenStream {
     function(function::Kind::Stateful, arguments, item)

@@ -50,6 +50,8 @@ pub struct Declared {
     pub nullable: bool,
     /// A [`Change`]: rows may keep or lose the field.
     pub change: bool,
+    /// `#[field(default = ...)]`: what rows of state hold that were written before there was the column.
+    pub default: Option<serde_json::Value>,
 }
 
 /// Where a member stands in its record.
@@ -70,7 +72,7 @@ impl At {
     }
 
     fn column(&self, kind: Type, nullable: bool, change: bool) -> Declared {
-        Declared { path: self.0.clone().unwrap_or(Field::Value(Path(Vec::new()))), kind, nullable, change }
+        Declared { path: self.0.clone().unwrap_or(Field::Value(Path(Vec::new()))), kind, nullable, change, default: None }
     }
 }
 

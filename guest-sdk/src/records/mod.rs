@@ -4,6 +4,7 @@
 mod answer;
 mod join;
 mod member;
+mod migrate;
 mod rows;
 mod stateful;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod timed;
 pub use answer::{Answer, Output, Sink};
 pub use join::{Join, Joined};
 pub use member::{At, Change, Cursor, Declared, Fields, Json, JsonText, Member, Prepared, Scalar, Writer, declared, is_field_name};
+pub use migrate::{Migration, migration, set_default};
 pub use rows::{Row, Rows};
 pub use stateful::{Keys, Stateful, Stored};
 pub use timed::Timer;

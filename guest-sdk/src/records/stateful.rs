@@ -5,7 +5,7 @@ pub(super) use super::rows::texts;
 use super::rows::{Row, Rows};
 use super::{Output, Reject, Sink, Transform, description, each_row, place_of};
 use crate::column::Cell;
-use crate::describe::{Description, Mistake, OutputKey, Store, StoreField, Timers};
+use crate::describe::{Description, Mistake, OutputKey, Store, Timers};
 use crate::field::Field;
 use crate::plugin::{Batch, Plugin, Setup};
 use crate::verdict::Verdict;
@@ -32,6 +32,10 @@ pub trait Stored: Transform {
     }
     /// Whether there is a function for timers.
     const TIMED: bool = false;
+    /// The ways from older types of its rows.
+    fn migrations() -> Vec<super::Migration<Self::Row>> {
+        Vec::new()
+    }
     /// A timer is due.
     fn fired(_config: &Self::Config, _timer: super::Timer<'_>, _rows: &mut Rows<Self::Row>, _sink: &mut Sink) -> Result<(), Reject> {
         Err(Reject::new("the plugin has no function for timers"))
@@ -71,14 +75,14 @@ impl<T: Stored> Plugin for Stateful<T> {
     fn describe(_: &Setup<T::Config>) -> Result<Description, Vec<Mistake>> {
         let (reads, by) = reads::<T>();
         let mut description = description::<T>(&reads)?;
-        let field = |column: &Declared| StoreField { name: column.path.to_string(), kind: column.kind, nullable: column.nullable };
         description.stores = vec![Store {
             name: String::new(),
             key: crate::column::Type::Text,
-            fields: declared::<T::Row>().iter().map(field).collect(),
+            fields: declared::<T::Row>().iter().map(super::migrate::field).collect(),
             by: by.iter().map(|place| reads[*place].path.clone()).collect(),
             windowed: false,
             emits: Vec::new(),
+            migrates: super::migrate::listed::<T>(),
         }];
         if T::TIMED {
             description.timers = description.stores.first().map(|store| Timers { key: store.key, by: store.by.clone() });

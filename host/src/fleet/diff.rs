@@ -7,6 +7,8 @@ use crate::io::{Guarantee, Log, LogError};
 use crate::pipeline::{Pipeline, Policy, Scope, Source, Stage, Table};
 use crate::plugin::describe::{Store, Window};
 use crate::runtime;
+use crate::store::RowType;
+use crate::store::turn::{self, Way};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -78,7 +80,7 @@ pub fn diff(old: Option<(&Pipeline, &Counts)>, new: (&Pipeline, &Counts)) -> Dif
     };
     let none = Counts::new();
     let (before, old_counts) = old.unwrap_or((&nothing, &none));
-    let mut found = Comparison { old: before, new, classes: Vec::new(), changed_stores: Vec::new() };
+    let mut found = Comparison { old: before, new, classes: Vec::new(), one_way: Vec::new() };
     let topics = found.topics(old_counts, new_counts);
     let stores = found.stores();
     let pipeline = found.whole();
@@ -88,7 +90,8 @@ pub fn diff(old: Option<(&Pipeline, &Counts)>, new: (&Pipeline, &Counts)) -> Dif
         None => (Class::New, vec!["no generation of it is active".to_owned()], None),
         Some(_) => {
             let class = found.classes.iter().map(|(class, _)| *class).max().unwrap_or(Class::Hot);
-            (class, found.classes.into_iter().map(|(_, reason)| reason).collect(), taken_back(&found.changed_stores))
+            let irreversible = (!found.one_way.is_empty()).then(|| found.one_way.join("; "));
+            (class, found.classes.into_iter().map(|(_, reason)| reason).collect(), irreversible)
         }
     };
     Diff {
@@ -103,12 +106,6 @@ pub fn diff(old: Option<(&Pipeline, &Counts)>, new: (&Pipeline, &Counts)) -> Dif
         gained,
         lost,
     }
-}
-
-fn taken_back(stores: &[String]) -> Option<String> {
-    let names = stores.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    (!stores.is_empty())
-        .then(|| format!("the schema of the store {names} changes: rows written from then on are none for the generation before"))
 }
 
 /// By stage, in the order of stages.
@@ -129,7 +126,8 @@ struct Comparison<'a> {
     old: &'a Pipeline,
     new: &'a Pipeline,
     classes: Vec<(Class, String)>,
-    changed_stores: Vec<String>,
+    /// What cannot be taken back, and why.
+    one_way: Vec<String>,
 }
 
 impl Comparison<'_> {
@@ -266,10 +264,16 @@ impl Comparison<'_> {
                     changes.push(Change::of(name, What::Removed, Vec::new()));
                 }
                 Some(after) => {
-                    let details = before.changed(after);
-                    if !details.is_empty() {
+                    let (kept, rows) = (before.changed(after), before.changed_rows(after));
+                    if !kept.is_empty() {
+                        let details = [kept, rows].concat();
                         self.because(Class::Drain, format!("the store `{name}` gets another schema: {}", details.join("; ")));
-                        self.changed_stores.push(name.clone());
+                        self.one_way.push(format!(
+                            "the schema of the store `{name}` changes: rows written from then on are none for the generation before"
+                        ));
+                        changes.push(Change::of(name, What::Changed, details));
+                    } else if !rows.is_empty() {
+                        let details = self.rows(name, before, after, rows);
                         changes.push(Change::of(name, What::Changed, details));
                     }
                 }
@@ -280,6 +284,46 @@ impl Comparison<'_> {
             changes.push(Change::of(name, What::Added, Vec::new()));
         }
         changes
+    }
+
+    /// The rows of a store change their type: whether those that there are can become rows of the newer one, and those of the newer one go back.
+    fn rows(&mut self, name: &str, before: &Kept, after: &Kept, mut details: Vec<String>) -> Vec<String> {
+        let (Some(old), Some(new)) = (&before.store, &after.store) else {
+            // A table's rows lack what its records may have had.
+            self.because(Class::Drain, format!("the store `{name}` gets another schema: {}", details.join("; ")));
+            self.one_way
+                .push(format!("the schema of the store `{name}` changes: rows written from then on are none for the generation before"));
+            return details;
+        };
+        let (from, to) = (RowType::of(&old.fields), RowType::of(&new.fields));
+        let forth = turn::way(&from, new).and_then(|way| turn::allowed(&way, self.new.guarantee).map(|()| way));
+        match &forth {
+            Ok(Way::ByName(_)) => details.push("rows that there are become rows of the newer type by name".to_owned()),
+            Ok(Way::ByPlugin(..)) => details.push("rows that there are go through the plugin's `migration`".to_owned()),
+            Err(why) => {
+                let reason = format!(
+                    "the rows of the store `{name}` cannot become rows of the newer type: {why}; let the plugin export `migration`"
+                );
+                self.because(Class::New, reason);
+                return details;
+            }
+        }
+        let back = turn::way(&to, old).and_then(|way| turn::allowed(&way, self.old.guarantee).map(|()| way));
+        let dropped: Vec<_> = from.columns.iter().filter(|column| !to.columns.iter().any(|kept| kept.name == column.name)).collect();
+        let why = match (&forth, back) {
+            (_, Ok(Way::ByPlugin(..))) => None,
+            (_, Err(why)) => Some(why),
+            (Ok(Way::ByPlugin(..)), Ok(Way::ByName(_))) => {
+                Some("they went through the plugin's `migration`, and the plugin before has none back".to_owned())
+            }
+            _ if !dropped.is_empty() => {
+                let names: Vec<_> = dropped.iter().map(|column| format!("`{}`", column.name)).collect();
+                Some(format!("what was in {} is gone then", names.join(", ")))
+            }
+            _ => None,
+        };
+        self.one_way.extend(why.map(|why| format!("rows of the store `{name}` that are of the newer type do not go back: {why}")));
+        details
     }
 
     /// Which sources meet in a task. That topics come and go is told already.
@@ -309,6 +353,8 @@ struct Kept {
     by: String,
     fields: Vec<String>,
     window: Option<Window>,
+    /// As a stage's plugin describes it.
+    store: Option<Store>,
 }
 
 impl Kept {
@@ -321,6 +367,16 @@ impl Kept {
             by: listed(store.by.iter()),
             fields: store.fields.iter().map(field).collect(),
             window: window.filter(|_| store.windowed),
+            store: Some(store.clone()),
+        }
+    }
+
+    /// What changes about the rows, column by column.
+    fn changed_rows(&self, other: &Self) -> Vec<String> {
+        match (&self.store, &other.store) {
+            (Some(before), Some(after)) => turn::told(&RowType::of(&before.fields), &RowType::of(&after.fields)),
+            _ if self.fields != other.fields => vec![format!("fields: {} -> {}", self.fields.join(", "), other.fields.join(", "))],
+            _ => Vec::new(),
         }
     }
 
@@ -331,9 +387,6 @@ impl Kept {
         }
         if self.by != other.by {
             details.push(format!("keyed by: {} -> {}", self.by, other.by));
-        }
-        if self.fields != other.fields {
-            details.push(format!("fields: {} -> {}", self.fields.join(", "), other.fields.join(", ")));
         }
         if self.window != other.window {
             details.push("other windows".to_owned());
@@ -348,7 +401,7 @@ fn kept(pipeline: &Pipeline) -> BTreeMap<String, Kept> {
         let description = &stage.description;
         let timers = description.timers.as_ref().map(|timers| {
             let by = listed(timers.by.iter());
-            Kept { key: timers.key.to_string(), by, fields: Vec::new(), window: None }
+            Kept { key: timers.key.to_string(), by, fields: Vec::new(), window: None, store: None }
         });
         let stores = description.stores.iter().map(|store| Kept::new(store, description.window));
         stage.stores.iter().cloned().zip(stores.chain(timers)).collect::<Vec<_>>()
@@ -358,7 +411,7 @@ fn kept(pipeline: &Pipeline) -> BTreeMap<String, Kept> {
         let fields = fields::columns(&table.schema.schema);
         found.insert(
             table.name.clone(),
-            Kept { key: format!("{:?}", table.key).to_lowercase(), by: "$key".to_owned(), fields, window: None },
+            Kept { key: format!("{:?}", table.key).to_lowercase(), by: "$key".to_owned(), fields, window: None, store: None },
         );
     }
     found

@@ -383,6 +383,9 @@ fn check_description(report: &Report, place: &Place<'_>, plugin: &dyn Plugin, de
         if !store.emits.is_empty() && !plugin.offers("emitting") {
             breaches.push("rows of a store are to be handed to it, but it does not export `emitting`".to_owned());
         }
+        if !store.migrates.is_empty() && !plugin.offers("migration") {
+            breaches.push("it lists older types of a store's rows, but does not export `migration`".to_owned());
+        }
         if store.windowed && (store.key != Type::Bytes || description.window.is_none()) {
             breaches.push("a windowed store needs a window, and keys of type bytes".to_owned());
         }

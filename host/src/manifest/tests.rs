@@ -87,7 +87,15 @@ impl Plugin for Scripted {
                 key: script.keys,
             })
             .collect();
-        let store = |by| Store { name: String::new(), key: Type::Text, fields: Vec::new(), by, windowed: false, emits: Vec::new() };
+        let store = |by| Store {
+            name: String::new(),
+            key: Type::Text,
+            fields: Vec::new(),
+            by,
+            windowed: false,
+            emits: Vec::new(),
+            migrates: Vec::new(),
+        };
         let mut description: Description = serde_json::from_value(json!({ "outputs": [] })).unwrap();
         description.reads = script.reads.into_iter().map(|(path, kind)| Read::of(path, kind)).collect();
         for (reads, input) in script.reads_of.into_iter().zip(0..) {

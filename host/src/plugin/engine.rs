@@ -371,4 +371,17 @@ impl Instance for Live {
             },
         )
     }
+
+    fn migrate(&mut self, store: usize, from: usize, keys: &Column, fields: &[Column]) -> Result<Vec<Column>, CallError> {
+        let Some(mut guest) = self.guest.take() else {
+            return Err(CallError::Trapped("an earlier call failed: the instance cannot be used any more".to_owned()));
+        };
+        // Not opened: it has no stores and tables here.
+        let rows = self.optional.migrate(&mut guest, store, from, keys, fields)?.map_err(CallError::Failed)?;
+        let rows: Vec<Column> = rows.into_iter().map(convert::column).collect();
+        let described = self.description.stores.get(store).map(|store| store.fields.as_slice()).unwrap_or_default();
+        verify::rows_of_store(&rows, described, verify::rows(keys)).map_err(|error| CallError::Malformed(format!("migration: {error}")))?;
+        self.guest = Some(guest);
+        Ok(rows)
+    }
 }

@@ -100,6 +100,11 @@ pub trait Instance: Send {
     ) -> Result<Verdict, CallError>;
     /// Timers that are due. Of the export `timed`.
     fn fire(&mut self, times: &[i64], keys: &Column, services: &mut Box<dyn Services>) -> Result<Verdict, CallError>;
+    /// Rows of an older type of a store, the `from`-th that the description lists: the columns of the store. Of the export `migration`. It has no stores and tables.
+    fn migrate(&mut self, store: usize, from: usize, keys: &Column, fields: &[Column]) -> Result<Vec<Column>, CallError> {
+        let _ = (store, from, keys, fields);
+        Err(CallError::Failed("it has no `migration`".to_owned()))
+    }
 }
 
 /// Limits of a plugin's instance.
@@ -125,7 +130,7 @@ pub trait Plugin: Send + Sync {
     /// The interfaces that the component imports, without versions: `state`, `tables`, `log`, `windows`, `timers` for the contract's own, else the full name
     /// (`wasi:clocks/wall-clock`). Its imports are its permissions.
     fn imports(&self) -> &[String];
-    /// Whether it has this optional export: `emitting`, `timed`.
+    /// Whether it has this optional export: `emitting`, `timed`, `migration`.
     fn offers(&self, export: &str) -> bool {
         let _ = export;
         false

@@ -3,7 +3,7 @@
 
 use crate::column::{Bitmap, Column, Strings, Type, Values};
 use crate::field::Field;
-use crate::plugin::describe::{Base, Description, Occasion, Output, OutputKey, Part, Request, Window};
+use crate::plugin::describe::{Base, Description, Occasion, Output, OutputKey, Part, Request, StoreField, Window};
 use crate::plugin::{Derived, FROM_NONE, Input, Outcome, Reject, ReplacedLeaves, Verdict, Written};
 use crate::record::Headers;
 use serde::de::IgnoredAny;
@@ -276,6 +276,17 @@ pub fn column_without_nulls(column: &Column, kind: Type, rows: usize) -> Result<
     }
 }
 
+/// The columns of a store's rows.
+pub fn rows_of_store(columns: &[Column], fields: &[StoreField], rows: usize) -> Result<(), String> {
+    if columns.len() != fields.len() {
+        return Err(format!("a row has {} fields, {} are given", fields.len(), columns.len()));
+    }
+    columns.iter().zip(fields).try_for_each(|(column, field)| {
+        let check = if field.nullable { self::column } else { column_without_nulls };
+        check(column, field.kind, rows).map_err(|error| format!("field `{}`: {error}", field.name))
+    })
+}
+
 /// Rows of a column that says nothing else about its length. For booleans, the most that its bytes may hold.
 pub fn rows(column: &Column) -> usize {
     match &column.values {
@@ -409,6 +420,12 @@ pub fn description(description: &Description, request: &Request) -> Result<(), S
             return Err(format!("closed rows of store `{}` are asked for, but it has no windows", store.name));
         }
         unique("store field", store.fields.iter().map(|field| field.name.as_str()))?;
+        if let Some(field) = store.fields.iter().find(|field| !crate::store::turn::fits(field)) {
+            return Err(format!("the default of the column `{}` of store `{}` is not of its type, {}", field.name, store.name, field.kind));
+        }
+        for older in &store.migrates {
+            unique("field of an older row", older.iter().map(|field| field.name.as_str()))?;
+        }
     }
     if let Some(timers) = description.timers.as_ref().filter(|timers| !matches!(timers.key, Type::Text | Type::Int | Type::Bytes)) {
         return Err(format!("keys of timers are {}: they may be text, int or bytes", timers.key));

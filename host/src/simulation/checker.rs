@@ -6,6 +6,7 @@ use super::workload::{ALARMS, CONTROL, FOUND, INPUT, OUTPUT, ROWS, TIMERS, WINDO
 use crate::io::{CommittedState, LocalState, TopicPartition};
 use crate::store::changelog::Changelog;
 use crate::store::{LocalMemory, encode_int};
+use crate::store::{RowTypes, row};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -164,16 +165,24 @@ fn apply(rows: &mut Rows, broker: &Broker, changelog: &Changelog, task: i32, fro
     changelog.decode(&columns, &mut written).map_err(|(row, message)| format!("the changelog's record {row}: {message}"))?;
     for (key, row) in written {
         match row {
-            Some(row) => drop(rows.insert(key, row)),
+            Some(row) => drop(rows.insert(key, told(&changelog.types, &row)?)),
             None => drop(rows.remove(&key)),
         }
     }
     Ok(())
 }
 
+/// A row with its type, whose number is another elsewhere.
+fn told(types: &RowTypes, row: &[u8]) -> Result<Vec<u8>, String> {
+    let (number, columns) = row::split(row);
+    let of = types.of(number).ok_or("a row is of no known type")?;
+    Ok([of.text().as_bytes(), columns].concat())
+}
+
 fn rows_of(folder: &LocalMemory, store: &str, task: i32) -> Result<Rows, String> {
     let rows = folder.scan(store, task, &[], None, usize::MAX).map_err(|error| error.message)?;
-    Ok(rows.into_iter().collect())
+    let types = RowTypes::open(store, Arc::new(folder.copy()), false).map_err(|error| error.message)?;
+    rows.into_iter().map(|(key, row)| Ok((key, told(&types, &row)?))).collect()
 }
 
 /// Each local copy becomes what the changelog has by what it lacks, and `last`, of who ended well and had all tasks, lacks nothing.

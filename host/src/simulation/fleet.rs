@@ -8,7 +8,7 @@ use super::random::Random;
 use super::workload::{self, CONTROL, INPUT, Kind, ROWS};
 use super::world::{self, Faults, Figures, Folder, Handle, Process, SimulatedClock, World, say, with};
 use crate::course::Course;
-use crate::io::{CommittedState, Log, LogError, Remedy, TopicPartition, partition_for};
+use crate::io::{LocalState, Log, LogError, Remedy, TopicPartition, partition_for};
 use crate::manifest::Secrets;
 use crate::pipeline::Pipeline;
 use crate::runtime::{self, Creates, RunError};
@@ -505,13 +505,12 @@ fn setting(handle: &Handle, folder: usize, told: Option<&swap::Told>) -> Result<
     }
     let log: Arc<dyn Log> = Arc::new(SimulatedLog(handle.clone()));
     let limit = BatchLimit { rows: shape.batch_rows, ..BatchLimit::default() };
-    let mut setting = runtime::prepare(pipeline, &log, &Secrets::default(), limit, Creates::Declared, None)?;
+    let local = || Ok(Arc::new(Folder { handle: handle.clone(), number: folder }) as Arc<dyn LocalState>);
+    let mut setting = runtime::prepare_on(pipeline, &log, &Secrets::default(), limit, Creates::Declared, &local, None)?;
     setting.generation = generation;
     if let Some(changelogs) = setting.changelogs.take().and_then(Arc::into_inner) {
-        let local = Arc::new(Folder { handle: handle.clone(), number: folder });
-        setting.state = Some(local.clone() as Arc<dyn CommittedState>);
         let claims = with(|world| world.claims[folder].clone());
-        setting.changelogs = Some(Arc::new(Changelogs { local, claims, ..changelogs }));
+        setting.changelogs = Some(Arc::new(Changelogs { claims, ..changelogs }));
     }
     Ok((setting, log))
 }

@@ -281,6 +281,10 @@ impl CommittedState for Folder {
     fn scan(&self, store: &str, task: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
         self.open(|memory| memory.scan(store, task, low, high, limit))
     }
+
+    fn keep_row_types(&self, store: &str, types: &[u8]) -> Result<(), LogError> {
+        self.open(|memory| memory.keep_row_types(store, types))
+    }
 }
 
 impl LocalState for Folder {

@@ -2,6 +2,7 @@
 //! plugin gave it, the value a JSON object of the row's columns; a tombstone is a deleted row. Written to the partition of the task's number.
 
 use super::row::{self, FoundBuilder, Row};
+use super::types::{RowType, RowTypes};
 use crate::column::{Bitmap, Column, ColumnBuilder, Indexed, Type};
 use crate::field::Path;
 use crate::format::{Change, Decoder, Format, Wanted};
@@ -15,9 +16,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The header that tells the version of the row's type.
+/// The header that tells the version of the row: its type, as `RowType::text`. Records of programs before that hold the text `1`, and tell no type.
 const VERSION_HEADER: &[u8] = b"millstream.version";
-const VERSION: &[u8] = b"1";
 /// Bytes of a windowed row's key before the rest: the window's start.
 const START: usize = 8;
 
@@ -32,8 +32,19 @@ pub struct Changelog {
     pub segment: usize,
     key: Type,
     windowed: bool,
-    columns: Vec<(Path, Type)>,
     format: &'static dyn Format,
+    /// Of the store's rows; that of the description is among them.
+    pub types: Arc<RowTypes>,
+    described: RowType,
+    /// By the number of their type.
+    forms: Mutex<HashMap<u8, Arc<Form>>>,
+}
+
+/// How rows of one type are written and read.
+struct Form {
+    version: Box<[u8]>,
+    kinds: Vec<Type>,
+    paths: Vec<Path>,
     decoder: Box<dyn Decoder>,
 }
 
@@ -90,54 +101,79 @@ impl Changelogs {
 }
 
 impl Changelog {
-    pub fn new(pipeline: &str, store: &str, segment: usize, described: &Store) -> Self {
-        let format = crate::format::of(FormatKind::Json);
-        let columns: Vec<_> = described.fields.iter().map(|field| (Path(vec![field.name.clone()]), field.kind)).collect();
-        let wanted: Vec<_> = columns.iter().map(|(path, kind)| Wanted { path: path.clone(), kind: *kind, from: None }).collect();
+    pub fn new(pipeline: &str, store: &str, segment: usize, described: &Store, types: Arc<RowTypes>) -> Self {
         Self {
             topic: format!("{pipeline}.{store}.changelog").into(),
             store: store.into(),
             segment,
             key: described.key,
             windowed: described.windowed,
-            columns,
-            format,
-            decoder: format.decoder(&wanted),
+            format: crate::format::of(FormatKind::Json),
+            types,
+            described: RowType::of(&described.fields),
+            forms: Mutex::default(),
         }
+    }
+
+    fn form(&self, number: u8) -> Option<Arc<Form>> {
+        let mut forms = self.forms.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(form) = forms.get(&number) {
+            return Some(form.clone());
+        }
+        let row_type = self.types.of(number)?;
+        let paths: Vec<_> = row_type.columns.iter().map(|column| Path(vec![column.name.clone()])).collect();
+        let kinds = row_type.kinds();
+        let wanted: Vec<_> = paths.iter().zip(&kinds).map(|(path, kind)| Wanted { path: path.clone(), kind: *kind, from: None }).collect();
+        let decoder = self.format.decoder(&wanted);
+        let form = Arc::new(Form { version: row_type.text().as_bytes().into(), kinds, paths, decoder });
+        forms.insert(number, form.clone());
+        Some(form)
     }
 
     pub fn partition(&self, task: i32) -> TopicPartition {
         TopicPartition { topic: self.topic.clone(), partition: task }
     }
 
-    /// The writes of a commit as records with this timestamp. Err: what is wrong, which would be a mistake in the program.
-    pub fn encode(&self, writes: &StateWrites, timestamp: i64) -> Result<Records, String> {
-        let count = writes.rows.len();
-        let kinds: Vec<Type> = self.columns.iter().map(|(_, kind)| *kind).collect();
+    /// The writes of a commit as records with this timestamp, those of each type together. Err: what is wrong, which would be a mistake in the program.
+    pub fn encode(&self, writes: &StateWrites, timestamp: i64) -> Result<Vec<Records>, String> {
+        // What is deleted goes with the rows that are written.
+        let first = writes.rows.iter().find_map(|(_, row)| row.as_ref());
+        let first = first.map_or_else(|| self.types.find(self.described.text()).unwrap_or_default(), |row| row::split(row).0);
+        let of = |row: &Option<Vec<u8>>| row.as_ref().map_or(first, |row| row::split(row).0);
+        let mut numbers: Vec<u8> = writes.rows.iter().map(|(_, row)| of(row)).filter(|number| *number != first).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let numbers = std::iter::once(first).chain(numbers);
+        numbers.map(|number| self.encode_of(number, writes.rows.iter().filter(|(_, row)| of(row) == number), timestamp)).collect()
+    }
+
+    /// Rows of one type as records.
+    fn encode_of<'r>(&self, number: u8, rows: impl Iterator<Item = &'r Written> + Clone, timestamp: i64) -> Result<Records, String> {
+        let unreadable = || format!("a row of store `{}` cannot be read", self.store);
+        let form = self.form(number).ok_or_else(unreadable)?;
+        let count = rows.clone().count();
         let mut keys = ColumnBuilder::new(Type::Bytes, count);
-        let mut found = FoundBuilder::new(&kinds, count);
+        let mut found = FoundBuilder::new(&form.kinds, count);
         let mut headers = HeadersBuilder::default();
         let mut key = Vec::new();
-        for (encoded, row) in &writes.rows {
+        for (encoded, row) in rows {
             key.clear();
             self.write_key(encoded, &mut key)?;
             keys.bytes(&key);
             match row {
-                Some(row) => {
-                    found.push(&Row::decode(row, &kinds).ok_or_else(|| format!("a row of store `{}` cannot be read", self.store))?)
-                }
+                Some(row) => found.push(&Row::decode(row::split(row).1, &form.kinds).ok_or_else(unreadable)?),
                 None => found.absent(),
             }
-            headers.push(VERSION_HEADER, Some(VERSION));
+            headers.push(VERSION_HEADER, Some(&form.version));
             headers.close();
         }
         let found = found.finish();
         let none = Bitmap::default();
-        let changes: Vec<_> = self
-            .columns
+        let changes: Vec<_> = form
+            .paths
             .iter()
             .zip(&found.fields)
-            .map(|((path, _), column)| Change { path, column: Indexed { column, index: None }, kept: &none, removed: &none })
+            .map(|(path, column)| Change { path, column: Indexed { column, index: None }, kept: &none, removed: &none })
             .collect();
         let encoded = self.format.encode(None, count, &changes);
         if let Some(error) = encoded.failed.first() {
@@ -168,13 +204,50 @@ impl Changelog {
         Ok(())
     }
 
-    /// Adds the rows of the changelog's records. Err: the first record that is not of this store's making, and why.
-    pub fn decode(&self, records: &Records, rows: &mut Vec<Written>) -> Result<(), (usize, String)> {
-        let decoded = self.decoder.decode(Indexed { column: &records.values, index: None }, records.len());
+    /// Adds the rows of the changelog's records, each of the type that its record tells, and answers with the numbers of those. Err: the first record that is
+    /// not of this store's making, and why.
+    pub fn decode(&self, records: &Records, rows: &mut Vec<Written>) -> Result<Vec<u8>, (usize, String)> {
+        let (mut at, mut numbers) = (0, Vec::new());
+        while at < records.len() {
+            let version = records.headers.last(at, VERSION_HEADER).flatten();
+            let same = |record: &usize| records.headers.last(*record, VERSION_HEADER).flatten() == version;
+            let end = (at..records.len()).take_while(same).count() + at;
+            let number = self.number_of(version).map_err(|message| (at, message))?;
+            let form = self.form(number).ok_or_else(|| (at, "the type of its row is not known".to_owned()))?;
+            if at == 0 && end == records.len() {
+                self.decode_of(number, &form, records, rows)?;
+            } else {
+                let part: Vec<u32> = (at as u32..end as u32).collect();
+                self.decode_of(number, &form, &records.gather(&part), rows).map_err(|(record, message)| (at + record, message))?;
+            }
+            if !numbers.contains(&number) {
+                numbers.push(number);
+            }
+            at = end;
+        }
+        Ok(numbers)
+    }
+
+    /// The number of the type that a record's header tells.
+    fn number_of(&self, version: Option<&[u8]>) -> Result<u8, String> {
+        let text = version.and_then(|version| std::str::from_utf8(version).ok()).unwrap_or_default();
+        if let Some(number) = self.types.find(text) {
+            return Ok(number);
+        }
+        let told = match text {
+            "" | "1" => self.described.clone(),
+            text => RowType::read(text).ok_or("the version of its row cannot be read: is it of a newer version of the program?")?,
+        };
+        self.types.number(&told).map_err(|error| error.message)
+    }
+
+    /// Records of one type.
+    fn decode_of(&self, number: u8, form: &Form, records: &Records, rows: &mut Vec<Written>) -> Result<(), (usize, String)> {
+        let decoded = form.decoder.decode(Indexed { column: &records.values, index: None }, records.len());
         if let Some(error) = decoded.failed.first() {
             return Err((error.row as usize, error.message.clone()));
         }
-        for (field, (path, _)) in decoded.fields.iter().zip(&self.columns) {
+        for (field, path) in decoded.fields.iter().zip(&form.paths) {
             if let Some(error) = field.errors.first() {
                 return Err((error.row as usize, format!("field `{path}`: {}", error.message)));
             }
@@ -187,7 +260,7 @@ impl Changelog {
             if records.values.bytes(record).is_some_and(|value| value.first() != Some(&b'{')) {
                 return Err((record, "its value is no object".to_owned()));
             }
-            let row = (!records.values.is_null(record)).then(|| row::encode(columns.iter().map(|column| column.cell(record))));
+            let row = (!records.values.is_null(record)).then(|| row::encode(number, columns.iter().map(|column| column.cell(record))));
             rows.push((key, row));
         }
         Ok(())
@@ -228,7 +301,7 @@ mod tests {
     use crate::record::RecordsBuilder;
 
     fn store(key: Type, windowed: bool) -> Store {
-        let field = |name: &str, kind| StoreField { name: name.to_owned(), kind, nullable: true };
+        let field = |name: &str, kind| StoreField { name: name.to_owned(), kind, nullable: true, default: None };
         let fields = vec![
             field("n", Type::Int),
             field("x", Type::Float),
@@ -238,7 +311,13 @@ mod tests {
             field("j", Type::Json),
             field("none", Type::Int),
         ];
-        Store { name: String::new(), key, fields, by: Vec::new(), windowed, emits: Vec::new() }
+        Store { name: String::new(), key, fields, by: Vec::new(), windowed, emits: Vec::new(), migrates: Vec::new() }
+    }
+
+    fn changelog(pipeline: &str, store: &str, described: &Store) -> Changelog {
+        let types = RowTypes::in_memory(store);
+        types.number(&RowType::of(&described.fields)).unwrap();
+        Changelog::new(pipeline, store, 0, described, types)
     }
 
     fn row(n: i64, x: f64) -> Vec<u8> {
@@ -251,7 +330,12 @@ mod tests {
             Cell::Json("{ \"a\":[1] }"),
             Cell::Null,
         ];
-        super::super::row::encode(cells.into_iter())
+        super::super::row::encode(0, cells.into_iter())
+    }
+
+    fn one(mut records: Vec<Records>) -> Records {
+        assert_eq!(records.len(), 1);
+        records.remove(0)
     }
 
     #[test]
@@ -264,7 +348,7 @@ mod tests {
             (store(Type::Int, false), vec![ints(i64::MIN), ints(-1), ints(i64::MAX)]),
             (store(Type::Bytes, true), vec![windowed(-60_000, b"gold"), windowed(60_000, &[255, 0]), windowed(0, b"\"")]),
         ] {
-            let changelog = Changelog::new("p", "s", 0, &described);
+            let changelog = changelog("p", "s", &described);
             let floats = [0.1, -0.0, 1e300, f64::MIN_POSITIVE, 5.0];
             let numbers = [i64::MIN, i64::MAX, 0, -1, 1 << 60];
             let mut rows: Vec<Written> =
@@ -273,7 +357,7 @@ mod tests {
                 last.1 = None;
             }
             let writes = StateWrites { store: "s".into(), task: 0, rows: rows.clone() };
-            let records = changelog.encode(&writes, 5).unwrap();
+            let records = one(changelog.encode(&writes, 5).unwrap());
             let mut back = Vec::new();
             changelog.decode(&records, &mut back).unwrap();
             assert_eq!(back, rows, "{described:?}");
@@ -282,13 +366,53 @@ mod tests {
 
     #[test]
     fn a_changelog_reads_as_plain_json() {
-        let changelog = Changelog::new("shop", "by-club", 0, &store(Type::Bytes, true));
+        let changelog = changelog("shop", "by-club", &store(Type::Bytes, true));
         assert_eq!(&*changelog.topic, "shop.by-club.changelog");
         let key = [super::super::encode_int(60_000).as_slice(), b"gold"].concat();
-        let records = changelog.encode(&StateWrites { store: "by-club".into(), task: 0, rows: vec![(key, Some(row(7, 0.5)))] }, 5).unwrap();
+        let rows = vec![(key, Some(row(7, 0.5)))];
+        let records = one(changelog.encode(&StateWrites { store: "by-club".into(), task: 0, rows }, 5).unwrap());
         assert_eq!(records.keys.bytes(0), Some(&br#"{"key":"gold","start":60000}"#[..]));
         let value = std::str::from_utf8(records.values.bytes(0).unwrap()).unwrap();
         assert_eq!(value, "{\"n\":7,\"x\":0.5,\"t\\\"\":\"é\\n\\\"x\",\"b\":\"AP8=\",\"ok\":false,\"j\":{ \"a\":[1] },\"none\":null}");
+    }
+
+    #[test]
+    fn each_record_tells_the_type_of_its_row() {
+        let older = Store { fields: vec![StoreField::new("n", Type::Int, false)], ..store(Type::Text, false) };
+        let newer = Store { fields: vec![StoreField::new("n", Type::Float, true)], ..older.clone() };
+        let here = changelog("p", "s", &older);
+        let second = here.types.number(&RowType::of(&newer.fields)).unwrap();
+        let key = |text: &str| text.as_bytes().to_vec();
+        let old = |n| Some(super::super::row::encode(0, [Cell::Int(n)].into_iter()));
+        let new = |n| Some(super::super::row::encode(second, [Cell::Float(n)].into_iter()));
+        let rows = vec![(key("a"), old(1)), (key("b"), new(2.5)), (key("c"), None), (key("d"), old(4))];
+        let records = here.encode(&StateWrites { store: "s".into(), task: 0, rows }, 5).unwrap();
+        let told = |records: &Records| {
+            let one = |row: usize| String::from_utf8_lossy(records.headers.last(row, VERSION_HEADER).flatten().unwrap()).into_owned();
+            (0..records.len()).map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(records.iter().map(told).collect::<Vec<_>>(), [vec![r#"[["n","int"]]"#; 3], vec![r#"[["n","float?"]]"#]]);
+        // Read where the newer type came first, so that the numbers are others.
+        let there = changelog("p", "s", &newer);
+        let mut back = Vec::new();
+        let numbers: Vec<_> = records.iter().map(|records| there.decode(records, &mut back).unwrap()).collect();
+        assert_eq!(numbers, [[1], [0]]);
+        assert_eq!(back[0].1, Some(super::super::row::encode(1, [Cell::Int(1)].into_iter())));
+        assert_eq!(back[1], (key("c"), None));
+        assert_eq!(back[3], (key("b"), Some(super::super::row::encode(0, [Cell::Float(2.5)].into_iter()))));
+        // All in one piece; and what a program has written that told no type is of the one that is described.
+        let mut whole = RecordsBuilder::default();
+        for (version, value) in [(r#"[["n","int"]]"#, "1"), ("1", "2.5"), (r#"[["n","float?"]]"#, "3.5")] {
+            let header = (VERSION_HEADER, Some(version.as_bytes()));
+            whole.push(0, Some(version.as_bytes()), Some(format!("{{\"n\":{value}}}").as_bytes()), [header]);
+        }
+        let mut back = Vec::new();
+        assert_eq!(there.decode(&whole.finish(), &mut back).unwrap(), [1, 0]);
+        assert_eq!(back[1].1, Some(super::super::row::encode(0, [Cell::Float(2.5)].into_iter())));
+        let mut unknown = RecordsBuilder::default();
+        unknown.push(0, Some(b"a"), Some(b"{}"), [(VERSION_HEADER, Some(&b"[[[]]]"[..]))]);
+        let (_, message) = there.decode(&unknown.finish(), &mut Vec::new()).unwrap_err();
+        assert!(message.contains("newer version"), "{message}");
     }
 
     #[test]
@@ -304,7 +428,7 @@ mod tests {
 
     #[test]
     fn records_of_others_are_told() {
-        let changelog = Changelog::new("p", "s", 0, &store(Type::Text, false));
+        let changelog = changelog("p", "s", &store(Type::Text, false));
         for (key, value, told) in [
             (None, Some(&b"{}"[..]), "no key"),
             (Some(&b"a"[..]), Some(&b"[]"[..]), "no object"),

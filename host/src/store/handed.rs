@@ -3,7 +3,6 @@
 use super::{Key, Layer, StateStore, decode_int, encode_int, row};
 use crate::column::{Column, ColumnBuilder, Type};
 use crate::io::LogError;
-use crate::store::Row;
 
 /// Rows of a store, in the order of their keys.
 pub struct Handed {
@@ -34,9 +33,9 @@ fn time_of(key: &[u8]) -> i64 {
 
 impl StateStore {
     /// Rows of windows with times in [from, below), at most `limit`.
-    pub fn windows(&self, from: i64, below: i64, limit: usize) -> Result<Handed, String> {
+    pub fn windows(&mut self, from: i64, below: i64, limit: usize) -> Result<Handed, String> {
         let rows = self.range(&encode_int(from), &encode_int(below), limit).map_err(|error| error.message)?;
-        self.handed(&rows)
+        self.handed(rows)
     }
 
     /// The lowest time that a key begins with, `from` or later.
@@ -77,11 +76,11 @@ impl StateStore {
     }
 
     /// Rows that were written since the last commit and are still there, in pieces of at most `limit`.
-    pub fn changed(&self, limit: usize) -> Result<Vec<Handed>, String> {
+    pub fn changed(&mut self, limit: usize) -> Result<Vec<Handed>, String> {
         let mut changed: Layer = self.open.clone();
         changed.extend(self.batch.iter().map(|(key, row)| (key.clone(), row.clone())));
         let rows: Vec<(Key, Vec<u8>)> = changed.into_iter().filter_map(|(key, row)| Some((key, row?))).collect();
-        rows.chunks(limit).map(|rows| self.handed(rows)).collect()
+        rows.chunks(limit).map(|rows| self.handed(rows.to_vec())).collect()
     }
 
     /// Drops what was handed over, with the batch under way.
@@ -89,15 +88,16 @@ impl StateStore {
         self.batch.extend(handed.encoded.iter().map(|key| (key.clone(), None)));
     }
 
-    fn handed(&self, rows: &[(Key, Vec<u8>)]) -> Result<Handed, String> {
+    fn handed(&mut self, mut rows: Vec<(Key, Vec<u8>)>) -> Result<Handed, String> {
+        self.turn(&mut rows)?;
         let mut keys = ColumnBuilder::new(self.key, rows.len());
         let mut fields = row::FoundBuilder::new(&self.fields, rows.len());
-        for (key, bytes) in rows {
+        for (key, bytes) in &rows {
             match self.key {
                 Type::Int => keys.int(decode_int(key).ok_or_else(|| self.broken())?),
                 _ => keys.bytes(key),
             }
-            fields.push(&Row::decode(bytes, &self.fields).ok_or_else(|| self.broken())?);
+            fields.push(&self.decode(bytes)?);
         }
         let encoded = rows.iter().map(|(key, _)| key.clone()).collect();
         Ok(Handed { keys: keys.finish(), fields: fields.finish().fields, encoded })

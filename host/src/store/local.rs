@@ -1,7 +1,7 @@
 //! The local copies of a pipeline's stores: committed rows in a fjall database in the data folder, in memory for runs that leave nothing behind.
 //! What is here may lag behind the changelogs, and can be deleted at any time: it is rebuilt.
 
-use crate::io::{Checkpoint, CommittedState, LocalState, LogError, StateRows};
+use crate::io::{Checkpoint, CommittedState, LocalState, LogError, ROW_TYPES, StateRows};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Of the rows' layout. A folder of an older one is rebuilt from the changelogs; one of a newer program is refused.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Bytes of blocks that are kept in memory; rows in use are kept by the stores themselves.
 const BLOCK_CACHE: u64 = 16 << 20;
 /// Bytes of small writes that are kept in memory before they become a table.
@@ -132,6 +132,10 @@ impl CommittedState for LocalFolder {
         }
         Ok(rows)
     }
+
+    fn keep_row_types(&self, store: &str, types: &[u8]) -> Result<(), LogError> {
+        self.write(store, ROW_TYPES, &[(Vec::new(), Some(types.to_vec()))], None)
+    }
 }
 
 impl LocalState for LocalFolder {
@@ -234,6 +238,10 @@ impl CommittedState for LocalMemory {
         let inside = rows.range(low.to_vec()..).take_while(|(key, _)| high.is_none_or(|high| key.as_slice() < high));
         Ok(inside.take(limit).map(|(key, row)| (key.clone(), row.clone())).collect())
     }
+
+    fn keep_row_types(&self, store: &str, types: &[u8]) -> Result<(), LogError> {
+        self.write(store, ROW_TYPES, &[(Vec::new(), Some(types.to_vec()))], None)
+    }
 }
 
 impl LocalState for LocalMemory {
@@ -333,7 +341,7 @@ mod tests {
         let error = LocalFolder::open(folder.path(), "p").err().unwrap().to_string();
         assert!(error.contains("in use by another process"), "{error}");
         drop(held);
-        std::fs::write(folder.path().join("state/p/format"), "3\n").unwrap();
+        std::fs::write(folder.path().join("state/p/format"), "4\n").unwrap();
         let error = LocalFolder::open(folder.path(), "p").err().unwrap().to_string();
         assert!(error.contains("newer version") && error.contains("delete the folder"), "{error}");
     }

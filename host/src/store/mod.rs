@@ -5,17 +5,25 @@ pub mod changelog;
 mod handed;
 mod local;
 mod partitioned;
-mod row;
+pub(crate) mod row;
 mod rows;
 #[cfg(test)]
 mod scan_model;
+mod sweep;
 mod table;
+pub mod turn;
+#[cfg(test)]
+mod turn_tests;
+pub mod types;
 
 pub use handed::Handed;
 pub use local::{LocalFolder, LocalMemory};
 pub use partitioned::{PartitionedTable, store_of};
 pub use row::Row;
+pub use sweep::Swept;
 pub use table::{GlobalTable, TableView};
+pub use turn::Migrate;
+pub use types::{RowType, RowTypes, StoreTypes};
 
 use crate::column::{Cell, Column, ColumnBuilder, Type, Values};
 use crate::io::{CommittedState, LogError, StateWrites};
@@ -24,6 +32,8 @@ use crate::plugin::{Found, Page};
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::Arc;
+use sweep::Sweep;
+use turn::Way;
 
 type Key = Vec<u8>;
 type Layer = BTreeMap<Key, Option<Vec<u8>>>;
@@ -88,6 +98,15 @@ pub struct StateStore {
     key: Type,
     fields: Vec<Type>,
     window: Option<Window>,
+    /// Of its rows: what they are now, by its number, and how those of others become that.
+    described: Arc<Store>,
+    types: Arc<RowTypes>,
+    number: u8,
+    ways: BTreeMap<u8, Result<(Arc<RowType>, Arc<Way>), String>>,
+    migrate: Option<Box<dyn Migrate>>,
+    /// Rows of other types are none: they can be made anew of something else.
+    strict: bool,
+    sweep: Sweep,
     committed: Arc<dyn CommittedState>,
     /// Writes of the batch under way: dropped if it fails.
     batch: Layer,
@@ -106,14 +125,28 @@ pub struct StateStore {
 }
 
 impl StateStore {
-    /// `window`: of the stage, for a store that is windowed.
-    pub fn new(name: &str, task: i32, described: &Store, window: Option<Window>, committed: Arc<dyn CommittedState>) -> Self {
+    /// `window`: of the stage, for a store that is windowed. `types`: of its rows; that of the description is among them.
+    pub fn new(
+        name: &str,
+        task: i32,
+        described: &Store,
+        window: Option<Window>,
+        committed: Arc<dyn CommittedState>,
+        types: Arc<RowTypes>,
+    ) -> Self {
         Self {
             name: name.into(),
             task,
             key: described.key,
             fields: described.fields.iter().map(|field| field.kind).collect(),
             window: window.filter(|_| described.windowed),
+            number: types.find(RowType::of(&described.fields).text()).unwrap_or_default(),
+            described: Arc::new(described.clone()),
+            types,
+            ways: BTreeMap::new(),
+            migrate: None,
+            strict: false,
+            sweep: Sweep::default(),
             committed,
             batch: Layer::new(),
             open: Layer::new(),
@@ -136,6 +169,38 @@ impl StateStore {
     pub fn cached(mut self, bytes: usize) -> Self {
         self.cache = Cache::new(bytes);
         self
+    }
+
+    /// Takes no rows of other types.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// Rows of the types that the description lists go through this.
+    pub fn migrating(mut self, migrate: Option<Box<dyn Migrate>>) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// Goes on with rows as they are described now: with the same key and windows. Nothing may be in the batch under way, or in the open transaction.
+    pub fn succeed(mut self, described: &Store) -> Self {
+        debug_assert!(self.batch.is_empty() && self.open.is_empty(), "rows of the type before are not committed yet");
+        self.ways.clear();
+        self.migrate = None;
+        self.described = Arc::new(described.clone());
+        self.fields = described.fields.iter().map(|field| field.kind).collect();
+        let number = self.types.find(RowType::of(&described.fields).text()).unwrap_or_default();
+        if number != self.number {
+            self.number = number;
+            self.sweep = Sweep::default();
+        }
+        self
+    }
+
+    /// Rows are written as they are described, from now on. It is told where that is kept.
+    pub fn begin(&self) -> Result<(), LogError> {
+        self.types.writes(self.number)
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -162,11 +227,43 @@ impl StateStore {
         for at in 0..rows {
             let key = self.encoded(keys, at)?;
             match self.read(&key).map_err(|error| error.message)? {
-                Some(bytes) => found.push(&Row::decode(&bytes, &self.fields).ok_or_else(|| self.broken())?),
+                Some(bytes) if !self.is_current(&bytes) => return self.get_older(keys, rows),
+                Some(bytes) => found.push(&self.decode(&bytes)?),
                 None => found.absent(),
             }
         }
         Ok(found.finish())
+    }
+
+    /// As `get_many`, where a row is of an older type: those are turned all at once.
+    fn get_older(&mut self, keys: &Column, rows: usize) -> Result<Found, String> {
+        let (mut there, mut read) = (Vec::with_capacity(rows), Vec::new());
+        for at in 0..rows {
+            let key = self.encoded(keys, at)?;
+            let row = self.read(&key).map_err(|error| error.message)?;
+            there.push(row.is_some());
+            read.extend(row.map(|row| (key, row)));
+        }
+        self.turn(&mut read)?;
+        let mut found = row::FoundBuilder::new(&self.fields, rows);
+        let mut read = read.iter();
+        for there in there {
+            match there.then(|| read.next()).flatten() {
+                Some((_, row)) => found.push(&self.decode(row)?),
+                None => found.absent(),
+            }
+        }
+        Ok(found.finish())
+    }
+
+    /// A row of the type that is described.
+    fn decode(&self, row: &[u8]) -> Result<Row, String> {
+        Row::decode(row::split(row).1, &self.fields).ok_or_else(|| self.broken())
+    }
+
+    /// A row as it is stored.
+    pub fn encode<'a>(&self, cells: impl Iterator<Item = Cell<'a>>) -> Vec<u8> {
+        row::encode(self.number, cells)
     }
 
     pub fn put_many(&mut self, keys: &Column, fields: &[Column]) -> Result<(), String> {
@@ -179,7 +276,8 @@ impl StateStore {
             if self.window.is_some() {
                 self.dropped_below = self.dropped_below.min(time_of(&key).unwrap_or(i64::MIN));
             }
-            self.batch.insert(key, Some(row::encode(fields.iter().map(|column| column.cell(at)))));
+            let row = self.encode(fields.iter().map(|column| column.cell(at)));
+            self.batch.insert(key, Some(row));
         }
         Ok(())
     }
@@ -195,7 +293,12 @@ impl StateStore {
     /// The row of an encoded key.
     pub fn row(&mut self, key: &[u8]) -> Result<Option<Row>, String> {
         match self.read(key).map_err(|error| error.message)? {
-            Some(bytes) => Row::decode(&bytes, &self.fields).map(Some).ok_or_else(|| self.broken()),
+            Some(bytes) if self.is_current(&bytes) => self.decode(&bytes).map(Some),
+            Some(bytes) => {
+                let mut rows = [(key.to_vec(), bytes)];
+                self.turn(&mut rows)?;
+                self.decode(&rows[0].1).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -211,16 +314,18 @@ impl StateStore {
         }
         let (low, high) = (self.encoded(low, 0)?, self.encoded(high, 0)?);
         let limit = limit as usize;
-        let rows = self.range(&low, &high, limit.saturating_add(1)).map_err(|error| error.message)?;
+        let mut rows = self.range(&low, &high, limit.saturating_add(1)).map_err(|error| error.message)?;
         let more = rows.len() > limit;
+        rows.truncate(limit);
+        self.turn(&mut rows)?;
         let mut keys = ColumnBuilder::new(self.key, rows.len());
         let mut found = row::FoundBuilder::new(&self.fields, rows.len());
-        for (key, bytes) in rows.iter().take(limit) {
+        for (key, bytes) in &rows {
             match self.key {
                 Type::Int => keys.int(decode_int(key).ok_or_else(|| self.broken())?),
                 _ => keys.bytes(key),
             }
-            found.push(&Row::decode(bytes, &self.fields).ok_or_else(|| self.broken())?);
+            found.push(&self.decode(bytes)?);
         }
         Ok(Page { keys: keys.finish(), fields: found.finish().fields, more })
     }
@@ -289,6 +394,7 @@ impl StateStore {
         // What was in flight may have been committed all the same.
         self.cache = Cache::new(self.cache.bytes);
         self.dropped_below = i64::MIN;
+        self.sweep = Sweep::default();
     }
 
     /// Drops rows of windows that `stream_time` has closed: not all at once, but more than are written meanwhile.
@@ -333,6 +439,7 @@ impl StateStore {
                 self.cache.insert(key, row);
             }
         }
+        self.swept();
     }
 
     /// Bytes of committed rows that wait for a checkpoint.
@@ -423,11 +530,15 @@ mod tests {
             let inside = rows.range(low.to_vec()..).take_while(|(key, _)| high.is_none_or(|high| key.as_slice() < high));
             Ok(inside.take(limit).map(|(key, row)| (key.clone(), row.clone())).collect())
         }
+
+        fn keep_row_types(&self, _: &str, _: &[u8]) -> Result<(), LogError> {
+            Ok(())
+        }
     }
 
     fn described() -> Store {
-        let fields = vec![StoreField { name: "n".to_owned(), kind: Type::Int, nullable: false }];
-        Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false, emits: Vec::new() }
+        let fields = vec![StoreField { name: "n".to_owned(), kind: Type::Int, nullable: false, default: None }];
+        Store { name: String::new(), key: Type::Text, fields, by: Vec::new(), windowed: false, emits: Vec::new(), migrates: Vec::new() }
     }
 
     fn ints(values: &[i64]) -> Vec<Column> {
@@ -445,8 +556,8 @@ mod tests {
     #[test]
     fn layers_are_read_newest_first_and_dropped_alone() {
         let memory = Arc::new(Memory::default());
-        memory.0.lock().unwrap().insert(b"a".to_vec(), row::encode([Cell::Int(1)].into_iter()));
-        let mut store = StateStore::new("s", 0, &described(), None, memory);
+        memory.0.lock().unwrap().insert(b"a".to_vec(), row::encode(0, [Cell::Int(1)].into_iter()));
+        let mut store = StateStore::new("s", 0, &described(), None, memory, RowTypes::in_memory("s"));
         assert_eq!(read(&mut store, "a"), Some(1));
         store.put_many(&text_keys(["a", "b", "b"]), &ints(&[2, 3, 4])).unwrap();
         assert_eq!((read(&mut store, "a"), read(&mut store, "b")), (Some(2), Some(4)));
@@ -467,9 +578,9 @@ mod tests {
     fn ranges_see_all_layers() {
         let memory = Arc::new(Memory::default());
         for key in ["a", "c", "e", "g"] {
-            memory.0.lock().unwrap().insert(key.as_bytes().to_vec(), row::encode([Cell::Int(0)].into_iter()));
+            memory.0.lock().unwrap().insert(key.as_bytes().to_vec(), row::encode(0, [Cell::Int(0)].into_iter()));
         }
-        let mut store = StateStore::new("s", 0, &described(), None, memory);
+        let mut store = StateStore::new("s", 0, &described(), None, memory, RowTypes::in_memory("s"));
         store.put_many(&text_keys(["b", "e", "z"]), &ints(&[1, 2, 3])).unwrap();
         store.keep_batch();
         store.delete_many(&text_keys(["a", "c"])).unwrap();
@@ -491,10 +602,10 @@ mod tests {
         };
         let memory = Arc::new(Memory::default());
         for time in [-5, 10, 20] {
-            memory.0.lock().unwrap().insert(key(time, b"a"), row::encode([Cell::Int(time)].into_iter()));
+            memory.0.lock().unwrap().insert(key(time, b"a"), row::encode(0, [Cell::Int(time)].into_iter()));
         }
         let described = Store { key: Type::Bytes, windowed: true, ..described() };
-        let mut store = StateStore::new("s", 0, &described, Some(Window::tumbling(10, 0)), memory);
+        let mut store = StateStore::new("s", 0, &described, Some(Window::tumbling(10, 0)), memory, RowTypes::in_memory("s"));
         assert_eq!((store.first_time(i64::MIN).unwrap(), store.last_window(0).unwrap()), (Some(-5), Some(20)));
         store.delete_many(&blobs(&[key(-5, b"a"), key(20, b"a"), key(7, b"never there")])).unwrap();
         store.keep_batch();
@@ -519,7 +630,7 @@ mod tests {
     fn closed_windows_are_dropped_faster_than_rows_are_written() {
         let memory = Arc::new(Memory::default());
         let described = Store { key: Type::Bytes, windowed: true, ..described() };
-        let mut store = StateStore::new("s", 0, &described, Some(Window::tumbling(10, 0)), memory.clone());
+        let mut store = StateStore::new("s", 0, &described, Some(Window::tumbling(10, 0)), memory.clone(), RowTypes::in_memory("s"));
         let mut commit = |times: std::ops::Range<i64>, stream_time: i64| {
             let mut keys = Strings::default();
             times.clone().for_each(|time| keys.push(&encode_int(time)));

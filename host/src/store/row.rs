@@ -19,6 +19,19 @@ pub enum Value {
 pub struct Row(pub Vec<Value>);
 
 impl Value {
+    /// In a column of this type.
+    pub fn cell(&self, kind: Type) -> Cell<'_> {
+        match (self, kind) {
+            (Self::Null, _) => Cell::Null,
+            (Self::Bool(value), _) => Cell::Bool(*value),
+            (Self::Int(value), _) => Cell::Int(*value),
+            (Self::Float(value), _) => Cell::Float(*value),
+            (Self::Bytes(bytes), Type::Text) => Cell::Text(std::str::from_utf8(bytes).unwrap_or_default()),
+            (Self::Bytes(bytes), Type::Json) => Cell::Json(std::str::from_utf8(bytes).unwrap_or_default()),
+            (Self::Bytes(bytes), _) => Cell::Blob(bytes),
+        }
+    }
+
     pub fn of(cell: Cell<'_>) -> Self {
         match cell {
             Cell::Null => Self::Null,
@@ -31,10 +44,26 @@ impl Value {
     }
 }
 
-/// Encodes a row: for each column a byte (0 null, 1 a value, 2 false, 3 true), then 8 bytes little-endian of a number, or the length
-/// (4 bytes little-endian) and the bytes.
-pub fn encode<'a>(cells: impl Iterator<Item = Cell<'a>>) -> Vec<u8> {
+/// Rows of the first type begin with their first column. Those of others begin with a byte from here on, which is none of a column: the number 1, and so on.
+const FIRST_NUMBER: u8 = 0x10;
+/// So many types rows can have, by their numbers.
+pub const MOST_NUMBERS: u8 = 0xff - FIRST_NUMBER + 2;
+
+/// The number of a row's type, and its columns.
+pub fn split(row: &[u8]) -> (u8, &[u8]) {
+    match row.split_first() {
+        Some((first, columns)) if *first >= FIRST_NUMBER => (first - FIRST_NUMBER + 1, columns),
+        _ => (0, row),
+    }
+}
+
+/// Encodes a row: the number of its type, then for each column a byte (0 null, 1 a value, 2 false, 3 true), then 8 bytes little-endian of a number, or the
+/// length (4 bytes little-endian) and the bytes.
+pub fn encode<'a>(number: u8, cells: impl Iterator<Item = Cell<'a>>) -> Vec<u8> {
     let mut out = Vec::new();
+    if number > 0 {
+        out.push(FIRST_NUMBER + (number - 1));
+    }
     for cell in cells {
         match cell {
             Cell::Null => out.push(0),
@@ -61,7 +90,7 @@ fn bytes(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 impl Row {
-    /// None: these bytes are no row of these columns.
+    /// `from`: behind the number of the type. None: these bytes are no row of these columns.
     pub fn decode(mut from: &[u8], columns: &[Type]) -> Option<Self> {
         let mut values = Vec::with_capacity(columns.len());
         for kind in columns {
@@ -133,7 +162,11 @@ mod tests {
     fn rows_survive_and_broken_ones_are_told() {
         let kinds = [Type::Int, Type::Text, Type::Boolean, Type::Float, Type::Bytes];
         let cells = [Cell::Int(-7), Cell::Text("é"), Cell::Bool(true), Cell::Null, Cell::Blob(&[255])];
-        let bytes = encode(cells.into_iter());
+        for number in [0, 1, 0x0f, 0x10, MOST_NUMBERS - 1] {
+            assert_eq!(split(&encode(number, cells.into_iter())), (number, &encode(0, cells.into_iter())[..]));
+            assert_eq!(split(&encode(number, std::iter::empty())), (number, &[][..]), "a row without columns");
+        }
+        let bytes = encode(0, cells.into_iter());
         let row = Row::decode(&bytes, &kinds).unwrap();
         assert_eq!(row, Row(cells.into_iter().map(Value::of).collect()));
         for length in 0..bytes.len() {

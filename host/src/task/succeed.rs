@@ -23,6 +23,9 @@ impl Task {
             queue.since = queue.position.unwrap_or(0);
             queue.cut = setting.generation_number() != self.setting.generation_number();
         }
+        self.begun = false;
+        self.sweeps = true;
+        self.turned = 0;
         self.taken = 0;
         self.refused.clear();
         self.buried.clear();

@@ -11,7 +11,15 @@ use crate::plugin::describe::{Description, Store};
 pub fn store(description: &Description) -> Option<Store> {
     let timers = description.timers.as_ref()?;
     let by = timers.by.clone();
-    Some(Store { name: "timers".to_owned(), key: Type::Bytes, fields: Vec::new(), by, windowed: false, emits: Vec::new() })
+    Some(Store {
+        name: "timers".to_owned(),
+        key: Type::Bytes,
+        fields: Vec::new(),
+        by,
+        windowed: false,
+        emits: Vec::new(),
+        migrates: Vec::new(),
+    })
 }
 
 impl Task {

@@ -4,10 +4,14 @@ use super::{Captured, Ended, InFlight, Uncommitted, Worker, stopped};
 use crate::fault;
 use crate::io::{Checkpoint, Commit, CommitState, LogError, Remedy, TopicPartition};
 use crate::planted::{Mistake, planted};
+use crate::task::{Stop, TaskId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Committed rows of a worker's stores that wait for a checkpoint, in bytes, before one is made early.
 const DIRTY_BYTES: usize = 16 << 20;
+/// Rows that a commit looks at for older types: some 10 ms, so that records flow.
+const SWEEP_ROWS: usize = 5_000;
 
 impl Worker<'_> {
     /// Rows of a commit, of which it may be a batch more.
@@ -36,6 +40,7 @@ impl Worker<'_> {
                 self.member.append(&to, &records)?;
             }
         }
+        self.sweep(&waiting)?;
         let mut commit = Commit::default();
         let mut tasks = Vec::new();
         for (id, task) in self.tasks.iter_mut().filter(|(id, _)| !waiting.contains(id)) {
@@ -77,8 +82,9 @@ impl Worker<'_> {
                 }
                 let unknown = || LogError::stop(format!("there is no changelog of store `{}`: a mistake in the program", writes.store));
                 let changelog = changelogs.find(&writes.store).ok_or_else(unknown)?;
-                let records = changelog.encode(&writes, now).map_err(LogError::stop)?;
-                self.member.append(&changelog.partition(writes.task), &records)?;
+                for records in changelog.encode(&writes, now).map_err(LogError::stop)? {
+                    self.member.append(&changelog.partition(writes.task), &records)?;
+                }
                 if planted(Mistake::ApplyBeforeCommit) {
                     changelogs.local.write(&writes.store, writes.task, &writes.rows, None)?;
                 }
@@ -92,6 +98,27 @@ impl Worker<'_> {
         self.in_flight =
             Some(InFlight { tasks, passed, positions, since: self.clock.elapsed(), of: std::mem::take(&mut self.uncommitted) });
         self.member.begin_commit(commit)?;
+        Ok(())
+    }
+
+    /// Has a few rows of older types become rows of the newest, in the commit that begins.
+    fn sweep(&mut self, waiting: &BTreeSet<TaskId>) -> Result<(), Ended> {
+        let mut most = SWEEP_ROWS;
+        let ids: Vec<TaskId> = self.tasks.keys().copied().filter(|id| !waiting.contains(id) && !self.parked.contains_key(id)).collect();
+        for id in ids {
+            let Some(task) = self.tasks.get_mut(&id).filter(|_| self.stopped.is_none()) else { continue };
+            match task.sweep(most) {
+                Ok(seen) => {
+                    most = most.saturating_sub(seen);
+                    if seen > 0 {
+                        fault::point("sweeping");
+                    }
+                }
+                Err(Stop::Log(error)) => return Err(error.into()),
+                Err(stop) if self.options.park => self.park(id, &stop),
+                Err(stop) => self.stopped = Some(stop),
+            }
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::function::{COLLECT_DEFAULT, COLLECT_MAX, Computed, Function, NAMES};
 use crate::group::Group;
 use crate::syntax::{self, Call};
+use crate::value::Value;
 use millstream_guest::column::Type;
 use millstream_guest::describe::{
     Base, Description, FieldType, Mistake, Occasion, Output, OutputKey, Read, Schema, Store, StoreField, Window,
@@ -104,10 +105,10 @@ impl Plan {
             emit,
             reads: Vec::new(),
             results: Vec::new(),
-            stored: vec![StoreField { name: TIME.to_owned(), kind: Type::Int, nullable: false }],
+            stored: vec![StoreField { name: TIME.to_owned(), kind: Type::Int, nullable: false, default: None }],
         };
         if session {
-            plan.stored.push(StoreField { name: START.to_owned(), kind: Type::Int, nullable: false });
+            plan.stored.push(StoreField { name: START.to_owned(), kind: Type::Int, nullable: false, default: None });
         }
         plan.group_by(config, input, &mut mistakes);
         if window.is_some() && !session {
@@ -225,8 +226,17 @@ impl Plan {
         };
         let computed = Computed { function, of };
         let first = self.stored.len();
-        let column = |(end, kind, nullable): (&str, Type, bool)| StoreField { name: format!("{name}{end}"), kind, nullable };
-        self.stored.extend(computed.columns().into_iter().map(column));
+        let column = |((end, kind, nullable), start): ((&str, Type, bool), Value)| {
+            // A group that was there before the computation begins as one without records.
+            let default = match start {
+                Value::Int(number) => Some(number.into()),
+                Value::Float(number) => Some(number.into()),
+                Value::Bytes(text) => serde_json::from_slice(&text).ok(),
+                _ => None,
+            };
+            StoreField { name: format!("{name}{end}"), kind, nullable, default }
+        };
+        self.stored.extend(computed.columns().into_iter().zip(computed.start()).map(column));
         self.results.push(Computation { name, computed, read, columns: first..self.stored.len() });
         Ok(())
     }
@@ -271,10 +281,11 @@ impl Plan {
             emits.push(Occasion::Closed);
         }
         let (key, windowed) = (self.store_key(), self.window.is_some());
-        let rows = Store { name: String::new(), key, fields: self.stored.clone(), by: by.clone(), windowed, emits };
-        let spans = StoreField { name: "sessions".to_owned(), kind: Type::Json, nullable: false };
+        let rows = Store { name: String::new(), key, fields: self.stored.clone(), by: by.clone(), windowed, emits, migrates: Vec::new() };
+        let spans = StoreField { name: "sessions".to_owned(), kind: Type::Json, nullable: false, default: None };
         let key = self.group_key();
-        let sessions = Store { name: "sessions".to_owned(), key, fields: vec![spans], by, windowed: false, emits: Vec::new() };
+        let sessions =
+            Store { name: "sessions".to_owned(), key, fields: vec![spans], by, windowed: false, emits: Vec::new(), migrates: Vec::new() };
         std::iter::once(rows).chain(self.is_session().then_some(sessions)).collect()
     }
 

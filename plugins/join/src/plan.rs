@@ -200,7 +200,7 @@ impl Plan {
     fn columns(&self, side: usize, prefix: &str) -> Vec<StoreField> {
         let column = |read: &usize| {
             let read = &self.reads[*read];
-            StoreField { name: format!("{prefix}{}", read.path), kind: read.kind, nullable: true }
+            StoreField { name: format!("{prefix}{}", read.path), kind: read.kind, nullable: true, default: None }
         };
         self.sides[side].reads.iter().map(column).collect()
     }
@@ -215,8 +215,9 @@ impl Plan {
             by: vec![by.clone()],
             windowed: true,
             emits: Vec::new(),
+            migrates: Vec::new(),
         };
-        let entries = |side: usize| StoreField { name: NAMES[side].to_owned(), kind: Type::Bytes, nullable: false };
+        let entries = |side: usize| StoreField { name: NAMES[side].to_owned(), kind: Type::Bytes, nullable: false, default: None };
         let mut left = store(NAMES[LEFT], self.columns(LEFT, ""));
         if self.join == Join::Left {
             left.emits.push(Occasion::Closed);
@@ -227,7 +228,7 @@ impl Plan {
 
     fn store_of_tables(&self) -> Store {
         let side = |side: usize| {
-            let time = StoreField { name: format!("{}.{TIME}", NAMES[side]), kind: Type::Int, nullable: true };
+            let time = StoreField { name: format!("{}.{TIME}", NAMES[side]), kind: Type::Int, nullable: true, default: None };
             std::iter::once(time).chain(self.columns(side, &format!("{}.", NAMES[side])))
         };
         Store {
@@ -237,6 +238,7 @@ impl Plan {
             by: vec![Field::Key],
             windowed: false,
             emits: Vec::new(),
+            migrates: Vec::new(),
         }
     }
 

@@ -113,7 +113,8 @@ fn a_changelog_is_a_topic_that_anybody_can_read() {
     assert_eq!(k3["value"]["count"], json!(ns.len()));
     assert_eq!(k3["value"]["total"], json!(ns.iter().sum::<u64>()));
     assert_eq!(k3["value"]["all"], json!(ns[..5]));
-    assert_eq!(k3["headers"], json!({ "millstream.version": "1" }), "{k3}");
+    let version = k3["headers"]["millstream.version"].as_str().unwrap();
+    assert!(version.starts_with(r#"[["$time","int"],["#) && version.contains(r#"["count","int"]"#), "{k3}");
     // In the partition of the task, which is where the key's records are.
     let input = last(&place, "NAME.in");
     assert!(rows.iter().all(|(key, row)| row["partition"] == input[key]["partition"]));

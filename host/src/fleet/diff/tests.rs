@@ -31,6 +31,10 @@ fn changed(from: &str, to: &str) -> Diff {
     of(&BASE.replacen(from, to, 1))
 }
 
+fn diff_of(one: (&Pipeline, &Counts), other: (&Pipeline, &Counts)) -> Diff {
+    diff(Some(one), other)
+}
+
 fn of(text: &str) -> Diff {
     let counts = Counts::new();
     diff(Some((&pipeline(BASE), &counts)), (&pipeline(text), &counts))
@@ -101,15 +105,40 @@ fn sources_tables_repartitions_and_stores_are_drained_for() {
     is(&changed("key: text,", "tombstones: drop,"), Class::Drain, "tombstones: pass -> drop");
     is(&changed("{ name: text }", "{ name: text? }"), Class::Drain, "the table `users` is changed");
     is(&changed("group_by: [user]", "group_by: [user, stars]"), Class::Drain, "brings records together by something else");
-    let diff = changed("n: count()", "n: count(), most: max(stars)");
-    is(&diff, Class::Drain, "the store `by-user` gets another schema");
-    assert!(diff.irreversible.as_ref().is_some_and(|why| why.contains("`by-user`")), "{diff:#?}");
     let diff = changed("name: by-user, ", "name: by-user, store: totals, ");
     is(&diff, Class::Drain, "the store `totals` is kept newly");
     assert!(diff.irreversible.is_none() && diff.reasons.iter().any(|why| why.contains("`by-user` is no longer kept")), "{diff:#?}");
     let diff = changed("compute: { n: count() }", "window: { tumbling: 1m }, compute: { n: count() }");
     is(&diff, Class::Drain, "the store `by-user` gets another schema");
+    assert!(diff.irreversible.as_ref().is_some_and(|why| why.contains("`by-user`")), "{diff:#?}");
     is(&changed("{ town: text }", "{ town: text, zip: int }"), Class::Drain, "the store `places` gets another schema");
+}
+
+#[test]
+fn rows_of_another_type_are_hot_if_there_is_a_way() {
+    let store = |diff: &Diff| details(&diff.stores, "by-user").join("; ");
+    let diff = changed("n: count()", "n: count(), most: max(stars)");
+    is(&diff, Class::Hot, "");
+    assert_eq!(store(&diff), "`most: int?` is added; rows that there are become rows of the newer type by name");
+    assert_eq!(diff.irreversible, None);
+    assert!(!diff.is_empty());
+    let diff = changed("n: count()", "n: count(), mean: avg(stars), all: collect(stars)");
+    is(&diff, Class::Hot, "");
+    assert!(store(&diff).starts_with("`mean.sum: float` is added; `mean.count: int` is added; `all: json` is added; "), "{diff:#?}");
+    // What is dropped is gone.
+    let more = BASE.replace("n: count()", "n: count(), most: max(stars)");
+    let counts = Counts::new();
+    let between = |one: &str, other: &str| diff_of((&pipeline(one), &counts), (&pipeline(other), &counts));
+    let diff = between(&more, BASE);
+    is(&diff, Class::Hot, "");
+    assert!(diff.irreversible.as_ref().is_some_and(|why| why.contains("`by-user`") && why.contains("`most` is gone")), "{diff:#?}");
+    let float = BASE.replace("stars: int }", "stars: float }");
+    let summed = |text: &str| text.replace("n: count()", "n: sum(stars)");
+    let widened = between(&summed(BASE), &summed(&float));
+    assert!(widened.irreversible.as_ref().is_some_and(|why| why.contains("`n` was float and is int")), "{widened:#?}");
+    assert!(store(&widened).starts_with("`n` is widened: int? -> float?"), "{widened:#?}");
+    let narrowed = between(&summed(&float), &summed(BASE));
+    is(&narrowed, Class::New, "the rows of the store `by-user` cannot become rows of the newer type: `n` was float and is int");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The committed state of a pipeline's stores.
 
 use super::{Shared, keys};
-use crate::io::{CommittedState, LogError, StateRows};
+use crate::io::{Commit, CommittedState, LogError, ROW_TYPES, StateRows, StateWrites};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -34,5 +34,10 @@ impl CommittedState for EmbeddedState {
             rows.push((key, value.to_vec()));
         }
         Ok(rows)
+    }
+
+    fn keep_row_types(&self, store: &str, types: &[u8]) -> Result<(), LogError> {
+        let writes = StateWrites { store: store.into(), task: ROW_TYPES, rows: vec![(Vec::new(), Some(types.to_vec()))] };
+        self.shared.commit(Vec::new(), &self.group, &Commit { positions: Vec::new(), state: vec![writes] })
     }
 }

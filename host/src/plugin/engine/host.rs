@@ -94,11 +94,7 @@ impl Data {
         if fields.len() != described.fields.len() {
             return Err(format!("a row of store {store} has {} fields, {} are given", described.fields.len(), fields.len()));
         }
-        let rows = verify::rows(&keys);
-        for (column, field) in fields.iter().zip(&described.fields) {
-            let check = if field.nullable { verify::column } else { verify::column_without_nulls };
-            check(column, field.kind, rows).map_err(|error| format!("store {store}, field `{}`: {error}", field.name))?;
-        }
+        verify::rows_of_store(&fields, &described.fields, verify::rows(&keys)).map_err(|error| format!("store {store}, {error}"))?;
         self.services.put_many(store, keys, fields)
     }
 

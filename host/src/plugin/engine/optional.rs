@@ -16,6 +16,7 @@ const VERSION: &str = "0.1.0";
 pub struct Optional {
     emit: Option<ComponentExportIndex>,
     fire: Option<ComponentExportIndex>,
+    migrate: Option<ComponentExportIndex>,
 }
 
 /// `emitting.occasion` of the contract.
@@ -30,6 +31,7 @@ enum Why {
 }
 
 type Answer = (Result<types::Verdict, String>,);
+type Rows = (Result<Vec<types::ColumnResult>, String>,);
 
 impl Optional {
     pub fn of(component: &Component) -> Self {
@@ -37,15 +39,35 @@ impl Optional {
             let interface = component.get_export_index(None, format!("millstream:plugin/{interface}@{VERSION}").as_str())?;
             component.get_export_index(Some(&interface), name)
         };
-        Self { emit: function("emitting", "emit"), fire: function("timed", "fire") }
+        Self { emit: function("emitting", "emit"), fire: function("timed", "fire"), migrate: function("migration", "migrate") }
     }
 
     pub fn offers(&self, interface: &str) -> bool {
         match interface {
             "emitting" => self.emit.is_some(),
             "timed" => self.fire.is_some(),
+            "migration" => self.migrate.is_some(),
             _ => false,
         }
+    }
+
+    pub fn migrate(
+        &self,
+        guest: &mut Guest,
+        store: usize,
+        older: usize,
+        keys: &Column,
+        fields: &[Column],
+    ) -> Result<Result<Vec<types::ColumnResult>, String>, CallError> {
+        let function = self.migrate.as_ref().ok_or_else(|| absent("migration"))?;
+        let instance = guest.instance;
+        let fields: Vec<_> = fields.iter().map(convert::lend_column).collect();
+        let answer = within(&mut guest.store, guest.ticker, |into: &mut Store<Data>| {
+            let function =
+                instance.get_typed_func::<(u32, u32, types::ColumnParam<'_>, &[types::ColumnParam<'_>]), Rows>(&mut *into, function)?;
+            function.call(into, (store as u32, older as u32, convert::lend_column(keys), &fields))
+        })?;
+        Ok(answer.0)
     }
 
     pub fn fire(&self, guest: &mut Guest, times: &[i64], keys: &Column) -> Result<Result<types::Verdict, String>, CallError> {

@@ -5,8 +5,9 @@ mod plugins;
 use super::broker::Record;
 use crate::manifest;
 use crate::pipeline::Pipeline;
+use crate::plugin::describe::Store;
 use crate::store::changelog::Changelog;
-use crate::store::store_of;
+use crate::store::{RowType, RowTypes, store_of};
 use crate::task;
 use serde_json::json;
 use std::path::Path;
@@ -126,9 +127,13 @@ pub fn pipeline_of(kind: Kind, generation: u64) -> Pipeline {
 /// All changelogs of a pipeline.
 pub fn changelogs(pipeline: &Pipeline) -> Vec<Changelog> {
     let mut found = Vec::new();
-    let changelog = |store: &str, described: &_| Changelog::new(&pipeline.name, store, 0, described);
+    let changelog = |store: &str, described: &Store| {
+        let types = RowTypes::in_memory(store);
+        types.number(&RowType::of(&described.fields)).expect("it is the first");
+        Changelog::new(&pipeline.name, store, 0, described, types)
+    };
     for stage in &pipeline.stages {
-        let timers = task::timers(&stage.description).map(|timers| crate::plugin::describe::Store { windowed: true, ..timers });
+        let timers = task::timers(&stage.description).map(|timers| Store { windowed: true, ..timers });
         let described = stage.stores.iter().zip(stage.description.stores.iter().chain(&timers));
         found.extend(described.map(|(name, described)| changelog(name, described)));
     }

@@ -5,7 +5,7 @@ use crate::column::{Cell, Column, ColumnBuilder, Type};
 use crate::plugin::describe::{About, Description, Occasion, Request};
 use crate::plugin::{CallError, Derived, DescribeError, Input, Instance, Limits, Loader, Outcome, Plugin, Services, Verdict, Written};
 use crate::store::{decode_int, encode_int};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl Plugin for Native {
             "append" => json!({
                 "reads": [read("user", "text"), read(of, "int")],
                 "outputs": [{ "name": "out", "base": "extend", "fields": [field("hash", "int"), field("version", "int")] }],
-                "stores": [{ "key": "text", "fields": [column("list", "text")], "by": [by] }],
+                "stores": [{ "key": "text", "fields": lists(version(request)), "by": [by], "migrates": migrates(version(request)) }],
             }),
             "tally" => json!({
                 "reads": [read("user", "text"), read("seq", "int"), read("$window.start", "int")],
@@ -94,7 +94,7 @@ impl Plugin for Native {
 
     fn instantiate(&self, request: &Request, _: &Description, _: Limits) -> Result<Box<dyn Instance>, CallError> {
         Ok(match self.about.name.as_str() {
-            "append" => Box::new(Append { version: request.config["version"].as_i64().unwrap_or_default() }),
+            "append" => Box::new(Append { version: version(request) }),
             "tally" => Box::new(Tally),
             "alarm" => Box::new(Alarm),
             _ => Box::new(Find),
@@ -132,6 +132,27 @@ fn int(column: &Column, row: usize) -> i64 {
         Cell::Int(int) => int,
         _ => 0,
     }
+}
+
+/// Generations of the lists' plugin, at most.
+const VERSIONS: i64 = 10;
+
+/// 0 = without a fleet.
+fn version(request: &Request) -> i64 {
+    request.config["version"].as_i64().unwrap_or_default()
+}
+
+/// The columns of a list: each generation has one of its own.
+fn lists(version: i64) -> Json {
+    let list = json!({ "name": "list", "type": "text" });
+    let own = json!({ "name": format!("v{version}"), "type": "int", "nullable": true });
+    if version > 0 { json!([list, own]) } else { json!([list]) }
+}
+
+/// Every second generation makes its rows of the others' itself; the others take them by name.
+fn migrates(version: i64) -> Vec<Json> {
+    let others = (0..VERSIONS).filter(|other| *other != version);
+    if version > 0 && version % 2 == 0 { others.map(lists).collect() } else { Vec::new() }
 }
 
 /// One output row for each of `source`'s.
@@ -178,9 +199,16 @@ impl Instance for Append {
             hashes.push(hash(list));
         }
         let (keys, written) = (texts(lists.keys().map(String::as_str)), texts(lists.values().map(String::as_str)));
-        services.put_many(0, keys, vec![written]).map_err(CallError::Trapped)?;
+        let own = ints(lists.values().map(|_| self.version));
+        let fields = std::iter::once(written).chain((self.version > 0).then_some(own)).collect();
+        services.put_many(0, keys, fields).map_err(CallError::Trapped)?;
         let versions = hashes.iter().map(|_| self.version);
         Ok(derived(rows(input.rows), vec![ints(hashes.iter().copied()), ints(versions)], None))
+    }
+
+    fn migrate(&mut self, _: usize, _: usize, keys: &Column, fields: &[Column]) -> Result<Vec<Column>, CallError> {
+        let count = crate::store::rows_of_column(keys);
+        Ok(vec![fields[0].clone(), ints((0..count).map(|_| self.version))])
     }
 
     fn emit(&mut self, _: usize, _: Occasion, _: &Column, _: &[Column], _: &mut Box<dyn Services>) -> Result<Verdict, CallError> {

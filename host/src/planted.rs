@@ -25,6 +25,8 @@ pub(crate) enum Mistake {
     NoCut,
     /// A task is taken although it is at a newer generation.
     NotBehind,
+    /// The sweep does not see what is newer than the local copy.
+    SweepBelow,
     /// The member does not tell its generation with the positions.
     #[cfg(test)]
     NoGeneration,

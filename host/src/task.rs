@@ -19,7 +19,7 @@ use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
 use crate::flow::stage::{CallFailure, Give, Stage, write_errors};
 use crate::generation::Generation;
-use crate::io::{CommittedState, Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
+use crate::io::{CommittedState, Fetched, Guarantee, LogError, Position, StateWrites, TopicPartition, partition_for};
 use crate::isolation::Guilty;
 use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::{CallError, Instance, describe};
@@ -953,7 +953,8 @@ fn types_of(setting: &Setting, store: &str) -> Arc<RowTypes> {
 fn migrate(setting: &Setting, stage: usize, store: usize) -> Option<Box<dyn Migrate>> {
     let described = &setting.pipeline.stages[stage];
     let lists = described.description.stores.get(store).is_some_and(|store| !store.migrates.is_empty());
-    lists.then(|| {
+    let once = setting.pipeline.guarantee == Guarantee::ExactlyOnce;
+    (lists && once).then(|| {
         Box::new(ByPlugin {
             plugin: described.plugin.clone(),
             request: Arc::new(setting.requests[stage].clone()),

@@ -28,6 +28,9 @@ pub struct Diff {
     pub reasons: Vec<String>,
     /// Why it cannot be taken back once it runs.
     pub irreversible: Option<String>,
+    /// Why the other way, from the new pipeline to the old, could not have been taken back: for who goes back.
+    #[serde(skip)]
+    pub undoes: Option<String>,
     /// What holds for the pipeline as a whole.
     pub pipeline: Vec<String>,
     pub stages: Vec<Change>,
@@ -86,18 +89,21 @@ pub fn diff(old: Option<(&Pipeline, &Counts)>, new: (&Pipeline, &Counts)) -> Dif
     let pipeline = found.whole();
     found.segments();
     let (gained, lost) = permissions(before, new);
+    let mut backwards = Comparison { old: new, new: before, classes: Vec::new(), one_way: Vec::new() };
+    backwards.stores();
+    let undoes = old.and_then(|_| joined(&backwards.one_way));
     let (class, reasons, irreversible) = match old {
         None => (Class::New, vec!["no generation of it is active".to_owned()], None),
         Some(_) => {
             let class = found.classes.iter().map(|(class, _)| *class).max().unwrap_or(Class::Hot);
-            let irreversible = (!found.one_way.is_empty()).then(|| found.one_way.join("; "));
-            (class, found.classes.into_iter().map(|(_, reason)| reason).collect(), irreversible)
+            (class, found.classes.into_iter().map(|(_, reason)| reason).collect(), joined(&found.one_way))
         }
     };
     Diff {
         class,
         reasons,
         irreversible,
+        undoes,
         pipeline,
         stages: fields::compare(&before.stages, &new.stages, |stage| &stage.name, |one, other| fields::stage(before, one, new, other)),
         sinks: fields::sinks(before, new),
@@ -106,6 +112,10 @@ pub fn diff(old: Option<(&Pipeline, &Counts)>, new: (&Pipeline, &Counts)) -> Dif
         gained,
         lost,
     }
+}
+
+fn joined(reasons: &[String]) -> Option<String> {
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 /// By stage, in the order of stages.

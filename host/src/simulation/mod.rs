@@ -136,6 +136,7 @@ fn planted_mistakes_are_found() {
         (PositionsFirst, Kind::AtLeastOnce),
         (NoCut, Kind::Lists),
         (NotBehind, Kind::Lists),
+        (SweepBelow, Kind::Lists),
     ];
     let mut unseen = Vec::new();
     for (mistake, kind) in mistakes {

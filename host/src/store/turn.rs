@@ -203,7 +203,9 @@ impl StateStore {
             fields.push(&Row(places.iter().map(|place| row.0[*place].clone()).collect()));
         }
         let Some(migrate) = &mut self.migrate else {
-            return Err(format!("rows of store `{}` are of an older type, and nobody migrates them: a mistake in the program", self.name));
+            // Where it may not be asked.
+            let why = "rows of an older type go through the plugin's `migration`, which `guarantee: at-least-once` does not have";
+            return Err(format!("store `{}`: {why}: say `exactly-once`; the rows are as they were", self.name));
         };
         let found = migrate.migrate(from, &column.finish(), &fields.finish().fields);
         let columns = found.map_err(|why| format!("rows of an older type of store `{}` were not migrated: {why}", self.name))?;

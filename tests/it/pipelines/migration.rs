@@ -234,6 +234,7 @@ fn at_least_once_has_no_migration() {
     place.produce("NAME.in", &lines(0..10, 1));
     assert_eq!(place.run_well(&["--limit", "10"]), 10);
     std::fs::copy(place.path().join("next.yaml"), place.path().join("pipeline.yaml")).unwrap();
-    let told = text(&place.run(&[]).stderr);
-    assert!(told.contains("at-least-once") && told.contains("`totals`"), "{told}");
+    let output = place.run(&[]);
+    let told = text(&output.stdout) + &text(&output.stderr);
+    assert!(!output.status.success() && told.contains("at-least-once") && told.contains("`totals`"), "{told}");
 }

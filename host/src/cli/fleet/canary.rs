@@ -93,6 +93,11 @@ impl Canary {
                 found.reasons.join("; ")
             )));
         }
+        if let Some(why) = &found.irreversible {
+            return Err(super::denied(format!(
+                "a canary must be able to be rolled back, and this change is not: {why}; leave --canary out"
+            )));
+        }
         let partitions = runtime::partitions_read(pipeline, log)?.unwrap_or(1);
         let numbers = match chosen {
             Chosen::Share(share) => trial::share_of(partitions, *share).unwrap_or_default(),

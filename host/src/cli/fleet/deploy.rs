@@ -172,7 +172,7 @@ impl Candidate {
         }
         // What an earlier generation had was allowed when it was deployed; what rows are like now is another matter.
         if let Kind::Rollback { of } = self.kind {
-            return match &found.irreversible {
+            return match &found.undoes {
                 None => Ok(()),
                 Some(why) => {
                     Err(denied(format!("generation {of} of `{name}` cannot be gone back to: {why}. Deploy a file that keeps the schema")))

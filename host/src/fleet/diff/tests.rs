@@ -121,7 +121,7 @@ fn rows_of_another_type_are_hot_if_there_is_a_way() {
     is(&diff, Class::Hot, "");
     assert_eq!(store(&diff), "`most: int?` is added; rows that there are become rows of the newer type by name");
     assert_eq!(diff.irreversible, None);
-    assert!(!diff.is_empty());
+    assert!(diff.undoes.is_some_and(|why| why.contains("`most` is gone")), "who drops it cannot go back");
     let diff = changed("n: count()", "n: count(), mean: avg(stars), all: collect(stars)");
     is(&diff, Class::Hot, "");
     assert!(store(&diff).starts_with("`mean.sum: float` is added; `mean.count: int` is added; `all: json` is added; "), "{diff:#?}");
@@ -132,6 +132,7 @@ fn rows_of_another_type_are_hot_if_there_is_a_way() {
     let diff = between(&more, BASE);
     is(&diff, Class::Hot, "");
     assert!(diff.irreversible.as_ref().is_some_and(|why| why.contains("`by-user`") && why.contains("`most` is gone")), "{diff:#?}");
+    assert_eq!(diff.undoes, None, "who has added it can");
     let float = BASE.replace("stars: int }", "stars: float }");
     let summed = |text: &str| text.replace("n: count()", "n: sum(stars)");
     let widened = between(&summed(BASE), &summed(&float));

@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- generation <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- metrics, fleet <- cli.
+//! Imports run one way: column, field, record <- io <- generation, shadow <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- metrics, fleet <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -31,6 +31,7 @@ pub mod record;
 mod restore;
 pub mod runtime;
 pub mod settings;
+pub mod shadow;
 #[cfg(test)]
 mod simulation;
 pub mod store;

@@ -3,6 +3,7 @@
 //! is asked only for the figures of `Counters`.
 
 mod give;
+pub mod shadow;
 mod succeed;
 mod timers;
 
@@ -220,6 +221,8 @@ pub struct Task {
     guilty: Vec<Guilty>,
     /// Something was given out since the last batch that comes of no record.
     apart: bool,
+    /// A newer generation that is compared with this one.
+    shadow: Option<shadow::Shadow>,
 }
 
 impl Task {
@@ -260,6 +263,7 @@ impl Task {
             most: usize::MAX,
             guilty: Vec::new(),
             apart: false,
+            shadow: None,
         }
     }
 
@@ -437,12 +441,14 @@ impl Task {
             Some((row, _)) => taken.first(row),
             None => taken.clone(),
         };
+        let ahead = self.step_shadow(source, &next);
         let clock = self.clock.clone();
         let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
         match self.process(source, next, &figures) {
             Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
                 self.taken += produced.rows as u64;
+                self.compare_shadow(source, produced.rows as u64, ahead);
                 self.place(&mut produced, source, &taken);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
@@ -451,6 +457,10 @@ impl Task {
             }
             Err(mut stop) => {
                 self.halted = true;
+                if let Some(setting) = self.shadow.as_ref().map(|shadow| shadow.setting().clone()) {
+                    // It has gone further than what stands now.
+                    self.begin_shadow(setting);
+                }
                 // What lies before the guilty record is processed alone, until nothing in it is guilty.
                 let mut rows = stop.first_row();
                 loop {
@@ -833,6 +843,11 @@ impl Task {
             let records = repartition::mark(self.id.partition, standing);
             marks.extend((0..partitions).map(|partition| (TopicPartition::new(topic.clone(), partition), records.clone())));
         }
+    }
+
+    /// How its shadow compares, if it has one.
+    pub fn shadow(&self) -> Option<&shadow::Shadow> {
+        self.shadow.as_ref()
     }
 
     /// By which it works.

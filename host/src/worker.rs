@@ -15,6 +15,7 @@ use crate::monitor::{Figures, Histogram, Monitor, PartitionFigures, Seat};
 use crate::planted::{Mistake, planted};
 use crate::record::Records;
 use crate::restore::Restore;
+use crate::shadow::Report;
 use crate::store::changelog::Claim;
 use crate::summary::{Summary, Works};
 use crate::tables::TableReader;
@@ -480,8 +481,15 @@ impl<'a> Worker<'a> {
             generation: self.setting.generation_number(),
             trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
             works: self.works(),
+            shadow: self.heading.shadow.as_ref().map(|setting| (setting.generation_number(), self.shadow_report())),
             restored: self.restoring().unwrap_or(self.restored),
         }
+    }
+
+    fn shadow_report(&self) -> Report {
+        let mut report = Report::default();
+        self.tasks.values().filter_map(Task::shadow).for_each(|shadow| report.add(&shadow.report));
+        report
     }
 
     fn works(&self) -> BTreeMap<u64, Works> {

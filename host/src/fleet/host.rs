@@ -3,7 +3,7 @@
 
 use super::bundle::Bundle;
 use super::control::{Control, ControlError};
-use super::record::{Answer, Answered, Entry, Head, HostRecord, Key, PROTOCOL, Parked, State, Value};
+use super::record::{Answer, Answered, Entry, Head, HostRecord, Key, Mode, PROTOCOL, Parked, State, Value};
 use super::running::{self, Place, Prepared, Running};
 use super::trial::{self, Judgement};
 use crate::clock::SystemClock;
@@ -21,6 +21,8 @@ const SIGN: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(50);
 /// A run that ended with an error is begun anew after these pauses, the last one again and again.
 const AGAIN: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20), Duration::from_secs(60)];
+/// How often a host says how a generation in the shadow compares.
+const REPORT: Duration = Duration::from_secs(1);
 /// How long brokers that are away are left alone.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -55,6 +57,8 @@ struct Charge {
     /// The last change of the head that was heard.
     heard: String,
     parked: BTreeMap<TopicPartition, Arc<str>>,
+    /// When it was told how a generation in the shadow compares.
+    reported: Option<Instant>,
 }
 
 impl<'a> Host<'a> {
@@ -159,15 +163,23 @@ impl<'a> Host<'a> {
     }
 
     /// Promotes a trial or rolls it back, by what this host sees of it.
-    fn judge(&mut self, name: &str, charge: &Charge, head: &Head) -> Result<(), LogError> {
+    fn judge(&mut self, name: &str, charge: &mut Charge, head: &Head) -> Result<(), LogError> {
         let (Some(trial), Some(running)) = (&head.trial, &charge.running) else { return Ok(()) };
         if running.trial != Some(trial.generation) || head.state != State::Running {
             return Ok(());
         }
-        let parked = charge.parked.iter().find(|(at, _)| trial.partitions.contains(&at.partition)).map(|(_, why)| &**why);
         let now = self.clock.now();
-        let judgement =
-            trial::judge(&trial.terms, running.works(trial.generation), running.works(running.number), parked, now - trial.since);
+        let judgement = match &trial.mode {
+            Mode::Canary { partitions, terms } => {
+                let parked = charge.parked.iter().find(|(at, _)| partitions.contains(&at.partition)).map(|(_, why)| &**why);
+                trial::judge(terms, running.works(trial.generation), running.works(running.number), parked, now - trial.since)
+            }
+            Mode::Shadow { clean } => {
+                self.report_shadow(name, charge, trial.generation)?;
+                let total = self.control.view().pipeline(name).map(|known| known.shadow(trial.generation)).unwrap_or_default();
+                trial::judge_shadow(*clean, &total)
+            }
+        };
         let by = format!("host {}", self.id);
         let decided = match &judgement {
             Judgement::Undecided => return Ok(()),
@@ -186,6 +198,16 @@ impl<'a> Host<'a> {
             Err(ControlError::NoFleet { .. }) => return Err(LogError::stop("the control topic is gone")),
         }
         Ok(())
+    }
+
+    /// Says how the generation in the shadow compares here, now and then.
+    fn report_shadow(&self, name: &str, charge: &mut Charge, generation: u64) -> Result<(), LogError> {
+        let Some(running) = charge.running.as_ref().filter(|_| charge.reported.is_none_or(|at| at.elapsed() >= REPORT)) else {
+            return Ok(());
+        };
+        charge.reported = Some(Instant::now());
+        let report = running.shadow();
+        self.control.produce(&[(Key::Shadow(name.to_owned(), generation, self.id.clone()), Some(Value::Shadow(report)))])
     }
 
     /// What a preparation came to.
@@ -281,8 +303,7 @@ impl<'a> Host<'a> {
             return Ok(());
         }
         if let Some(running) = &mut charge.running {
-            let trial = head.trial.as_ref().map(|trial| (trial.generation, &trial.partitions));
-            if running.turn_to(wanted, trial, &charge.prepared) {
+            if running.turn_to(wanted, head.trial.as_ref(), &charge.prepared) {
                 return Ok(());
             }
             // What is on trial is waited for.

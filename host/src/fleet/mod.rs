@@ -19,7 +19,8 @@ pub use control::{Control, ControlError, Refusal};
 pub use diff::{Diff, Permission};
 pub use fields::{Change, What};
 pub use record::{
-    Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Next, PROTOCOL, Parked, State, Terms, Trial, Value,
+    Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Mode, Next, PROTOCOL, Parked, State, Terms, Trial,
+    Value,
 };
 pub use rollout::{Ended, Rollout, RolloutError, Told};
 pub use view::{Aside, Deployment, LIVE, View};

@@ -6,10 +6,10 @@
 
 use super::bundle::Bundle;
 use super::control::{Control, ControlError, Refusal};
-use super::record::{Answer, Answered, Class, Cut, Entry, Generation, Head, Key, Kind, Next, State, Terms, Trial, Value};
+use super::record::{Answer, Answered, Class, Cut, Entry, Generation, Head, Key, Kind, Mode, Next, State, Trial, Value};
 use super::view::{Deployment, View};
 use crate::io::{Clock, LogError, TopicPartition};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ pub struct Rollout {
     pub timeout: Duration,
     /// Topics that it reads, by partition: all are cut over when it runs everywhere.
     pub partitions: Vec<TopicPartition>,
-    /// It begins in these partition numbers only, on these terms.
-    pub trial: Option<(BTreeSet<i32>, Terms)>,
+    /// It is tried first.
+    pub trial: Option<Mode>,
     pub by: String,
 }
 
@@ -362,8 +362,8 @@ impl Rollout {
             let (now, by) = (clock.now(), self.by.clone());
             let head = match &self.trial {
                 None => Head { generation, next: None, at: now, by, ..head.clone() },
-                Some((partitions, terms)) => {
-                    let trial = Trial { generation, partitions: partitions.clone(), terms: terms.clone(), since: now };
+                Some(mode) => {
+                    let trial = Trial { generation, mode: mode.clone(), since: now };
                     Head { trial: Some(trial), next: None, at: now, by, ..head.clone() }
                 }
             };
@@ -374,7 +374,11 @@ impl Rollout {
 
     /// Whether it works in this partition.
     fn is_for(&self, at: &TopicPartition) -> bool {
-        self.trial.as_ref().is_none_or(|(partitions, _)| partitions.contains(&at.partition))
+        match &self.trial {
+            None => true,
+            Some(Mode::Canary { partitions, .. }) => partitions.contains(&at.partition),
+            Some(Mode::Shadow { .. }) => false,
+        }
     }
 
     /// Waits until every live host runs it, then a little for the partitions.

@@ -1,6 +1,7 @@
 //! A pipeline that a host runs: its workers in threads of their own, and what is prepared beside them to take their place.
 
 use super::bundle::Bundle;
+use super::record::{self, Mode};
 use crate::course::{Course, Heading, Trial};
 use crate::explain;
 use crate::generation::Generation;
@@ -11,6 +12,7 @@ use crate::monitor::{Figures, Monitor, Phase};
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;
 use crate::runtime::{self, Creates, RunError};
+use crate::shadow::Report;
 use crate::summary::Works;
 use crate::task::{BatchLimit, Setting};
 use crate::worker::Options;
@@ -121,27 +123,28 @@ impl Running {
         Some(self.course.get()?.now().0.setting)
     }
 
-    /// Its workers turn to another generation where they stand, with one on trial in some partition numbers. `prepared`: what was prepared for it. False: it has
+    /// Its workers turn to another generation where they stand, with one on trial. `prepared`: what was prepared for it. False: it has
     /// not begun yet, or cannot where it stands.
-    pub fn turn_to(&mut self, number: u64, trial: Option<(u64, &BTreeSet<i32>)>, prepared: &BTreeMap<u64, Prepared>) -> bool {
+    pub fn turn_to(&mut self, number: u64, trial: Option<&record::Trial>, prepared: &BTreeMap<u64, Prepared>) -> bool {
         let Some(course) = self.course.get() else { return false };
         let now = course.now().0;
         let setting = |number: u64| {
-            let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting)];
+            let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting), now.shadow.as_ref()];
             let known = known.into_iter().flatten().find(|known| known.generation_number() == number);
             known.or_else(|| prepared.get(&number)?.hot.as_ref()).cloned()
         };
         let Some(own) = setting(number) else { return false };
-        let on_trial = match trial {
-            None => None,
-            Some((number, partitions)) => {
-                let Some(setting) = setting(number) else { return false };
-                Some(Trial { setting, partitions: Arc::new(partitions.clone()) })
+        let (mut canary, mut shadow) = (None, None);
+        if let Some(trial) = trial {
+            let Some(setting) = setting(trial.generation) else { return false };
+            match &trial.mode {
+                Mode::Canary { partitions, .. } => canary = Some(Trial { setting, partitions: Arc::new(partitions.clone()) }),
+                Mode::Shadow { .. } => shadow = Some(setting),
             }
-        };
-        course.turn_to(Heading { setting: own, trial: on_trial });
+        }
+        course.turn_to(Heading { setting: own, trial: canary, shadow, number: now.number + 1 });
         self.number = number;
-        self.trial = trial.map(|(number, _)| number);
+        self.trial = trial.map(|trial| trial.generation);
         true
     }
 
@@ -159,7 +162,8 @@ impl Running {
     pub fn is_turned(&self) -> bool {
         let workers = self.monitor.workers();
         let mut running = workers.iter().filter(|worker| worker.phase == Phase::Running).peekable();
-        let is = |figures: &Figures| figures.generation == self.number && figures.trial == self.trial.unwrap_or(0);
+        let tried = |figures: &Figures| figures.trial.max(figures.shadow.as_ref().map_or(0, |(number, _)| *number));
+        let is = |figures: &Figures| figures.generation == self.number && tried(figures) == self.trial.unwrap_or(0);
         running.peek().is_some() && running.all(|worker| is(&worker.figures))
     }
 
@@ -170,6 +174,16 @@ impl Running {
             works += worker.figures.works.get(&number).copied().unwrap_or_default();
         }
         works
+    }
+
+    /// How the generation in the shadow compares in its workers.
+    pub fn shadow(&self) -> Report {
+        let mut report = Report::default();
+        for worker in self.monitor.workers() {
+            let own = worker.figures.shadow.as_ref().filter(|(number, _)| Some(*number) == self.trial);
+            own.inspect(|(_, own)| report.add(own));
+        }
+        report
     }
 
     /// Partitions that stand still, and why.

@@ -2,8 +2,9 @@
 //! back, or has done well for long enough and is promoted. Each host judges by what it sees itself; the first whose judgement is made decides.
 
 use super::control::{Control, ControlError};
-use super::record::{Entry, Generation, Head, Key, Kind, Terms, Trial, Value};
+use super::record::{Entry, Generation, Head, Key, Kind, Mode, Terms, Trial, Value};
 use super::view::{Deployment, View};
+use crate::shadow::Report;
 use crate::summary::Works;
 use std::collections::BTreeSet;
 
@@ -58,6 +59,17 @@ pub fn judge(terms: &Terms, trial: Works, beside: Works, parked: Option<&str>, l
     }
 }
 
+/// Judges a generation in the shadow by what all hosts have reported.
+pub fn judge_shadow(clean: Option<u64>, report: &Report) -> Judgement {
+    if let Some(why) = &report.ended {
+        return Judgement::RollBack(why.clone());
+    }
+    match clean {
+        Some(clean) if report.clean >= clean => Judgement::Promote,
+        _ => Judgement::Undecided,
+    }
+}
+
 /// The partition numbers of a trial that is to have a share of them: at least one, never all. None: there is but one.
 pub fn share_of(partitions: i32, share: f64) -> Option<BTreeSet<i32>> {
     if partitions < 2 {
@@ -90,9 +102,9 @@ pub fn promote(control: &mut Control, pipeline: &str, generation: u64, now: i64,
     Ok(done)
 }
 
-/// Ends a trial: what worked beside it works everywhere again, as a new generation, since partitions have committed by the one on trial.
+/// Ends a trial: what worked beside it works everywhere again. Behind a canary that is a new generation, since partitions have committed by the one on trial.
 ///
-/// The new generation's number; None: the trial is no longer on.
+/// The number of the generation that works; None: the trial is no longer on.
 pub fn roll_back(
     control: &mut Control,
     pipeline: &str,
@@ -104,8 +116,20 @@ pub fn roll_back(
     let mut number = None;
     control.change(|view| {
         number = None;
-        let Some((known, head, _)) = of(view, pipeline).filter(|(.., trial)| trial.generation == generation) else { return Ok(Vec::new()) };
+        let Some((known, head, trial)) = of(view, pipeline).filter(|(.., trial)| trial.generation == generation) else {
+            return Ok(Vec::new());
+        };
         let Some(beside) = known.generations.get(&head.generation) else { return Ok(Vec::new()) };
+        let withdrawn = known.generations.get(&generation).map(|trial| {
+            let withdrawn = Generation { withdrawn: Some(format!("rolled back: {reason}")), ..trial.clone() };
+            (Key::Generation(pipeline.to_owned(), generation), Some(Value::Generation(withdrawn)))
+        });
+        if let Mode::Shadow { .. } = trial.mode {
+            // It has committed nothing: what works goes on as it is.
+            number = Some(head.generation);
+            let head = Head { trial: None, at: now, by: by.to_owned(), ..head.clone() };
+            return Ok(withdrawn.into_iter().chain([(Key::Head(pipeline.to_owned()), Some(Value::Head(head)))]).collect());
+        }
         let next = known.next_number();
         number = Some(next);
         let back = Generation {
@@ -118,10 +142,7 @@ pub fn roll_back(
             ..beside.clone()
         };
         let mut entries: Vec<Entry> = vec![(Key::Generation(pipeline.to_owned(), next), Some(Value::Generation(back)))];
-        entries.extend(known.generations.get(&generation).map(|trial| {
-            let withdrawn = Generation { withdrawn: Some(format!("rolled back: {reason}")), ..trial.clone() };
-            (Key::Generation(pipeline.to_owned(), generation), Some(Value::Generation(withdrawn)))
-        }));
+        entries.extend(withdrawn);
         let head = Head { generation: next, trial: None, next: None, at: now, by: by.to_owned(), ..head.clone() };
         entries.push((Key::Head(pipeline.to_owned()), Some(Value::Head(head))));
         Ok(entries)

@@ -3,6 +3,7 @@
 use super::component::Components;
 use super::record::{Answer, COUNT_HEADER, Cut, Generation, Head, HostRecord, Key, PROTOCOL, PROTOCOL_HEADER, Parked, State, Value};
 use crate::io::{Fetched, TopicPartition};
+use crate::shadow::Report;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A host that has not been heard of for so long is taken for gone, milliseconds.
@@ -23,6 +24,8 @@ pub struct Deployment {
     /// By generation and host.
     pub answers: BTreeMap<u64, BTreeMap<String, Answer>>,
     pub parked: BTreeMap<TopicPartition, Parked>,
+    /// By generation and host: how one in the shadow compares there.
+    pub shadows: BTreeMap<u64, BTreeMap<String, Report>>,
 }
 
 impl Deployment {
@@ -35,6 +38,13 @@ impl Deployment {
     /// The generation that hosts are asked to prepare.
     pub fn next(&self) -> Option<&Generation> {
         self.generations.get(&self.head.as_ref()?.next.as_ref()?.generation)
+    }
+
+    /// How a generation in the shadow compares, over all hosts.
+    pub fn shadow(&self, generation: u64) -> Report {
+        let mut total = Report::default();
+        self.shadows.get(&generation).into_iter().flat_map(BTreeMap::values).for_each(|report| total.add(report));
+        total
     }
 
     /// Above every number that was ever given.
@@ -205,6 +215,9 @@ impl View {
             (Key::Parked(pipeline, at), Value::Parked(parked)) => {
                 self.pipelines.entry(pipeline).or_default().parked.insert(at, parked);
             }
+            (Key::Shadow(pipeline, number, host), Value::Shadow(report)) => {
+                self.pipelines.entry(pipeline).or_default().shadows.entry(number).or_default().insert(host, report);
+            }
             // `Value::parse` goes by the key.
             _ => return Err("its value is another key's".to_owned()),
         }
@@ -220,6 +233,9 @@ impl View {
             Key::Cut(pipeline, number, at) => drop(pipelines.get_mut(pipeline).and_then(|known| known.cuts.get_mut(number)?.remove(at))),
             Key::Answer(pipeline, number, host) => {
                 drop(pipelines.get_mut(pipeline).and_then(|known| known.answers.get_mut(number)?.remove(host)));
+            }
+            Key::Shadow(pipeline, number, host) => {
+                drop(pipelines.get_mut(pipeline).and_then(|known| known.shadows.get_mut(number)?.remove(host)));
             }
             Key::Host(id) => drop(self.hosts.remove(id)),
             Key::Parked(pipeline, at) => drop(pipelines.get_mut(pipeline).and_then(|known| known.parked.remove(at))),

@@ -12,6 +12,7 @@ use crate::io::{TopicPartition, partition_for};
 use crate::key;
 use crate::pipeline::{self, KeyFormat};
 use crate::record::Records;
+use crate::shadow::Written;
 use std::sync::Arc;
 
 /// A sink and its topic.
@@ -22,6 +23,8 @@ pub struct Sink {
     partitions: i32,
     max_message_bytes: Option<usize>,
     pub rows: u64,
+    /// What it wrote since it was last asked, while somebody wants to know.
+    written: Option<Vec<Written>>,
 }
 
 /// Bytes of a record beside key, value and headers: lengths, offset and timestamp differences, and its share of the batch's header.
@@ -29,7 +32,20 @@ const RECORD_OVERHEAD: usize = 100;
 
 impl Sink {
     pub fn new(sink: pipeline::Sink, task: i32, partitions: i32, max_message_bytes: Option<usize>) -> Self {
-        Self { sink, task, partitions: partitions.max(1), max_message_bytes, rows: 0 }
+        Self { sink, task, partitions: partitions.max(1), max_message_bytes, rows: 0, written: None }
+    }
+
+    /// Keeps what it writes from now on.
+    pub fn watch(&mut self) {
+        self.written.get_or_insert_default();
+    }
+
+    pub fn unwatch(&mut self) {
+        self.written = None;
+    }
+
+    pub fn take_written(&mut self) -> Vec<Written> {
+        self.written.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Turns a batch into records for the partitions of the topic.
@@ -123,6 +139,14 @@ impl Sink {
         if let Some(regroup) = &self.sink.regroup {
             let keys = repartition::keys(regroup, batch, &records.keys, &values, source, source_key);
             records = repartition::send(batch, self.task, records, keys);
+        }
+        if let Some(written) = &mut self.written {
+            let place = |row| {
+                let (_, partition, offset) = batch.origin.place(batch.origin_row(row));
+                (partition, offset)
+            };
+            let origins = (0..batch.rows).map(place).collect();
+            written.push(Written { topic: self.sink.topic.clone(), origins, records: records.clone() });
         }
         spread(records, batch, self.partitions, &self.sink.topic, out);
     }

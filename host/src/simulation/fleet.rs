@@ -497,7 +497,7 @@ fn replace() {
     start(slot);
 }
 
-fn setting(handle: &Handle, folder: usize, told: Option<&swap::Told>) -> Result<(Setting, Arc<dyn Log>), RunError> {
+fn setting(handle: &Handle, folder: usize, told: Option<&(swap::Told, u64)>) -> Result<(Setting, Arc<dyn Log>), RunError> {
     let (mut pipeline, shape) = fleet(|fleet| (fleet.pipeline.clone(), fleet.shape.clone()));
     let generation = told.map(|told| swap::first(told, handle));
     if let Some(generation) = &generation {
@@ -556,8 +556,8 @@ fn start(slot: usize) {
         };
         let role = Role { number, ..Role::default() };
         let course = Arc::new(Course::new(Arc::new(setting)));
-        if let Some(told) = &told {
-            let heading = swap::heading(&course.now().0, told, &handle).map_err(failed)?;
+        if let Some((told, number)) = &told {
+            let heading = swap::heading(&course.now().0, told, *number, &handle).map_err(failed)?;
             course.turn_to(heading);
         }
         Ok((course.clone(), Worker::new(course, log, role, &SimulatedClock, options, stop)?))

@@ -42,6 +42,7 @@ impl Worker<'_> {
         self.retired = self.retired.renamed(&self.setting.pipeline, &heading.setting.pipeline);
         self.setting = heading.setting.clone();
         self.heading = heading;
+        self.cast_shadows();
         let took = started.elapsed();
         self.turn_time.observe(took);
         tracing::info!(
@@ -63,6 +64,17 @@ impl Worker<'_> {
             self.assign(&behind)?;
         }
         Ok(())
+    }
+
+    /// Every task has a shadow, of the generation that is to be compared, or none has.
+    pub(super) fn cast_shadows(&mut self) {
+        for task in self.tasks.values_mut() {
+            match &self.heading.shadow {
+                Some(setting) if task.shadow().is_none_or(|shadow| !shadow.stands_on(task, setting)) => task.begin_shadow(setting.clone()),
+                None if task.shadow().is_some() => task.end_shadow(),
+                _ => {}
+            }
+        }
     }
 
     /// Whether a partition is at a newer generation than this worker's: then it is left alone.

@@ -58,6 +58,7 @@ impl Worker<'_> {
             }
             self.tasks.insert(id, task);
         }
+        self.cast_shadows();
         // What is to be restored first is started behind that.
         let waits = |at: &TopicPartition| {
             let id = task_of(&setting, at);

@@ -1,14 +1,15 @@
-//! A canary: a generation that begins in some partitions. What `deploy`, `swap` and `rollback` take for it; `promote`; and how it ends by `rollback`.
+//! Trials: a canary begins in some partitions, a generation in the shadow is only compared. What `deploy`, `swap` and `rollback` take for it; `promote`; and how it ends by `rollback`.
 
 use super::super::{Context, Failure, Outcome, Output};
 use super::{Fleet, deployment, failed};
 use crate::clock::SystemClock;
 use crate::fleet::diff::Diff;
-use crate::fleet::{self, Class, Control, Generation, Terms, trial};
+use crate::fleet::{self, Class, Control, Generation, Mode, Terms, trial};
 use crate::io::{Clock, Log};
 use crate::manifest::parse_duration;
 use crate::pipeline::Pipeline;
 use crate::runtime;
+use crate::task::shadow;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -27,6 +28,12 @@ pub struct Canary {
     /// How many times as long a record may take a canary as what runs beside it
     #[arg(long, value_name = "TIMES", value_parser = times, requires = "canary")]
     max_slowdown: Option<f64>,
+    /// Run beside what runs, over its state, and compare: nothing of it is written. `millstream status` tells what differs
+    #[arg(long, conflicts_with = "canary")]
+    shadow: bool,
+    /// Promote what is in the shadow after so many records in a row without a difference [default: by `millstream promote`]
+    #[arg(long, value_name = "N", requires = "shadow", value_parser = clap::value_parser!(u64).range(1..))]
+    promote_after_records: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,26 +80,30 @@ fn times(text: &str) -> Result<f64, String> {
 }
 
 impl Canary {
-    /// The partition numbers and terms of a canary, if one is wanted. Err: why there can be none.
-    pub fn terms(
-        &self,
-        pipeline: &Pipeline,
-        log: &dyn Log,
-        found: &Diff,
-        base: Option<&Generation>,
-    ) -> Result<Option<(BTreeSet<i32>, Terms)>, Failure> {
-        let Some(chosen) = &self.canary else { return Ok(None) };
+    /// How the generation is to be tried, if it is. Err: why it cannot be.
+    pub fn mode(&self, pipeline: &Pipeline, log: &dyn Log, found: &Diff, base: Option<&Generation>) -> Result<Option<Mode>, Failure> {
+        if self.canary.is_none() && !self.shadow {
+            return Ok(None);
+        }
         let name = &pipeline.name;
         if base.is_none() {
-            return Err(super::denied(format!("nothing of `{name}` runs yet: a canary stands beside a generation; leave --canary out")));
+            return Err(super::denied(format!(
+                "nothing of `{name}` runs yet: a trial stands beside a generation; leave --canary and --shadow out"
+            )));
         }
         if found.class != Class::Hot {
             return Err(super::denied(format!(
-                "this change is `{}`, and a canary is taken over task by task: {}; leave --canary out",
+                "this change is `{}`, and only what can be taken over task by task can be tried: {}; leave --canary and --shadow out",
                 found.class.name(),
                 found.reasons.join("; ")
             )));
         }
+        let Some(chosen) = &self.canary else {
+            if let Some(why) = shadow::refusal(pipeline) {
+                return Err(super::denied(format!("`{name}` can have no generation in the shadow: {why}; leave --shadow out")));
+            }
+            return Ok(Some(Mode::Shadow { clean: self.promote_after_records }));
+        };
         let partitions = runtime::partitions_read(pipeline, log)?.unwrap_or(1);
         let numbers = match chosen {
             Chosen::Share(share) => trial::share_of(partitions, *share).unwrap_or_default(),
@@ -106,12 +117,17 @@ impl Canary {
             )));
         }
         let terms = Terms { promote_after: self.promote_after.0, errors: self.max_errors, slower: self.max_slowdown };
-        Ok(Some((numbers, terms)))
+        Ok(Some(Mode::Canary { partitions: numbers, terms }))
     }
 }
 
 /// For people: where it is, and what becomes of it.
-pub fn told(partitions: &BTreeSet<i32>, terms: &Terms) -> String {
+pub fn told(mode: &Mode) -> String {
+    let (partitions, terms) = match mode {
+        Mode::Canary { partitions, terms } => (partitions, terms),
+        Mode::Shadow { clean: Some(clean) } => return format!("in the shadow; promoted after {clean} records without a difference"),
+        Mode::Shadow { clean: None } => return "in the shadow; promoted by `millstream promote`".to_owned(),
+    };
     let numbers: Vec<String> = partitions.iter().map(i32::to_string).collect();
     let after = match terms.promote_after {
         Some(after) => format!("promoted after {}", super::print::span(after)),

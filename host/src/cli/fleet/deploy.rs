@@ -5,12 +5,11 @@ use super::{Fleet, canary, denied, loaded, print, rollout_failed};
 use crate::clock::SystemClock;
 use crate::fleet::bundle::Bundle;
 use crate::fleet::diff::{Diff, counts, diff};
-use crate::fleet::{self, Class, Control, Ended, Generation, Kind, Rollout, Terms, Told};
+use crate::fleet::{self, Class, Control, Ended, Generation, Kind, Mode, Rollout, Told};
 use crate::io::{Log, TopicPartition};
 use crate::manifest::Loaded;
 use crate::plugin::engine::Engine;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -137,7 +136,7 @@ impl Candidate {
             }
             return Ok(());
         };
-        let trial = how.canary.terms(&self.loaded.pipeline, log, &found, base.as_ref())?;
+        let trial = how.canary.mode(&self.loaded.pipeline, log, &found, base.as_ref())?;
         let mut partitions = Vec::new();
         for source in &self.loaded.pipeline.sources {
             let count = log.topic(&source.topic)?.map_or(0, |topic| topic.partitions);
@@ -194,7 +193,7 @@ impl Candidate {
         Err(denied(format!("what was not permitted before is asked for: {}. If that is meant: {}", what.join(", "), flags.join(" "))))
     }
 
-    fn ended(&self, ended: Ended, trial: Option<&(BTreeSet<i32>, Terms)>, mut told: Value, text: bool) -> Outcome {
+    fn ended(&self, ended: Ended, trial: Option<&Mode>, mut told: Value, text: bool) -> Outcome {
         let name = &self.loaded.pipeline.name;
         let (generation, state, line) = match &ended {
             Ended::NoHost { generation } => {
@@ -207,9 +206,9 @@ impl Candidate {
             Ended::Running { generation, cuts, outstanding } => {
                 let mut line = match trial {
                     None => format!("{name}: generation {generation} runs on every live host\n{}", print::cuts(cuts)),
-                    Some((partitions, terms)) => {
-                        told["trial"] = json!({ "partitions": partitions, "terms": terms });
-                        format!("{name}: generation {generation} is on trial: {}\n{}", canary::told(partitions, terms), print::cuts(cuts))
+                    Some(mode) => {
+                        told["trial"] = json!(mode);
+                        format!("{name}: generation {generation} is on trial: {}\n{}", canary::told(mode), print::cuts(cuts))
                     }
                 };
                 if !outstanding.is_empty() {

@@ -3,9 +3,10 @@
 use super::super::{Context, Failure, Outcome, Output};
 use super::{Fleet, canary, deployment, print};
 use crate::clock::SystemClock;
-use crate::fleet::{Control, Deployment, Generation, State};
+use crate::fleet::{Control, Deployment, Generation, Mode, State};
 use crate::io::{Bounds, Clock, TopicPartition};
 use crate::manifest;
+use crate::shadow::Report;
 use crate::task::Metadata;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -151,9 +152,27 @@ fn in_json(name: &str, known: &Deployment, places: &[Place]) -> Value {
         "at": known.head.as_ref().map(|head| head.at),
         "active": of(known.active()),
         "next": of(known.next()),
+        "shadow": known.head.as_ref().and_then(|head| head.trial.as_ref()).filter(|trial| trial.partitions().is_none()).map(|trial| known.shadow(trial.generation)),
         "trial": known.head.as_ref().and_then(|head| head.trial.as_ref()),
         "partitions": places.collect::<Vec<_>>(),
     })
+}
+
+/// How a generation in the shadow compares.
+fn print_shadow(report: &Report) {
+    let differences: u64 = report.differences.values().map(|difference| difference.count).sum();
+    anstream::println!(
+        "  compared: {} records, {} outputs, {differences} differences; {} records since the last one",
+        report.records,
+        report.outputs,
+        report.clean
+    );
+    for (what, difference) in &report.differences {
+        anstream::println!("  {what}: {} ({})", difference.count, difference.examples.join(", "));
+    }
+    if let Some(why) = &report.ended {
+        anstream::println!("  it has ended: {why}");
+    }
 }
 
 fn print_pipeline(name: &str, known: &Deployment, places: &[Place]) {
@@ -162,7 +181,10 @@ fn print_pipeline(name: &str, known: &Deployment, places: &[Place]) {
     let trial = known.head.as_ref().and_then(|head| head.trial.as_ref());
     let on_trial = trial.and_then(|trial| known.generations.get(&trial.generation));
     if let Some(trial) = trial {
-        anstream::println!("generation {} is on trial: {}", trial.generation, canary::told(&trial.partitions, &trial.terms));
+        anstream::println!("generation {} is on trial: {}", trial.generation, canary::told(&trial.mode));
+        if let Mode::Shadow { .. } = trial.mode {
+            print_shadow(&known.shadow(trial.generation));
+        }
     }
     for (what, generation) in [("generation", known.active()), ("on trial: generation", on_trial), ("next: generation", known.next())] {
         let Some(generation) = generation else { continue };

@@ -12,6 +12,7 @@ pub use timers::store as timers;
 use crate::flow::batch::{Batch, Carried, Origin};
 use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
+use crate::flow::provenance::Provenance;
 use crate::flow::reject::{self, Place, Rejected};
 use crate::flow::repartition;
 use crate::flow::sink::Sink;
@@ -936,11 +937,15 @@ fn stages(
 }
 
 fn sinks(setting: &Setting, id: TaskId) -> Vec<Sink> {
-    let sink = |sink: &pipeline::Sink| {
+    let sink = |(index, sink): (usize, &pipeline::Sink)| {
         let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
-        Sink::new(sink.clone(), id.partition, partitions, max)
+        let made = Sink::new(sink.clone(), id.partition, partitions, max);
+        match sink.provenance {
+            true => made.telling(Provenance::new(&setting.pipeline, index, setting.generation_number())),
+            false => made,
+        }
     };
-    setting.pipeline.sinks.iter().map(sink).collect()
+    setting.pipeline.sinks.iter().enumerate().map(sink).collect()
 }
 
 /// The task's part of a partitioned table, if it is one of its segment.

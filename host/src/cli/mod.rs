@@ -104,6 +104,10 @@ enum Command {
     Promote(fleet::canary::PromoteArgs),
     /// Show the generations of a pipeline, and from which offset on each ran
     History(fleet::history::Args),
+    /// Show where an output record comes from
+    Why(fleet::why::Args),
+    /// Process records of a source once more, by any generation, and show what it gives
+    Replay(fleet::replay::Args),
     /// Have hosts pause a pipeline
     Pause(fleet::steer::Args),
     /// Have hosts run a pipeline again, parked partitions too
@@ -206,6 +210,8 @@ pub fn main() -> i32 {
         Command::Rollback(args) => fleet::rollback::run(&args, &context),
         Command::Promote(args) => fleet::canary::promote(&args, &context),
         Command::History(args) => fleet::history::run(&args, &context),
+        Command::Why(args) => fleet::why::run(&args, &context),
+        Command::Replay(args) => fleet::replay::run(&args, &context),
         Command::Pause(args) => fleet::steer::run(&args, crate::fleet::State::Paused, &context),
         Command::Resume(args) => fleet::steer::run(&args, crate::fleet::State::Running, &context),
         Command::Delete(args) => fleet::steer::run(&args, crate::fleet::State::Deleted, &context),

@@ -205,7 +205,7 @@ pub(super) fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// A member that prints what would be written.
-fn dry_member(log: &Arc<DryLog>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
+pub(super) fn dry_member(log: &Arc<DryLog>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
     let pipeline = &setting.pipeline;
     let mut partitions = Vec::new();
     for source in &pipeline.sources {

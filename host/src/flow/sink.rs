@@ -4,6 +4,7 @@ use crate::column::{Bitmap, Column, ColumnBuilder, Type};
 use crate::field::Path;
 use crate::flow::batch::{Batch, Held};
 use crate::flow::plan::SourcePlan;
+use crate::flow::provenance::Provenance;
 use crate::flow::reject::Rejected;
 use crate::flow::repartition;
 use crate::flow::stage::write_errors;
@@ -23,6 +24,8 @@ pub struct Sink {
     partitions: i32,
     max_message_bytes: Option<usize>,
     pub rows: u64,
+    /// What is told of each record.
+    provenance: Option<Provenance>,
     /// What it wrote since it was last asked, while somebody wants to know.
     written: Option<Vec<Written>>,
 }
@@ -32,7 +35,13 @@ const RECORD_OVERHEAD: usize = 100;
 
 impl Sink {
     pub fn new(sink: pipeline::Sink, task: i32, partitions: i32, max_message_bytes: Option<usize>) -> Self {
-        Self { sink, task, partitions: partitions.max(1), max_message_bytes, rows: 0, written: None }
+        Self { sink, task, partitions: partitions.max(1), max_message_bytes, rows: 0, provenance: None, written: None }
+    }
+
+    /// Tells of each record where it comes from.
+    pub fn telling(mut self, provenance: Provenance) -> Self {
+        self.provenance = Some(provenance);
+        self
     }
 
     /// Keeps what it writes from now on.
@@ -95,11 +104,12 @@ impl Sink {
         }
 
         if let Some(limit) = self.max_message_bytes {
+            let told = self.provenance.as_ref().map_or(0, Provenance::bytes);
             let (headers, index) = batch.headers();
             for row in (0..batch.rows).filter(|row| !bad.get(*row)).collect::<Vec<_>>() {
                 let at = index.as_ref().map_or(row, |index| index[row] as usize);
                 let headers: usize = headers.of(at).map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + 10).sum();
-                let size = batch.key(row).map_or(0, <[u8]>::len) + values.view().bytes(row).map_or(0, <[u8]>::len) + headers;
+                let size = batch.key(row).map_or(0, <[u8]>::len) + values.view().bytes(row).map_or(0, <[u8]>::len) + headers + told;
                 if size + RECORD_OVERHEAD > limit {
                     bad.set(row);
                     let message = format!(
@@ -147,6 +157,10 @@ impl Sink {
             };
             let origins = (0..batch.rows).map(place).collect();
             written.push(Written { topic: self.sink.topic.clone(), origins, records: records.clone() });
+        }
+        // Of no matter to who compares: it tells the generation.
+        if let Some(provenance) = &self.provenance {
+            records.headers = provenance.add(&records.headers, batch);
         }
         spread(records, batch, self.partitions, &self.sink.topic, out);
     }

@@ -154,7 +154,8 @@ impl Candidate {
             by: fleet::by(),
         };
         let stop = run::stop_on_signals()?;
-        let ended = rollout.run(control, &SystemClock::default(), &stop, &mut |told| tell(name, &told)).map_err(rollout_failed)?;
+        let ended =
+            rollout.run(control, &SystemClock::default(), &stop, &mut |told| tell(name, trial.is_some(), &told)).map_err(rollout_failed)?;
         self.ended(ended, trial.as_ref(), told_json(name, base.as_ref(), &found), text)
     }
 
@@ -240,7 +241,7 @@ impl Candidate {
 }
 
 /// To standard error, as it comes.
-fn tell(pipeline: &str, told: &Told) {
+fn tell(pipeline: &str, tried: bool, told: &Told) {
     match told {
         Told::Replaced { generation, by } => {
             anstream::eprintln!("{pipeline}: generation {generation}, left behind by a command of {by} that ended early, is withdrawn");
@@ -252,6 +253,7 @@ fn tell(pipeline: &str, told: &Told) {
             let error = answer.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             anstream::eprintln!("{pipeline}: host {host}: {}{error}", answer.state.name());
         }
+        Told::Active { generation } if tried => anstream::eprintln!("{pipeline}: generation {generation} is on trial"),
         Told::Active { generation } => anstream::eprintln!("{pipeline}: generation {generation} is active"),
     }
 }

@@ -4,10 +4,12 @@ pub mod canary;
 pub mod deploy;
 pub mod history;
 mod print;
+pub mod replay;
 pub mod rollback;
 pub mod status;
 pub mod steer;
 pub mod swap;
+pub mod why;
 
 use super::{Context, Exit, Failure};
 use crate::fleet::bundle::{Bundle, Component};

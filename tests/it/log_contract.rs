@@ -467,7 +467,7 @@ pub fn count_together(logs: &[&dyn Log], threads: usize, times: usize) {
             });
         }
     });
-    let values = read_all(logs[0], &topic, 0);
+    let values = read_whole(logs[0], &at, &mut || {});
     assert_eq!(counted(&values), (1..=threads * times).collect::<Vec<_>>());
     assert_eq!(values.len(), 2 * threads * times);
 }
@@ -493,7 +493,7 @@ pub fn who_is_overtaken_decides_anew(first: &dyn Log, second: &dyn Log) {
         })
         .unwrap();
     assert_eq!(seen, [vec![], vec![1]], "it read again, once");
-    assert_eq!(read_all(first, &topic, 0), ["1", "2"]);
+    assert_eq!(read_whole(first, &at, &mut || {}), ["1", "2"]);
 }
 
 /// What has another name, or none, comes between without a consequence.
@@ -510,7 +510,7 @@ pub fn who_is_not_overtaken_decides_once(first: &dyn Log, second: &dyn Log) {
         })
         .unwrap();
     assert_eq!(decided, 1);
-    assert_eq!(read_all(first, &topic, 0), ["other", "noise", "1"]);
+    assert_eq!(read_whole(first, &at, &mut || {}), ["other", "noise", "1"]);
 }
 
 pub fn an_exclusive_write_may_be_none(log: &dyn Log) {
@@ -522,7 +522,7 @@ pub fn an_exclusive_write_may_be_none(log: &dyn Log) {
     assert_eq!((error.remedy, &*error.message), (Remedy::Stop, "I do not want to"));
     assert_eq!(log.high_watermark(&at).unwrap(), 0, "nothing was written");
     count_on(log, &name, &at).unwrap();
-    assert_eq!(read_all(log, &topic, 0), ["1"]);
+    assert_eq!(read_whole(log, &at, &mut || {}), ["1"]);
     let missing = TopicPartition::new(fresh("missing"), 0);
     let error = log.exclusively(&name, &missing, &mut || Ok(Some(numbers(0..1)))).unwrap_err();
     assert!(error.message.contains(&*missing.topic), "{error}");

@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 /// How long brokers may refuse connections before they count as down; within it, further addresses of a name are tried.
 const REFUSED: Duration = Duration::from_secs(2);
 
+/// How long a passing state is waited out, as after an election, or where a topic was made just now. It is asked again once even if the first answer took longer.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// The last row of each key is kept. Segments are short, so that what was replaced does not stay for a week before it can be compacted.
 const CHANGELOG: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.ms", "3600000")];
 /// Like a changelog. A host that was away for a week at most learns by a tombstone what is no more. How big a record may be is left to the brokers.
@@ -112,15 +115,19 @@ impl KafkaLog {
         if self.lookup.context().down().0.is_some() {
             self.reach()?;
         }
-        let first = match ask(&self.lookup) {
-            Err(failure) if errors::away(failure.code) => {
-                self.reach()?;
-                // The brokers are there: it was a passing state, as after an election.
-                ask(&self.lookup)
+        let deadline = Instant::now() + SETTLING;
+        let mut asked_again = false;
+        let answer = loop {
+            match ask(&self.lookup) {
+                Err(failure) if errors::away(failure.code) && (!asked_again || Instant::now() < deadline) => self.reach()?,
+                answer => break answer,
             }
-            answer => answer,
+            // The brokers are there: it is a passing state.
+            if std::mem::replace(&mut asked_again, true) {
+                native::serve(&self.lookup, Duration::from_millis(20));
+            }
         };
-        first.map_err(|failure| errors::failed(what, &failure))
+        answer.map_err(|failure| errors::failed(what, &failure))
     }
 
     fn admin(&self) -> Result<&admin::Admin, LogError> {

@@ -17,3 +17,4 @@ mod pipelines;
 mod program;
 mod schema;
 mod standard;
+mod trials;

@@ -48,6 +48,8 @@ pub struct Options {
     pub workers: usize,
     /// A task that meets a record or a plugin that fails for good stands still alone, the others go on.
     pub park: bool,
+    /// Nobody else can run the pipeline meanwhile: a run without a fleet goes on from wherever one has left it.
+    pub alone: bool,
     /// Where the run is watched and steered from; one for all its workers.
     pub monitor: Arc<Monitor>,
 }
@@ -65,6 +67,7 @@ impl Default for Options {
             host: "host".to_owned(),
             workers: 1,
             park: false,
+            alone: false,
             monitor: Arc::default(),
         }
     }

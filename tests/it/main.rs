@@ -2,6 +2,7 @@
 
 mod cli;
 mod cluster;
+mod dev;
 mod embedded;
 mod examples;
 mod fleet;

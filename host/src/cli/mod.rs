@@ -5,6 +5,7 @@ mod check;
 mod completion;
 mod consume;
 mod demo;
+mod dev;
 mod files;
 mod fleet;
 mod listen;
@@ -88,6 +89,8 @@ enum Command {
     Test(test::Args),
     /// Run a pipeline
     Run(run::Args),
+    /// Run a pipeline while you work on it: what is saved is built and takes over
+    Dev(dev::Args),
     /// Run a host of a fleet, and on it whatever is deployed
     Serve(serve::Args),
     /// Make a pipeline's file the active generation of a fleet
@@ -202,6 +205,7 @@ pub fn main() -> i32 {
         Command::Schema(args) => schema::run(&args, &context),
         Command::Test(args) => test::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
+        Command::Dev(args) => dev::run(&args, &context),
         Command::Serve(args) => serve::run(&args, &context),
         Command::Deploy(args) => fleet::deploy::run(&args, &context),
         Command::Diff(args) => fleet::deploy::diff_file(&args, &context),

@@ -103,6 +103,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         limit: args.limit,
         host,
         workers,
+        alone: context.connection.brokers.is_none(),
         ..Options::default()
     };
     let listener =

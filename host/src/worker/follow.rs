@@ -81,7 +81,7 @@ impl Worker<'_> {
     pub(super) fn is_behind(&mut self, at: &TopicPartition, metadata: &str) -> Result<bool, LogError> {
         let committed = Metadata::of(metadata).map_or(0, |metadata| metadata.generation);
         let own = self.heading.setting_of(at.partition).generation_number();
-        if committed <= own || planted(Mistake::NotBehind) {
+        if committed <= own || own == 0 && self.options.alone || planted(Mistake::NotBehind) {
             return Ok(false);
         }
         if own == 0 {

@@ -13,7 +13,7 @@ use crate::task::shadow;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct Canary {
     /// Begin in some partitions only: a share of them as in 25%, or their numbers as in 0,3. Hosts roll it back by themselves if it does worse than what runs
     /// beside it, and promote it after a while if not
@@ -43,7 +43,7 @@ enum Chosen {
 }
 
 /// Milliseconds; None = never.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct After(Option<i64>);
 
 fn share(text: &str) -> Result<f64, String> {

@@ -11,6 +11,7 @@ use crate::manifest::Loaded;
 use crate::plugin::engine::Engine;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -25,11 +26,13 @@ pub struct Args {
 }
 
 /// What every command takes that makes another generation active.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct How {
     /// Allow what a plugin gains: a permission such as `state`, or that of one stage alone. May be given several times
     #[arg(long, value_name = "[STAGE=]PERMISSION")]
     allow: Vec<String>,
+    #[arg(skip)]
+    allow_all: bool,
     /// Check and compare, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -38,6 +41,13 @@ pub struct How {
     /// How long hosts may take to prepare it, and again to run it
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+}
+
+impl How {
+    /// For who tries things out: whatever is gained is allowed.
+    pub fn trying() -> Self {
+        Self { allow_all: true, timeout: 60, ..Self::default() }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -106,7 +116,20 @@ impl Candidate {
     }
 
     /// Checks it against the log and the active generation, tells what it changes, and brings it about.
-    pub fn go(&self, mut control: Option<Control>, log: Option<&dyn Log>, how: &How, context: &Context) -> Outcome {
+    pub fn go(&self, control: Option<Control>, log: Option<&dyn Log>, how: &How, context: &Context) -> Outcome {
+        let stop = run::stop_on_signals()?;
+        self.go_until(control, log, how, context, &stop)
+    }
+
+    /// The same; a raised `stop` withdraws it, as long as it is not active.
+    pub fn go_until(
+        &self,
+        mut control: Option<Control>,
+        log: Option<&dyn Log>,
+        how: &How,
+        context: &Context,
+        stop: &AtomicBool,
+    ) -> Outcome {
         let text = context.global.output == Output::Text;
         let name = &self.loaded.pipeline.name;
         self.bundle.check_size().map_err(anyhow::Error::msg)?;
@@ -153,9 +176,8 @@ impl Candidate {
             trial: trial.clone(),
             by: fleet::by(),
         };
-        let stop = run::stop_on_signals()?;
         let ended =
-            rollout.run(control, &SystemClock::default(), &stop, &mut |told| tell(name, trial.is_some(), &told)).map_err(rollout_failed)?;
+            rollout.run(control, &SystemClock::default(), stop, &mut |told| tell(name, trial.is_some(), &told)).map_err(rollout_failed)?;
         self.ended(ended, trial.as_ref(), told_json(name, base.as_ref(), &found), text)
     }
 
@@ -180,10 +202,11 @@ impl Candidate {
             };
         }
         let allowed = |stage: &str, permission: &str| {
-            how.allow.iter().any(|allow| match allow.split_once('=') {
-                Some((one, other)) => one == stage && other == permission,
-                None => allow == permission,
-            })
+            how.allow_all
+                || how.allow.iter().any(|allow| match allow.split_once('=') {
+                    Some((one, other)) => one == stage && other == permission,
+                    None => allow == permission,
+                })
         };
         let refused: Vec<_> = found.gained.iter().filter(|one| !allowed(&one.stage, &one.permission)).collect();
         if refused.is_empty() {

@@ -50,6 +50,8 @@ pub enum RunError {
 pub struct Fresh<'a> {
     pub stores: &'a BTreeSet<String>,
     pub generation: u64,
+    /// Of the pipeline's state: local copies of an earlier one are dropped.
+    pub epoch: u64,
 }
 
 /// Makes ready what the pipeline's tasks share. `data`: the folder for local copies of state, where the log keeps it as changelogs; None = in memory.
@@ -388,7 +390,7 @@ fn changelogs(
         }
     }
     let local: Arc<dyn LocalState> = match data {
-        Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &pipeline.name)?),
+        Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &pipeline.name, fresh.map(|fresh| fresh.epoch))?),
         _ => Arc::new(LocalMemory::default()),
     };
     Ok(Changelogs { stores, local, claims: Arc::default(), tombstones, exist })

@@ -1159,7 +1159,7 @@ impl Metadata {
         serde_json::from_str(text).ok()
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }

@@ -272,3 +272,42 @@ fn records_are_replayed_by_any_generation_and_nothing_is_written() {
     assert!(code == Some(1) && error.contains("stage `count` has state") && error.contains("--state empty"), "{error}");
     assert_eq!(replay(&["--state", "empty"]).0, Some(0));
 }
+
+#[test]
+fn a_reset_goes_on_from_other_positions_with_the_state_or_without() {
+    let fleet = Fleet::new();
+    fleet.deploy(&manifest("1"), &[]);
+    fleet.produce(0..70);
+    fleet.until_done();
+    // By key, the last count that was given.
+    let counts = || {
+        let last = fleet
+            .consume("counted")
+            .into_iter()
+            .map(|record| (record["key"].as_str().unwrap().to_owned(), record["value"]["n"].as_u64().unwrap()));
+        let last: BTreeMap<String, u64> = last.collect();
+        assert_eq!(last.len(), 7);
+        last.into_values().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(counts(), [10]);
+    let (code, refused, _) = fleet.call(&["reset", "p", "--to", "earliest"]);
+    assert!(code == 1 && refused.to_string().contains("--state keep"), "{refused}");
+    let (code, refused, _) = fleet.call(&["reset", "p", "--offset", "in/0@9999", "--state", "keep"]);
+    assert!(code == 1 && refused.to_string().contains("cannot go on at 9999"), "{refused}");
+    let dry = fleet.good(&["reset", "p", "--to", "earliest", "--state", "clear", "--dry-run"]);
+    assert!(dry["generation"].is_null() && dry["positions"].as_array().unwrap().len() == 2, "{dry}");
+
+    let reset = fleet.good(&["reset", "p", "--to", "earliest", "--state", "clear"]);
+    assert_eq!((reset["generation"].as_u64(), reset["cleared"].as_bool()), (Some(2), Some(true)), "{reset}");
+    fleet.until("all is read again", || fleet.consume("counted").len() == 140);
+    assert_eq!(counts(), [10], "from nothing");
+    fleet.good(&["reset", "p", "--to", "earliest", "--state", "keep"]);
+    fleet.until("all is read again", || fleet.consume("counted").len() == 210);
+    assert_eq!(counts(), [20], "on top of what was there");
+    fleet.until_done();
+    fleet.good(&["reset", "p", "--to", "latest", "--state", "keep"]);
+    fleet.produce(70..77);
+    fleet.until("what is new is read", || fleet.consume("counted").len() == 217);
+    assert_eq!(counts(), [21]);
+    assert!(fleet.cuts().values().all(|cuts| cuts.values().last() == Some(&4)), "{:?}", fleet.cuts());
+}

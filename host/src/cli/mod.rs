@@ -115,6 +115,8 @@ enum Command {
     Pause(fleet::steer::Args),
     /// Have hosts run a pipeline again, parked partitions too
     Resume(fleet::steer::Args),
+    /// Have a pipeline go on from other positions, with its state or without
+    Reset(fleet::reset::Args),
     /// Have hosts end a pipeline; its topics stay
     Delete(fleet::steer::Args),
     /// Create, list and describe topics
@@ -218,6 +220,7 @@ pub fn main() -> i32 {
         Command::Replay(args) => fleet::replay::run(&args, &context),
         Command::Pause(args) => fleet::steer::run(&args, crate::fleet::State::Paused, &context),
         Command::Resume(args) => fleet::steer::run(&args, crate::fleet::State::Running, &context),
+        Command::Reset(args) => fleet::reset::run(&args, &context),
         Command::Delete(args) => fleet::steer::run(&args, crate::fleet::State::Deleted, &context),
         Command::Topic(args) => topic::run(&args, &context),
         Command::Produce(args) => produce::run(&args, &context),

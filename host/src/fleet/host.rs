@@ -132,10 +132,10 @@ impl<'a> Host<'a> {
         self.hear(name, charge)?;
         self.begin_preparing(name, charge, &head)?;
         self.let_ended_go(name, charge)?;
-        let wanted = if head.state == State::Deleted { 0 } else { head.generation };
+        let wanted = if matches!(head.state, State::Deleted | State::Stopped) { 0 } else { head.generation };
         match &charge.running {
             Some(running) if wanted == 0 => {
-                tracing::info!(pipeline = name, "the pipeline is deleted: it ends here");
+                tracing::info!(pipeline = name, "the pipeline is {}: it ends here", head.state.name());
                 let number = running.number;
                 self.end(charge);
                 self.answer(name, charge, number, Answered::Left, None)?;
@@ -236,7 +236,7 @@ impl<'a> Host<'a> {
 
     /// Loads and compiles in a thread of its own what is asked for, or is to run: nobody waits for it here.
     fn begin_preparing(&mut self, name: &str, charge: &mut Charge, head: &Head) -> Result<(), LogError> {
-        if charge.preparing.is_some() || head.state == State::Deleted {
+        if charge.preparing.is_some() || matches!(head.state, State::Deleted | State::Stopped) {
             return Ok(());
         }
         let runs = charge.running.as_ref().map_or(0, |running| running.number);
@@ -262,7 +262,7 @@ impl<'a> Host<'a> {
             }
         };
         let base = base.map(|base| self.bundle(&base)).transpose()?.and_then(Result::ok);
-        let generation = self.generation(number);
+        let generation = self.generation(number, record.epoch);
         let now = charge.running.as_ref().and_then(Running::setting);
         let (place, (done, result)) = (self.place.clone(), mpsc::channel());
         let prepare = move || drop(done.send(running::prepare(&place, &bundle, &generation, base.as_ref(), now.as_deref())));
@@ -293,8 +293,8 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn generation(&self, number: u64) -> Generation {
-        Generation { number, control: self.control.partition().topic.clone(), host: self.id.as_str().into() }
+    fn generation(&self, number: u64, epoch: u64) -> Generation {
+        Generation { number, control: self.control.partition().topic.clone(), host: self.id.as_str().into(), epoch }
     }
 
     /// The generation that is to run takes the place of what runs, if it is prepared.
@@ -318,7 +318,7 @@ impl<'a> Host<'a> {
         }
         let Some(prepared) = charge.prepared.remove(&wanted) else { return Ok(()) };
         let paused = head.state == State::Paused;
-        match Running::start(&self.place, &prepared, self.generation(wanted), paused) {
+        match Running::start(&self.place, &prepared, paused) {
             Ok(running) => {
                 charge.running = Some(running);
                 Ok(())

@@ -8,6 +8,7 @@ pub mod diff;
 mod fields;
 pub mod host;
 pub mod record;
+pub mod reset;
 pub mod rollout;
 pub mod running;
 pub mod trial;

@@ -80,6 +80,8 @@ impl std::fmt::Display for Key {
 pub enum State {
     Running,
     Paused,
+    /// Nothing runs while positions and state are reset.
+    Stopped,
     Deleted,
 }
 
@@ -88,6 +90,7 @@ impl State {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Stopped => "stopped",
             Self::Deleted => "deleted",
         }
     }
@@ -205,6 +208,10 @@ pub enum Kind {
     Rollback {
         of: u64,
     },
+    /// The same content from other positions; `cleared`: without the state that there was.
+    Reset {
+        cleared: bool,
+    },
 }
 
 impl std::fmt::Display for Kind {
@@ -213,6 +220,8 @@ impl std::fmt::Display for Kind {
             Self::Deploy => f.write_str("deploy"),
             Self::Swap { stage } => write!(f, "swap of stage {stage}"),
             Self::Rollback { of } => write!(f, "rollback to {of}"),
+            Self::Reset { cleared: false } => f.write_str("reset of positions"),
+            Self::Reset { cleared: true } => f.write_str("reset of positions and state"),
         }
     }
 }
@@ -248,6 +257,9 @@ pub struct Generation {
     /// By what the manifest says under `plugin:`, standard plugins too: every host runs the very same component.
     pub plugins: BTreeMap<String, ComponentRef>,
     pub class: Class,
+    /// The generation with which the pipeline's state was emptied last; 0 = never.
+    #[serde(default)]
+    pub epoch: u64,
     /// Of manifest, files and plugins: SHA-256, its first 16 hexadecimal digits.
     pub digest: String,
     /// Milliseconds since the epoch.

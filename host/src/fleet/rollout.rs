@@ -124,7 +124,7 @@ pub fn undisturbed(deployment: &Deployment, pipeline: &str, now: i64) -> Result<
 }
 
 /// Err: a generation is on trial, which is to be ended first.
-fn off_trial(deployment: &Deployment, pipeline: &str) -> Result<(), Refusal> {
+pub fn off_trial(deployment: &Deployment, pipeline: &str) -> Result<(), Refusal> {
     let Some((head, trial)) = deployment.head.as_ref().and_then(|head| Some((head, head.trial.as_ref()?))) else { return Ok(()) };
     Err(Refusal::Conflict(format!(
         "generation {} of `{pipeline}` is on trial, by {}: `millstream promote {pipeline}` or `millstream rollback {pipeline}` ends that first",
@@ -221,7 +221,7 @@ impl Rollout {
                 entries.extend(left_behind(known, &self.pipeline));
             }
             let number = known.next_number();
-            let generation = self.generation(number, now);
+            let generation = self.generation(number, now, known.epoch());
             entries.push((Key::Generation(self.pipeline.clone(), number), Some(Value::Generation(generation))));
             let hosts: Vec<String> = view.live(now).map(|(id, _)| id.to_owned()).collect();
             // A pipeline that was deleted begins anew.
@@ -250,8 +250,9 @@ impl Rollout {
         Ok(asked)
     }
 
-    fn generation(&self, number: u64, now: i64) -> Generation {
+    fn generation(&self, number: u64, now: i64, epoch: u64) -> Generation {
         Generation {
+            epoch,
             number,
             base: self.base,
             kind: self.kind.clone(),

@@ -47,11 +47,11 @@ impl Place {
 
 /// A generation that is loaded, compiled and checked, and takes over when it is told to.
 pub struct Prepared {
-    pub number: u64,
+    pub generation: Generation,
     pub pipeline: Pipeline,
     /// To which the tasks that run can turn where they stand. None: they end, and begin anew by it.
     pub hot: Option<Arc<Setting>>,
-    /// Stores that the generation before had not: their changelogs may be missing.
+    /// Stores that the generation before had not, or not any more: their changelogs may be missing.
     pub new_stores: BTreeSet<String>,
 }
 
@@ -69,7 +69,7 @@ pub fn prepare(
     let pipeline = loaded.pipeline;
     let not_started = |pipeline: &Pipeline, (stage, error)| anyhow::anyhow!(explain::not_started(pipeline, stage, &error));
     let mut hot = None;
-    if let Some(now) = now.filter(|now| runtime::can_turn(&now.pipeline, &pipeline)) {
+    if let Some(now) = now.filter(|now| is_of(now, generation.epoch) && runtime::can_turn(&now.pipeline, &pipeline)) {
         let mut next = runtime::prepare_next(pipeline.clone(), now, &*place.log, &place.secrets, place.creates())?;
         next.generation = Some(generation.clone());
         // As many as there may be tasks here: at the turn nobody waits for an instance.
@@ -84,7 +84,15 @@ pub fn prepare(
         let before = runtime::store_names(&base.pipeline(&*place.loader)?.pipeline);
         new_stores = runtime::store_names(&pipeline).difference(&before).cloned().collect();
     }
-    Ok(Prepared { number: generation.number, pipeline, hot, new_stores })
+    if generation.epoch == generation.number {
+        new_stores = runtime::store_names(&pipeline);
+    }
+    Ok(Prepared { generation: generation.clone(), pipeline, hot, new_stores })
+}
+
+/// Whether a run stands on the state that there is; else it was emptied under it.
+fn is_of(now: &Setting, epoch: u64) -> bool {
+    now.generation.as_ref().is_some_and(|generation| generation.epoch == epoch)
 }
 
 /// A pipeline at work.
@@ -102,12 +110,13 @@ pub struct Running {
 
 impl Running {
     /// Begins to run a generation. `paused`: it takes no records before it is told to.
-    pub fn start(place: &Place, prepared: &Prepared, generation: Generation, paused: bool) -> std::io::Result<Self> {
+    pub fn start(place: &Place, prepared: &Prepared, paused: bool) -> std::io::Result<Self> {
         let monitor = Arc::new(Monitor::default());
         if paused {
             monitor.pause();
         }
         let (course, stop) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
+        let generation = prepared.generation.clone();
         let number = generation.number;
         let thread = {
             let (place, pipeline, new_stores) = (place.clone(), prepared.pipeline.clone(), prepared.new_stores.clone());
@@ -237,7 +246,7 @@ fn run(
         true => Some(identity(&place.data, &pipeline.name).map_err(|error| RunError::Setup(error.to_string()))?),
         false => None,
     };
-    let fresh = Some(runtime::Fresh { stores: new_stores, generation: generation.number });
+    let fresh = Some(runtime::Fresh { stores: new_stores, generation: generation.number, epoch: generation.epoch });
     let data = Some(place.data.as_path());
     let mut setting = runtime::prepare_fresh(pipeline, &place.log, &place.secrets, place.limit, place.creates(), data, fresh)?;
     setting.generation = Some(generation);

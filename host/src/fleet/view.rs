@@ -47,6 +47,11 @@ impl Deployment {
         total
     }
 
+    /// With which generation the state was emptied last; 0 = never.
+    pub fn epoch(&self) -> u64 {
+        self.generations.values().map(|generation| generation.epoch).max().unwrap_or(0)
+    }
+
     /// Above every number that was ever given.
     pub fn next_number(&self) -> u64 {
         let known = self.generations.keys().chain(self.cuts.keys()).chain(self.answers.keys()).max().copied().unwrap_or(0);

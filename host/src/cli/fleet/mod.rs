@@ -5,6 +5,7 @@ pub mod deploy;
 pub mod history;
 mod print;
 pub mod replay;
+pub mod reset;
 pub mod rollback;
 pub mod status;
 pub mod steer;

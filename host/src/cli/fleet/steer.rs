@@ -27,6 +27,12 @@ pub fn run(args: &Args, wanted: State, context: &Context) -> Outcome {
         let now = SystemClock::default().now();
         before = Some(head.state);
         match (head.state, wanted) {
+            (State::Stopped, State::Paused) => {
+                return Err(Refusal::Wrong(format!(
+                    "`{name}` is stopped, since a reset by {} did not end: `millstream reset` again, or `resume`",
+                    head.by
+                )));
+            }
             (State::Deleted, _) => return Err(Refusal::Conflict(format!("`{name}` was deleted meanwhile by {}", head.by))),
             // What stands parked goes on by every `resume`: hosts look for the change.
             (had, wanted) if had == wanted && wanted != State::Running => return Ok(Vec::new()),
@@ -51,6 +57,7 @@ pub fn run(args: &Args, wanted: State, context: &Context) -> Outcome {
     let asked = match wanted {
         _ if before == Some(wanted) && wanted != State::Running => format!("`{name}` is {} already", wanted.name()),
         State::Running => format!("`{name}` is to run, parked partitions too"),
+        State::Stopped => format!("`{name}` is stopped"),
         State::Paused => format!("`{name}` is to pause: what is processed is committed first"),
         State::Deleted => format!(
             "`{name}` is to end on every host; its topics, committed positions and history stay, and `millstream deploy` under this name goes on from them"

@@ -35,7 +35,7 @@ impl Told {
 }
 
 fn generation(number: u64, handle: &Handle) -> Generation {
-    Generation { number, control: CONTROL.into(), host: handle.name.clone() }
+    Generation { number, control: CONTROL.into(), host: handle.name.clone(), epoch: 0 }
 }
 
 /// What a worker that starts knows: something that was told once, and as which.

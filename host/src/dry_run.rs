@@ -190,6 +190,11 @@ impl Member for DryRun {
         self.reader.assign(&other)
     }
 
+    // Partitions are started once.
+    fn hold(&mut self, _: &[TopicPartition]) -> Result<(), LogError> {
+        Ok(())
+    }
+
     // The queues of a run to the end are bounded by its limit: there is nothing to hold back.
     fn pause(&mut self, _: &[TopicPartition]) -> Result<(), LogError> {
         Ok(())

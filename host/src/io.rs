@@ -273,11 +273,9 @@ pub trait Member: Send {
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
     /// Fetches assigned partitions from these offsets on: after `Assigned` (with none of them, if they are not wanted yet), and again to rewind. Ends a pause.
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;
-    /// Fetches these partitions no more until they are started anew.
-    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.pause(partitions)
-    }
-    /// Stops and restarts fetching from a partition, keeping its place.
+    /// Fetches these partitions no more until they are started anew; they have no place meanwhile, and cannot be resumed.
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+    /// Stops and restarts fetching from a partition that is started, keeping its place.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
     /// Confirms a revocation.

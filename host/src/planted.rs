@@ -25,6 +25,8 @@ pub(crate) enum Mistake {
     NoCut,
     /// A task is taken although it is at a newer generation.
     NotBehind,
+    /// A task that is made anew inherits the pauses of the one before.
+    PausesKept,
     /// The member does not tell its generation with the positions.
     #[cfg(test)]
     NoGeneration,

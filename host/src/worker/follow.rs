@@ -129,7 +129,6 @@ impl Worker<'_> {
         }
         partitions.sort();
         partitions.dedup();
-        self.paused.retain(|paused| !partitions.contains(paused));
         self.assign(&partitions)
     }
 }

@@ -5,6 +5,7 @@ use crate::fault;
 use crate::io::{LogError, Position, Remedy, TopicPartition};
 use crate::isolation::Isolation;
 use crate::pipeline::Start;
+use crate::planted::{Mistake, planted};
 use crate::restore::Restore;
 use crate::task::{Metadata, Task, TaskId};
 use std::collections::BTreeSet;
@@ -16,6 +17,10 @@ const REVOKE: Duration = Duration::from_secs(10);
 impl Worker<'_> {
     /// Makes tasks of partitions, each from its committed position on.
     pub(super) fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), Ended> {
+        // A pause was of the task before. Resuming a partition that is held would let records in while their task is being restored, and from the old place.
+        if !planted(Mistake::PausesKept) {
+            self.paused.retain(|paused| !partitions.contains(paused));
+        }
         let committed = self.member.committed(partitions)?;
         let setting = self.setting.clone();
         let (mut starts, mut behind) = (Vec::new(), Vec::new());

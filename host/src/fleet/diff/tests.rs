@@ -102,7 +102,6 @@ fn sources_tables_repartitions_and_stores_are_drained_for() {
     is(&changed("stars: int }", "stars: int, more: text }"), Class::Drain, "`in` is read in another way: `more: text`");
     is(&changed("key: text,", "tombstones: drop,"), Class::Drain, "tombstones: pass -> drop");
     is(&changed("{ name: text }", "{ name: text? }"), Class::Drain, "the table `users` is changed");
-    is(&changed("group_by: [user]", "group_by: [user, stars]"), Class::Drain, "brings records together by something else");
     let diff = changed("n: count()", "n: count(), most: max(stars)");
     is(&diff, Class::Drain, "the store `by-user` gets another schema");
     assert!(diff.irreversible.as_ref().is_some_and(|why| why.contains("`by-user`")), "{diff:#?}");
@@ -132,6 +131,7 @@ sinks: [{ from: one, topic: out }, { from: two, topic: other }]
 
 #[test]
 fn what_the_same_name_cannot_have_is_new() {
+    is(&changed("group_by: [user]", "group_by: [user, stars]"), Class::New, "would bring records together by something else");
     is(&changed("key: text,", "key: json,"), Class::New, "the keys of `in` are read as others (key: text -> json)");
     is(&of(&format!("{BASE}guarantee: at-least-once\n")), Class::New, "guarantee: exactly-once -> at-least-once");
     let (one, other) = (pipeline(BASE), pipeline(&BASE.replace("stars < 3", "stars < 2")));

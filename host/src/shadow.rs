@@ -49,8 +49,13 @@ pub struct Difference {
 impl Report {
     pub fn add(&mut self, other: &Self) {
         self.records += other.records;
-        // Whose last difference came first is not known: all that is clean behind the last of each.
-        self.clean += other.clean;
+        // Whose last difference came first is not known: no more is clean than behind each.
+        self.clean = match (self.differences.is_empty(), other.differences.is_empty()) {
+            (true, true) => self.clean + other.clean,
+            (true, false) => other.clean,
+            (false, true) => self.clean,
+            (false, false) => self.clean.min(other.clean),
+        };
         self.outputs += other.outputs;
         self.bytes += other.bytes;
         for (what, difference) in &other.differences {
@@ -65,9 +70,8 @@ impl Report {
     }
 
     fn differs(&mut self, what: String, source: &str, (partition, offset): (i32, i64)) {
-        if !self.differences.contains_key(&what) && self.differences.len() >= KINDS {
-            return;
-        }
+        let many = !self.differences.contains_key(&what) && self.differences.len() >= KINDS;
+        let what = if many { "others".to_owned() } else { what };
         let known = self.differences.entry(what).or_default();
         known.count += 1;
         if known.examples.len() < EXAMPLES {
@@ -75,8 +79,15 @@ impl Report {
         }
     }
 
-    /// Compares what came of a batch of so many records of the topic `source`. `refused`: by code, how many more records the shadow refused (negative: fewer).
-    pub fn compare(&mut self, source: &str, count: u64, works: &[Written], shadow: &[Written], refused: &BTreeMap<&'static str, i64>) {
+    /// Compares what came of a batch of so many records of the topic `source`; `known`: the fields that the pipelines name. `refused`: by code, how many more records the shadow refused (negative: fewer).
+    pub fn compare(
+        &mut self,
+        (source, known): (&str, &BTreeSet<String>),
+        count: u64,
+        works: &[Written],
+        shadow: &[Written],
+        refused: &BTreeMap<&'static str, i64>,
+    ) {
         self.records += count;
         let before: u64 = self.differences.values().map(|difference| difference.count).sum();
         let topics: BTreeSet<&Arc<str>> = works.iter().chain(shadow).map(|written| &written.topic).collect();
@@ -84,7 +95,7 @@ impl Report {
             let (works, shadow) = (of(works, topic), of(shadow, topic));
             self.outputs += works.iter().chain(&shadow).map(|written| written.origins.len() as u64).max().unwrap_or(0);
             if !same(&works, &shadow) {
-                self.differ(topic, source, &works, &shadow);
+                self.differ(topic, (source, known), &works, &shadow);
             }
         }
         for (code, more) in refused.iter().filter(|(_, more)| **more != 0) {
@@ -95,7 +106,7 @@ impl Report {
         self.clean = if after == before { self.clean + count } else { 0 };
     }
 
-    fn differ(&mut self, topic: &str, source: &str, works: &[&Written], shadow: &[&Written]) {
+    fn differ(&mut self, topic: &str, (source, known): (&str, &BTreeSet<String>), works: &[&Written], shadow: &[&Written]) {
         let mut other = by_origin(shadow);
         for (origin, rows) in by_origin(works) {
             let theirs = other.remove(&origin).unwrap_or_default();
@@ -103,7 +114,7 @@ impl Report {
                 match (rows.get(at), theirs.get(at)) {
                     (Some(row), Some(their)) => {
                         for field in fields_that_differ(row, their) {
-                            self.differs(format!("{topic}: {field}"), source, origin);
+                            self.differs(format!("{topic}: {}", named(&field, known)), source, origin);
                         }
                     }
                     (Some(_), None) => self.differs(format!("{topic}: missing"), source, origin),
@@ -115,6 +126,15 @@ impl Report {
             rows.iter().for_each(|_| self.differs(format!("{topic}: extra"), source, origin));
         }
     }
+}
+
+/// A field as it may be told: by its path where the pipeline names it. Names within what it does not name may be data.
+fn named(field: &str, known: &BTreeSet<String>) -> String {
+    if field.starts_with('$') || known.contains(field) {
+        return field.to_owned();
+    }
+    let outer = field.match_indices('.').map(|(at, _)| &field[..at]).filter(|outer| known.contains(*outer)).last();
+    outer.map_or_else(|| "*".to_owned(), |outer| format!("{outer}.*"))
 }
 
 fn of<'w>(written: &'w [Written], topic: &Arc<str>) -> Vec<&'w Written> {
@@ -212,9 +232,13 @@ mod tests {
         vec![Written { topic: "out".into(), origins: rows.iter().map(|(offset, ..)| (0, *offset)).collect(), records: records.finish() }]
     }
 
+    fn known() -> BTreeSet<String> {
+        ["a", "b", "b.c"].map(str::to_owned).into()
+    }
+
     fn told(works: &[(i64, &str, &str)], shadow: &[(i64, &str, &str)]) -> Vec<String> {
         let mut report = Report::default();
-        report.compare("in", 5, &written(works), &written(shadow), &BTreeMap::new());
+        report.compare(("in", &known()), 5, &written(works), &written(shadow), &BTreeMap::new());
         assert_eq!(report.clean, if report.differences.is_empty() { 5 } else { 0 });
         report.differences.iter().map(|(what, it)| format!("{what} {} {}", it.count, it.examples.join(" "))).collect()
     }
@@ -228,7 +252,9 @@ mod tests {
         assert_eq!(told(&base, &other), ["out: b.c 1 in/0@1"]);
         other[1].1 = "l";
         other[2].2 = r#"{"a":2,"d":null}"#;
-        assert_eq!(told(&base, &other), ["out: $key 1 in/0@2", "out: b.c 1 in/0@1", "out: d 1 in/0@2"]);
+        assert_eq!(told(&base, &other), ["out: $key 1 in/0@2", "out: * 1 in/0@2", "out: b.c 1 in/0@1"]);
+        let nested = [(1, "k", r#"{"b":{"4111":1}}"#)];
+        assert_eq!(told(&nested, &[(1, "k", r#"{"b":{"4111":2}}"#)]), ["out: b.* 1 in/0@1"], "a name that may be data is not told");
         assert_eq!(told(&base, &base[1..]), ["out: missing 1 in/0@1"], "one record's outputs are not held against another's");
         assert_eq!(told(&base[..2], &base), ["out: extra 1 in/0@2"]);
         assert_eq!(told(&[], &base[..1]), ["out: extra 1 in/0@1"]);
@@ -239,12 +265,15 @@ mod tests {
     fn reports_of_hosts_are_added_up() {
         let mut report = Report::default();
         let one = [(1, "k", "1")];
-        report.compare("in", 1, &written(&one), &written(&[(1, "k", "2")]), &BTreeMap::from([("rejected", -2)]));
-        report.compare("in", 4, &written(&one), &written(&one), &BTreeMap::new());
+        report.compare(("in", &known()), 1, &written(&one), &written(&[(1, "k", "2")]), &BTreeMap::from([("rejected", -2)]));
+        report.compare(("in", &known()), 4, &written(&one), &written(&one), &BTreeMap::new());
         assert_eq!((report.records, report.clean, report.outputs), (5, 4, 2));
         let mut total = report.clone();
         total.add(&report);
-        assert_eq!((total.records, total.clean, total.differences["out: $value"].count), (10, 8, 2));
+        assert_eq!((total.records, total.clean, total.differences["out: $value"].count), (10, 4, 2));
+        let mut other = Report { records: 50, clean: 50, ..Report::default() };
+        other.add(&report);
+        assert_eq!((other.records, other.clean), (55, 4), "one task that differs is not outweighed");
         assert_eq!(total.differences["refused: rejected"].count, 4);
     }
 }

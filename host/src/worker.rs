@@ -90,11 +90,8 @@ pub enum Ended {
     /// A record or a plugin; what was before it is committed.
     Stopped(Stop),
     Log(LogError),
-    /// A stage's plugin did not start.
-    Init {
-        stage: usize,
-        error: crate::plugin::CallError,
-    },
+    /// A stage's plugin did not start; why, in words.
+    Init(String),
 }
 
 impl From<LogError> for Ended {
@@ -561,9 +558,17 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// By which a task works.
+    fn setting_of_task(&self, id: TaskId) -> Arc<Setting> {
+        self.tasks.get(&id).map_or_else(|| self.setting.clone(), |task| task.setting().clone())
+    }
+
     /// The task takes no more until it is told to try again.
     fn park(&mut self, number: TaskId, stop: &Stop) {
-        let why = explain::stopped(&self.setting.pipeline, stop);
+        let own = self.setting_of_task(number);
+        let why = explain::stopped(&own.pipeline, stop);
+        // The search for it is over: what comes behind waits with it.
+        self.isolation = None;
         tracing::error!(
             pipeline = self.setting.pipeline.name,
             partition = number.partition,

@@ -206,7 +206,10 @@ impl Comparison<'_> {
             let regrouped = !fields::same_regroup(grouped(old, &before).as_ref(), grouped(new, source).as_ref());
             if regrouped {
                 let why = "what is under way in it is spread by what was";
-                self.because(Class::New, format!("the repartition topic `{}` would bring records together by something else: {why}", source.topic));
+                self.because(
+                    Class::New,
+                    format!("the repartition topic `{}` would bring records together by something else: {why}", source.topic),
+                );
                 details.push("brings records together by something else".to_owned());
             }
             // What a repartition topic holds is told by the stages before it; the user's own are declared.

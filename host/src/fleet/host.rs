@@ -59,6 +59,8 @@ struct Charge {
     parked: BTreeMap<TopicPartition, Arc<str>>,
     /// When it was told how a generation in the shadow compares.
     reported: Option<Instant>,
+    /// Since when a trial is on here.
+    tried: Option<Instant>,
 }
 
 impl<'a> Host<'a> {
@@ -97,7 +99,8 @@ impl<'a> Host<'a> {
 
     /// Hears what is new, and looks after each pipeline.
     fn round(&mut self) -> Result<(), LogError> {
-        while self.control.poll(ROUND)? > 0 {}
+        let since = Instant::now();
+        while self.control.poll(ROUND)? > 0 && since.elapsed() < SIGN / 5 {}
         if self.said.is_none_or(|said| said.elapsed() >= SIGN) {
             self.say_alive()?;
         }
@@ -137,7 +140,7 @@ impl<'a> Host<'a> {
             Some(running) if wanted == 0 => {
                 tracing::info!(pipeline = name, "the pipeline is {}: it ends here", head.state.name());
                 let number = running.number;
-                self.end(charge);
+                self.end(name, charge);
                 self.answer(name, charge, number, Answered::Left, None)?;
             }
             Some(running) if running.number < wanted || running.trial != head.trial.as_ref().map(|trial| trial.generation) => {
@@ -165,18 +168,22 @@ impl<'a> Host<'a> {
     /// Promotes a trial or rolls it back, by what this host sees of it.
     fn judge(&mut self, name: &str, charge: &mut Charge, head: &Head) -> Result<(), LogError> {
         let (Some(trial), Some(running)) = (&head.trial, &charge.running) else { return Ok(()) };
-        if running.trial != Some(trial.generation) || head.state != State::Running {
+        if running.trial != Some(trial.generation) || head.state != State::Running || !running.is_turned() {
+            charge.tried = None;
             return Ok(());
         }
+        let began = *charge.tried.get_or_insert_with(Instant::now);
+        let lasts = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
         let now = self.clock.now();
         let judgement = match &trial.mode {
             Mode::Canary { partitions, terms } => {
-                let parked = charge.parked.iter().find(|(at, _)| partitions.contains(&at.partition)).map(|(_, why)| &**why);
-                trial::judge(terms, running.works(trial.generation), running.works(running.number), parked, now - trial.since)
+                let parked = running.parked();
+                let parked = parked.iter().find(|(at, _)| partitions.contains(&at.partition)).map(|(_, why)| &**why);
+                trial::judge(terms, running.works(trial.generation), running.works(running.number), parked, lasts)
             }
             Mode::Shadow { clean } => {
                 self.report_shadow(name, charge, trial.generation)?;
-                let total = self.control.view().pipeline(name).map(|known| known.shadow(trial.generation)).unwrap_or_default();
+                let total = self.control.view().shadow(name, trial.generation, now);
                 trial::judge_shadow(*clean, &total)
             }
         };
@@ -241,7 +248,13 @@ impl<'a> Host<'a> {
         }
         let runs = charge.running.as_ref().map_or(0, |running| running.number);
         let tries = charge.running.as_ref().and_then(|running| running.trial).unwrap_or(0);
-        charge.prepared.retain(|known, _| *known >= head.generation);
+        let asked =
+            [Some(head.generation), head.trial.as_ref().map(|trial| trial.generation), head.next.as_ref().map(|next| next.generation)];
+        charge.prepared.retain(|known, _| asked.contains(&Some(*known)));
+        // What is made to take over where something stands needs to know it.
+        if charge.running.as_ref().is_some_and(|running| running.setting().is_none()) {
+            return Ok(());
+        }
         let next = head.next.as_ref().map(|next| next.generation).filter(|next| !charge.answered.contains_key(next));
         let active = Some(head.generation).filter(|active| runs < *active && tries != *active);
         // Beside what runs.
@@ -253,7 +266,7 @@ impl<'a> Host<'a> {
         let Some(record) = self.control.view().pipeline(name).and_then(|known| known.generations.get(&number).cloned()) else {
             return Ok(());
         };
-        let base = self.control.view().pipeline(name).and_then(|known| known.generations.get(&record.base).cloned());
+        let last = self.control.view().pipeline(name).and_then(|known| known.ran_before(number).cloned());
         let bundle = match self.bundle(&record)? {
             Ok(bundle) => bundle,
             Err(missing) => {
@@ -261,11 +274,22 @@ impl<'a> Host<'a> {
                 return self.answer(name, charge, number, Answered::Failed, Some(missing));
             }
         };
-        let base = base.map(|base| self.bundle(&base)).transpose()?.and_then(Result::ok);
+        let last = match &last {
+            Some(ran) => self.bundle(ran)?.ok().map(|bundle| (ran.number, bundle)),
+            None => None,
+        };
         let generation = self.generation(number, record.epoch);
         let now = charge.running.as_ref().and_then(Running::setting);
         let (place, (done, result)) = (self.place.clone(), mpsc::channel());
-        let prepare = move || drop(done.send(running::prepare(&place, &bundle, &generation, base.as_ref(), now.as_deref())));
+        let prepare = move || {
+            drop(done.send(running::prepare(
+                &place,
+                &bundle,
+                &generation,
+                last.as_ref().map(|(ran, bundle)| (*ran, bundle)),
+                now.as_deref(),
+            )))
+        };
         let thread = std::thread::Builder::new().name(format!("prepare {name}")).spawn(prepare);
         thread.map_err(|error| LogError::stop(format!("cannot start a thread: {error}")))?;
         tracing::info!(pipeline = name, generation = number, "preparing a generation");
@@ -314,7 +338,10 @@ impl<'a> Host<'a> {
                 return Ok(());
             }
             tracing::info!(pipeline = name, generation = wanted, "the run ends, to begin anew by another generation");
-            self.end(charge);
+            // As it is, it would stand on the run that ends.
+            let fresh = charge.prepared.remove(&wanted).map(Prepared::without_run);
+            self.end(name, charge);
+            charge.prepared.extend(fresh.map(|fresh| (wanted, fresh)));
         }
         let Some(prepared) = charge.prepared.remove(&wanted) else { return Ok(()) };
         let paused = head.state == State::Paused;
@@ -335,20 +362,28 @@ impl<'a> Host<'a> {
         let Some(running) = &mut charge.running else { return Ok(()) };
         let Some(ended) = running.ended() else { return Ok(()) };
         let number = running.number;
-        charge.running = None;
+        self.forget(name, charge);
         charge.put_off(number);
         let error = ended.err().unwrap_or_else(|| "the run ended by itself".to_owned());
         tracing::error!(pipeline = name, generation = number, "{error}");
         self.answer(name, charge, number, Answered::Failed, Some(error))
     }
 
-    fn end(&self, charge: &mut Charge) {
-        if let Some(mut running) = charge.running.take() {
+    fn end(&self, name: &str, charge: &mut Charge) {
+        if let Some(running) = &mut charge.running {
             running.stop();
             if let Err(error) = running.join() {
                 tracing::error!("{error}");
             }
         }
+        self.forget(name, charge);
+    }
+
+    /// Nothing is kept that stands on a run that is over: it would hold the folder of its state.
+    fn forget(&self, name: &str, charge: &mut Charge) {
+        charge.running = None;
+        charge.prepared.clear();
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// Pauses, resumes, and has parked tasks try again.
@@ -415,7 +450,7 @@ impl<'a> Host<'a> {
         }
         for (name, charge) in &mut charges {
             let Some(number) = charge.running.as_ref().map(|running| running.number) else { continue };
-            self.end(charge);
+            self.end(name, charge);
             self.answer(name, charge, number, Answered::Left, None)?;
             self.tell_parked(name, charge)?;
         }

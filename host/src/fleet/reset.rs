@@ -2,7 +2,7 @@
 //! runs, and the same content begins anew as another generation. Whatever fails in between leaves it stopped, and said so.
 
 use super::control::{Control, ControlError, Refusal};
-use super::record::{Generation, Head, Key, Kind, State, Value};
+use super::record::{Answered, Generation, Head, Key, Kind, State, Value};
 use super::rollout::{off_trial, undisturbed};
 use super::view::View;
 use crate::io::{Clock, Log, LogError, Position, Remedy, TopicPartition};
@@ -17,10 +17,10 @@ use std::time::Duration;
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// What is to become of a pipeline.
-pub struct Reset {
+pub struct Reset<'a> {
     pub pipeline: Pipeline,
-    /// Where partitions of its sources go on.
-    pub to: Vec<(TopicPartition, i64)>,
+    /// Where partitions of its sources go on; asked when nothing runs any more.
+    pub to: &'a dyn Fn() -> Result<Vec<(TopicPartition, i64)>, LogError>,
     /// State, repartition topics and what was read of partitioned tables go.
     pub clear: bool,
     /// For hosts to end it.
@@ -37,9 +37,7 @@ pub enum ResetError {
     Busy { pipeline: String, within: Duration, reason: String },
     #[error("interrupted: nothing was reset, and `{0}` runs on")]
     Interrupted(String),
-    #[error(
-        "`{pipeline}` is stopped, and its reset did not end: {error}. Do it again, or `millstream resume {pipeline}` to go on with what there is"
-    )]
+    #[error("`{pipeline}` is stopped, and its reset did not end: {error}. Do it again")]
     Half { pipeline: String, error: LogError },
 }
 
@@ -49,17 +47,17 @@ impl From<LogError> for ResetError {
     }
 }
 
-impl Reset {
+impl Reset<'_> {
     /// Brings it about: the number of the generation that goes on from there.
     pub fn run(&self, control: &mut Control, clock: &dyn Clock, stop: &AtomicBool) -> Result<u64, ResetError> {
         let before = self.turn_to(control, clock, State::Stopped)?;
         let log = control.log().clone();
-        if let Err(error) = self.await_free(&*log, clock, stop) {
+        if let Err(error) = self.await_end(control, clock, stop) {
             self.turn_to(control, clock, before)?;
             return Err(error);
         }
         let half = |error| ResetError::Half { pipeline: self.pipeline.name.clone(), error };
-        self.apply(&*log).map_err(half)?;
+        self.apply(&*log, clock, stop).map_err(half)?;
         // What was stopped by an earlier reset is to run.
         let then = if before == State::Stopped { State::Running } else { before };
         Ok(self.begin(control, clock, then)?)
@@ -86,51 +84,66 @@ impl Reset {
         Ok(before)
     }
 
-    /// Waits until the group has no member: moving no position tells.
-    fn await_free(&self, log: &dyn Log, clock: &dyn Clock, stop: &AtomicBool) -> Result<(), ResetError> {
+    /// Waits until no live host says that it runs the pipeline: then nothing more is committed.
+    fn await_end(&self, control: &mut Control, clock: &dyn Clock, stop: &AtomicBool) -> Result<(), ResetError> {
+        let name = &self.pipeline.name;
         let deadline = clock.elapsed() + self.timeout;
-        let at: Vec<TopicPartition> = self.to.iter().map(|(at, _)| at.clone()).collect();
         loop {
-            let positions = log.committed(&self.pipeline.name, &at)?;
-            let same: Vec<_> = at.iter().cloned().zip(positions).filter_map(|(at, position)| Some((at, position?))).collect();
-            let same = if same.is_empty() { vec![] } else { vec![same[0].clone()] };
-            match log.move_group(&self.pipeline.name, &same) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.remedy == Remedy::Wait => {
-                    if stop.load(Ordering::Relaxed) {
-                        return Err(ResetError::Interrupted(self.pipeline.name.clone()));
-                    }
-                    if clock.elapsed() >= deadline {
-                        return Err(ResetError::Busy { pipeline: self.pipeline.name.clone(), within: self.timeout, reason: error.message });
-                    }
-                    clock.pause(AGAIN);
+            control.refresh()?;
+            let view = control.view();
+            let runs = |host: &str| {
+                // What it said last is of the highest generation that it speaks of.
+                let said = view.pipeline(name)?.answers.values().rev().find_map(|answers| answers.get(host))?;
+                (said.state == Answered::Running).then(|| host.to_owned())
+            };
+            let Some(host) = view.live(clock.now()).find_map(|(host, _)| runs(host)) else { return Ok(()) };
+            if stop.load(Ordering::Relaxed) {
+                return Err(ResetError::Interrupted(name.clone()));
+            }
+            if clock.elapsed() >= deadline {
+                let reason = format!("host {host} has not said that it has ended");
+                return Err(ResetError::Busy { pipeline: name.clone(), within: self.timeout, reason });
+            }
+            control.poll(AGAIN)?;
+        }
+    }
+
+    /// Does something that the log refuses while the group has members. One that has left may count until its session is over.
+    fn once_free(&self, clock: &dyn Clock, stop: &AtomicBool, mut work: impl FnMut() -> Result<(), LogError>) -> Result<(), LogError> {
+        let deadline = clock.elapsed() + self.timeout;
+        loop {
+            match work() {
+                Err(error) if error.remedy == Remedy::Wait && clock.elapsed() < deadline && !stop.load(Ordering::Relaxed) => {
+                    clock.pause(AGAIN)
                 }
-                Err(error) => return Err(error.into()),
+                outcome => return outcome,
             }
         }
     }
 
-    fn apply(&self, log: &dyn Log) -> Result<(), LogError> {
+    /// Each step can be done again: changelogs first, without which nothing begins that has positions; positions last.
+    fn apply(&self, log: &dyn Log, clock: &dyn Clock, stop: &AtomicBool) -> Result<(), LogError> {
         let name = &self.pipeline.name;
-        let at: Vec<TopicPartition> = self.to.iter().map(|(at, _)| at.clone()).collect();
+        let to = (self.to)()?;
+        let at: Vec<TopicPartition> = to.iter().map(|(at, _)| at.clone()).collect();
         let before = log.committed(name, &at)?;
-        if self.clear {
-            log.delete_group(name)?;
-            let own = self.pipeline.sources.iter().filter(|source| source.carries.is_some()).map(|source| source.topic.to_string());
-            let changelogs = runtime::store_names(&self.pipeline).into_iter().map(|store| topic_of(name, &store));
-            own.chain(changelogs).try_for_each(|topic| log.delete_topic(&topic))?;
-        }
-        let positions = self.to.iter().zip(before).map(|((at, offset), before)| {
+        let positions = to.into_iter().zip(before).map(|((at, offset), before)| {
             let before = before.and_then(|position| Metadata::of(&position.metadata)).unwrap_or_default();
             // Time goes on with the state that knows it.
-            let metadata = if self.clear {
-                Metadata { generation: before.generation, ..Metadata::default() }
-            } else {
-                Metadata { from: None, closed: false, ..before }
+            let metadata = match self.clear {
+                true => Metadata { generation: before.generation, ..Metadata::default() },
+                false => Metadata { from: None, closed: false, ..before },
             };
-            (at.clone(), Position { offset: *offset, metadata: metadata.text() })
+            (at, Position { offset, metadata: metadata.text() })
         });
-        log.move_group(name, &positions.collect::<Vec<_>>())
+        let positions: Vec<_> = positions.collect();
+        if self.clear {
+            let changelogs = runtime::store_names(&self.pipeline).into_iter().map(|store| topic_of(name, &store));
+            let own = self.pipeline.sources.iter().filter(|source| source.carries.is_some()).map(|source| source.topic.to_string());
+            changelogs.chain(own).try_for_each(|topic| log.delete_topic(&topic))?;
+            self.once_free(clock, stop, || log.delete_group(name))?;
+        }
+        self.once_free(clock, stop, || log.move_group(name, &positions))
     }
 
     /// The same content as a new generation: from which offset on it works is told as of any other.

@@ -223,10 +223,19 @@ impl Rollout {
             let number = known.next_number();
             let generation = self.generation(number, now, known.epoch());
             entries.push((Key::Generation(self.pipeline.clone(), number), Some(Value::Generation(generation))));
+            if known.head.as_ref().is_some_and(|head| head.state == State::Stopped) {
+                return Err(Refusal::Conflict(format!(
+                    "`{0}` is being reset: wait for that, or do it again (`millstream reset {0}`)",
+                    self.pipeline
+                )));
+            }
             let hosts: Vec<String> = view.live(now).map(|(id, _)| id.to_owned()).collect();
             // A pipeline that was deleted begins anew.
             let state = known.head.as_ref().map(|head| head.state).filter(|state| *state != State::Deleted).unwrap_or(State::Running);
             let mut head = Head { generation: active, next: None, trial: None, state, change: String::new(), at: now, by: self.by.clone() };
+            if hosts.is_empty() && self.trial.is_some() {
+                return Err(Refusal::Wrong(format!("no host lives that could try `{}`: start one with `millstream serve`", self.pipeline)));
+            }
             if hosts.is_empty() {
                 head.generation = number;
             } else {

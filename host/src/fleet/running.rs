@@ -51,18 +51,25 @@ pub struct Prepared {
     pub pipeline: Pipeline,
     /// To which the tasks that run can turn where they stand. None: they end, and begin anew by it.
     pub hot: Option<Arc<Setting>>,
-    /// Stores that the generation before had not, or not any more: their changelogs may be missing.
-    pub new_stores: BTreeSet<String>,
+    /// Stores that the generation which ran last had not, and the first number that may have them: their changelogs may be missing.
+    pub new_stores: (BTreeSet<String>, u64),
 }
 
-/// Loads a generation and makes sure that its plugins start, beside what runs. `base`: what it replaces, as far as that is known.
+impl Prepared {
+    /// To begin anew by it.
+    pub fn without_run(self) -> Self {
+        Self { hot: None, ..self }
+    }
+}
+
+/// Loads a generation and makes sure that its plugins start, beside what runs. `last`: the one that ran last, as far as that is known.
 ///
 /// Err: why it cannot run on this host, for whoever deploys.
 pub fn prepare(
     place: &Place,
     bundle: &Bundle,
     generation: &Generation,
-    base: Option<&Bundle>,
+    last: Option<(u64, &Bundle)>,
     now: Option<&Setting>,
 ) -> anyhow::Result<Prepared> {
     let loaded = bundle.pipeline(&*place.loader)?;
@@ -70,24 +77,22 @@ pub fn prepare(
     let not_started = |pipeline: &Pipeline, (stage, error)| anyhow::anyhow!(explain::not_started(pipeline, stage, &error));
     let mut hot = None;
     if let Some(now) = now.filter(|now| is_of(now, generation.epoch) && runtime::can_turn(&now.pipeline, &pipeline)) {
-        let mut next = runtime::prepare_next(pipeline.clone(), now, &*place.log, &place.secrets, place.creates())?;
+        hot = runtime::prepare_next(pipeline.clone(), now, &*place.log, &place.secrets, place.creates())?;
+    }
+    if let Some(next) = &mut hot {
         next.generation = Some(generation.clone());
         // As many as there may be tasks here: at the turn nobody waits for an instance.
         let tasks = next.partitions.iter().copied().max().unwrap_or(1);
         next.make_ready(tasks.max(1) as usize).map_err(|error| not_started(&pipeline, error))?;
-        hot = Some(Arc::new(next));
     } else {
         runtime::try_start(&pipeline, &place.secrets)?.map_err(|error| not_started(&pipeline, error))?;
     }
-    let mut new_stores = BTreeSet::new();
-    if let Some(base) = base.filter(|_| hot.is_none()) {
-        let before = runtime::store_names(&base.pipeline(&*place.loader)?.pipeline);
-        new_stores = runtime::store_names(&pipeline).difference(&before).cloned().collect();
+    let mut new_stores = (BTreeSet::new(), 0);
+    if let Some((ran, bundle)) = last.filter(|_| hot.is_none()) {
+        let before = runtime::store_names(&bundle.pipeline(&*place.loader)?.pipeline);
+        new_stores = (runtime::store_names(&pipeline).difference(&before).cloned().collect(), ran + 1);
     }
-    if generation.epoch == generation.number {
-        new_stores = runtime::store_names(&pipeline);
-    }
-    Ok(Prepared { generation: generation.clone(), pipeline, hot, new_stores })
+    Ok(Prepared { generation: generation.clone(), pipeline, hot: hot.map(Arc::new), new_stores })
 }
 
 /// Whether a run stands on the state that there is; else it was emptied under it.
@@ -122,7 +127,9 @@ impl Running {
             let (place, pipeline, new_stores) = (place.clone(), prepared.pipeline.clone(), prepared.new_stores.clone());
             let (monitor, course, stop) = (monitor.clone(), course.clone(), stop.clone());
             let name = format!("run {}", pipeline.name);
-            std::thread::Builder::new().name(name).spawn(move || run(&place, pipeline, generation, &new_stores, monitor, &course, &stop))?
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || run(&place, pipeline, generation, (&new_stores.0, new_stores.1), monitor, &course, &stop))?
         };
         Ok(Self { number, trial: None, monitor, course, stop, thread: Some(thread) })
     }
@@ -140,7 +147,7 @@ impl Running {
         let setting = |number: u64| {
             let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting), now.shadow.as_ref()];
             let known = known.into_iter().flatten().find(|known| known.generation_number() == number);
-            known.or_else(|| prepared.get(&number)?.hot.as_ref()).cloned()
+            known.or_else(|| prepared.get(&number)?.hot.as_ref().filter(|hot| runtime::of_one_run(hot, &now.setting))).cloned()
         };
         let Some(own) = setting(number) else { return false };
         let (mut canary, mut shadow) = (None, None);
@@ -236,7 +243,7 @@ fn run(
     place: &Place,
     pipeline: Pipeline,
     generation: Generation,
-    new_stores: &BTreeSet<String>,
+    (new_stores, since): (&BTreeSet<String>, u64),
     monitor: Arc<Monitor>,
     course: &OnceLock<Arc<Course>>,
     stop: &AtomicBool,
@@ -246,7 +253,7 @@ fn run(
         true => Some(identity(&place.data, &pipeline.name).map_err(|error| RunError::Setup(error.to_string()))?),
         false => None,
     };
-    let fresh = Some(runtime::Fresh { stores: new_stores, generation: generation.number, epoch: generation.epoch });
+    let fresh = Some(runtime::Fresh { stores: new_stores, generation: since, epoch: generation.epoch });
     let data = Some(place.data.as_path());
     let mut setting = runtime::prepare_fresh(pipeline, &place.log, &place.secrets, place.limit, place.creates(), data, fresh)?;
     setting.generation = Some(generation);

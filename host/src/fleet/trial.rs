@@ -8,6 +8,8 @@ use crate::shadow::Report;
 use crate::summary::Works;
 use std::collections::BTreeSet;
 
+/// The share of refused records that a host without a partition beside the canary takes for too many.
+const BLIND: f64 = 0.05;
 /// Fewer records say nothing of a share.
 const FEW: u64 = 50;
 /// Fewer say nothing of the time that a record takes.
@@ -22,22 +24,23 @@ pub enum Judgement {
 }
 
 /// Judges a trial by what its generation and the one beside it did on this host. `parked`: why one of its tasks stands still. `lasts`: milliseconds since it
-/// began.
+/// began here.
 pub fn judge(terms: &Terms, trial: Works, beside: Works, parked: Option<&str>, lasts: i64) -> Judgement {
     if let Some(why) = parked {
         return Judgement::RollBack(why.to_owned());
     }
     let share = |works: Works| if works.records == 0 { 0.0 } else { works.refused as f64 / works.records as f64 };
-    if trial.records >= FEW && trial.refused > 1 && share(trial) > share(beside) + terms.errors {
+    let allowed = if beside.records >= FEW { share(beside) + terms.errors } else { terms.errors.max(BLIND) };
+    if trial.records >= FEW && trial.refused > 1 && share(trial) > allowed {
         return Judgement::RollBack(format!(
-            "{} of {} records were refused ({:.2} %); beside it {} of {} ({:.2} %), and {:.2} % more are allowed",
+            "{} of {} records were refused ({:.2} %); beside it {} of {} ({:.2} %), and {:.2} % are allowed",
             trial.refused,
             trial.records,
             100.0 * share(trial),
             beside.refused,
             beside.records,
             100.0 * share(beside),
-            100.0 * terms.errors
+            100.0 * allowed
         ));
     }
     let nanos = |works: Works| works.time.as_nanos() as f64 / works.records.max(1) as f64;
@@ -176,6 +179,9 @@ mod tests {
         assert_eq!(judged(works(999, 0, 9000), 1000), Undecided);
         assert_eq!(judged(works(1, 0, 500), 60_000), Promote);
         assert_eq!(judged(works(0, 0, 0), 600_000), Undecided, "it saw nothing");
+        let blind = |refused| judge(&TERMS, works(200, refused, 1), works(0, 0, 1), None, 0);
+        assert_eq!(blind(10), Undecided, "how many are usual is not known here");
+        assert!(matches!(blind(11), RollBack(_)));
         assert!(matches!(judge(&TERMS, works(1, 0, 1), beside, Some("trapped"), 0), RollBack(why) if why == "trapped"));
         let patient = Terms { promote_after: None, slower: None, ..TERMS };
         assert_eq!(judge(&patient, works(5000, 0, 9000), beside, None, i64::MAX), Undecided);

@@ -40,11 +40,10 @@ impl Deployment {
         self.generations.get(&self.head.as_ref()?.next.as_ref()?.generation)
     }
 
-    /// How a generation in the shadow compares, over all hosts.
-    pub fn shadow(&self, generation: u64) -> Report {
-        let mut total = Report::default();
-        self.shadows.get(&generation).into_iter().flat_map(BTreeMap::values).for_each(|report| total.add(report));
-        total
+    /// The last generation before this one that has worked in some partition; else the one that it replaces.
+    pub fn ran_before(&self, number: u64) -> Option<&Generation> {
+        let ran = self.cuts.range(..number).rev().find(|(_, cuts)| !cuts.is_empty()).map(|(ran, _)| *ran);
+        self.generations.get(&ran.or_else(|| Some(self.generations.get(&number)?.base))?)
     }
 
     /// With which generation the state was emptied last; 0 = never.
@@ -117,6 +116,15 @@ impl View {
     /// Hosts that were heard of lately, by id. `now`: milliseconds since the epoch.
     pub fn live(&self, now: i64) -> impl Iterator<Item = (&str, &HostRecord)> {
         self.hosts.iter().filter(move |(_, heard)| heard.is_live(now)).map(|(id, heard)| (id.as_str(), &heard.record))
+    }
+
+    /// How a generation in the shadow compares, over all hosts that live. `now`: milliseconds since the epoch.
+    pub fn shadow(&self, pipeline: &str, generation: u64, now: i64) -> Report {
+        let mut total = Report::default();
+        let reports = self.pipeline(pipeline).and_then(|known| known.shadows.get(&generation));
+        let live = reports.into_iter().flatten().filter(|(host, _)| self.hosts.get(*host).is_some_and(|heard| heard.is_live(now)));
+        live.for_each(|(_, report)| total.add(report));
+        total
     }
 
     /// Whether a change with this random id was read, perhaps overwritten since.

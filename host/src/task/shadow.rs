@@ -9,7 +9,7 @@ use crate::flow::stage::{Below, Stage};
 use crate::shadow::{Report, Written};
 use crate::store::StateStore;
 use crate::task::timers;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Rows of its own that a task's shadow may have, bytes; beyond, it ends.
@@ -18,6 +18,8 @@ const BUDGET: usize = 64 << 20;
 /// A task's shadow.
 pub struct Shadow {
     task: Box<Task>,
+    /// The fields that the two pipelines name.
+    known: BTreeSet<String>,
     pub report: Report,
 }
 
@@ -63,7 +65,8 @@ impl Task {
         let sinks = watching(&setting, self.id);
         let task = self.beside(setting, stages, sinks);
         self.sinks.iter_mut().for_each(Sink::watch);
-        self.shadow = Some(Shadow { task: Box::new(task), report: Report::default() });
+        let known = named(&self.setting.pipeline).chain(named(&task.setting.pipeline)).collect();
+        self.shadow = Some(Shadow { task: Box::new(task), known, report: Report::default() });
     }
 
     pub fn end_shadow(&mut self) {
@@ -110,7 +113,8 @@ impl Task {
         for (code, count) in &self.refused {
             *refused.entry(code).or_default() -= (count - ahead.before.get(code).unwrap_or(&0)) as i64;
         }
-        shadow.report.compare(&self.setting.pipeline.sources[source].topic, records, &works, &ahead.written, &refused);
+        let Shadow { known, report, .. } = shadow;
+        report.compare((&self.setting.pipeline.sources[source].topic, known), records, &works, &ahead.written, &refused);
         let mut bytes = 0;
         let stream_time = shadow.task.stream_time;
         shadow.task.each_store(|store| {
@@ -145,6 +149,13 @@ pub(super) struct Ahead {
     before: BTreeMap<&'static str, u64>,
 }
 
+/// The fields that a pipeline names: of its sources, and that its stages write.
+fn named(pipeline: &pipeline::Pipeline) -> impl Iterator<Item = String> {
+    let sources = pipeline.sources.iter().flat_map(|source| source.schema.schema.fields.iter().map(|field| field.path.to_string()));
+    let outputs = pipeline.stages.iter().flat_map(|stage| &stage.description.outputs);
+    sources.chain(outputs.flat_map(|output| output.fields.iter().map(|field| field.path.to_string())))
+}
+
 fn watching(setting: &Setting, id: TaskId) -> Vec<Sink> {
     let mut sinks = super::sinks(setting, id);
     sinks.iter_mut().for_each(Sink::watch);
@@ -160,7 +171,8 @@ impl Task {
             queues: self.queues.iter().map(queue).collect(),
             stages,
             sinks,
-            tables: self.tables.clone(),
+            // Stages look into the task's own; their rows are the task's to keep.
+            tables: vec![None; self.tables.len()],
             placement: crate::flow::placement::Placement::new(&setting.pipeline),
             setting,
             to_end: false,

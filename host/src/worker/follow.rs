@@ -1,6 +1,7 @@
 //! A worker turns to newer generations between two transactions, and steps aside from partitions that are at a newer one than it knows.
 
 use super::{Ended, Worker};
+use crate::explain;
 use crate::io::{LogError, TopicPartition};
 use crate::planted::{Mistake, planted};
 use crate::task::{Metadata, TaskId};
@@ -36,7 +37,8 @@ impl Worker<'_> {
         for id in &turning {
             let Some(mut task) = self.tasks.remove(id) else { continue };
             self.retire(&task);
-            task.succeed(heading.setting_of(id.partition).clone()).map_err(|(stage, error)| Ended::Init { stage, error })?;
+            let next = heading.setting_of(id.partition).clone();
+            task.succeed(next.clone()).map_err(|(stage, error)| Ended::Init(explain::not_started(&next.pipeline, stage, &error)))?;
             self.tasks.insert(*id, task);
         }
         self.retired = self.retired.renamed(&self.setting.pipeline, &heading.setting.pipeline);
@@ -56,13 +58,13 @@ impl Worker<'_> {
         if !turning.is_empty() {
             self.first_since = Some(self.clock.elapsed());
         }
-        self.revive()?;
         let behind: Vec<TopicPartition> = self.behind.keys().cloned().collect();
         self.behind.clear();
         self.behind_since = None;
         if !behind.is_empty() {
             self.assign(&behind)?;
         }
+        self.revive()?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Partitions that come and go: tasks begin at committed positions, behind the restore of their state, and end with a commit.
 
 use super::{Ended, IDLE, Worker, task_of};
+use crate::explain;
 use crate::fault;
 use crate::io::{LogError, Position, Remedy, TopicPartition};
 use crate::isolation::Isolation;
@@ -44,7 +45,7 @@ impl Worker<'_> {
                     if self.options.until_end {
                         task.to_end();
                     }
-                    task.prepare().map_err(|(stage, error)| Ended::Init { stage, error })?;
+                    task.prepare().map_err(|(stage, error)| Ended::Init(explain::not_started(&task.setting().pipeline, stage, &error)))?;
                     fresh.insert(id);
                     task
                 }

@@ -4,7 +4,7 @@ use super::super::{Context, Failure, Outcome, Output};
 use super::{Fleet, deployment, failed};
 use crate::clock::SystemClock;
 use crate::fleet::diff::Diff;
-use crate::fleet::{self, Class, Control, Generation, Mode, Terms, trial};
+use crate::fleet::{self, Class, Control, Mode, Terms, trial};
 use crate::io::{Clock, Log};
 use crate::manifest::parse_duration;
 use crate::pipeline::Pipeline;
@@ -81,14 +81,19 @@ fn times(text: &str) -> Result<f64, String> {
 
 impl Canary {
     /// How the generation is to be tried, if it is. Err: why it cannot be.
-    pub fn mode(&self, pipeline: &Pipeline, log: &dyn Log, found: &Diff, base: Option<&Generation>) -> Result<Option<Mode>, Failure> {
+    pub fn mode(&self, pipeline: &Pipeline, log: &dyn Log, found: &Diff, base: Option<&Pipeline>) -> Result<Option<Mode>, Failure> {
         if self.canary.is_none() && !self.shadow {
             return Ok(None);
         }
         let name = &pipeline.name;
-        if base.is_none() {
+        let Some(base) = base else {
             return Err(super::denied(format!(
                 "nothing of `{name}` runs yet: a trial stands beside a generation; leave --canary and --shadow out"
+            )));
+        };
+        if found.class == Class::Hot && !runtime::can_turn(base, pipeline) {
+            return Err(super::denied(format!(
+                "tasks of `{name}` cannot turn to this where they stand: tables, repartition topics or stores stand in another order; leave --canary and --shadow out"
             )));
         }
         if found.class != Class::Hot {
@@ -105,6 +110,16 @@ impl Canary {
             return Ok(Some(Mode::Shadow { clean: self.promote_after_records }));
         };
         let partitions = runtime::partitions_read(pipeline, log)?.unwrap_or(1);
+        for source in &pipeline.sources {
+            let count = log.topic(&source.topic)?.map_or(partitions, |topic| topic.partitions);
+            if count != partitions {
+                return Err(super::denied(format!(
+                    "a canary has the tasks of some partition numbers, but `{}` has {count} partitions and others have {partitions}: it would have all of one and \
+                     nothing of the other; leave --canary out, or try it by --shadow",
+                    source.topic
+                )));
+            }
+        }
         let numbers = match chosen {
             Chosen::Share(share) => trial::share_of(partitions, *share).unwrap_or_default(),
             Chosen::Numbers(numbers) => numbers.clone(),

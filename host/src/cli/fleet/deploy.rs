@@ -8,6 +8,7 @@ use crate::fleet::diff::{Diff, counts, diff};
 use crate::fleet::{self, Class, Control, Ended, Generation, Kind, Mode, Rollout, Told};
 use crate::io::{Log, TopicPartition};
 use crate::manifest::Loaded;
+use crate::pipeline::Pipeline;
 use crate::plugin::engine::Engine;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -82,6 +83,7 @@ pub fn diff_file(args: &DiffArgs, context: &Context) -> Outcome {
     let (log, mut control) = args.fleet.find(context)?;
     let candidate = Candidate { bundle, loaded, kind: Kind::Deploy };
     let (found, base) = candidate.compare(control.as_mut(), log.as_deref())?;
+    let base = base.map(|(base, _)| base);
     let name = &candidate.loaded.pipeline.name;
     match context.global.output {
         Output::Text => anstream::print!("{}", print::diff(&found, name, base.as_ref().map_or(0, |base| base.number))),
@@ -103,7 +105,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// Compared with the active generation, and that one.
-    fn compare(&self, control: Option<&mut Control>, log: Option<&dyn Log>) -> Result<(Diff, Option<Generation>), Failure> {
+    fn compare(&self, control: Option<&mut Control>, log: Option<&dyn Log>) -> Result<(Diff, Option<(Generation, Pipeline)>), Failure> {
         let new = &self.loaded.pipeline;
         let count = |pipeline, as_made| log.map_or_else(|| Ok(Default::default()), |log| counts(pipeline, log, as_made));
         let new_counts = count(new, true)?;
@@ -112,7 +114,7 @@ impl Candidate {
         let Some(base) = base else { return Ok((diff(None, (new, &new_counts)), None)) };
         let (_, old) = loaded(control, &base, &Engine::new()?)?;
         let old_counts = count(&old.pipeline, false)?;
-        Ok((diff(Some((&old.pipeline, &old_counts)), (new, &new_counts)), Some(base)))
+        Ok((diff(Some((&old.pipeline, &old_counts)), (new, &new_counts)), Some((base, old.pipeline))))
     }
 
     /// Checks it against the log and the active generation, tells what it changes, and brings it about.
@@ -137,6 +139,7 @@ impl Candidate {
             check::check_log(&self.loaded, log, context.connection.brokers.is_some())?;
         }
         let (found, base) = self.compare(control.as_mut(), log)?;
+        let (base, old) = base.unzip();
         if let Some(base) = base.as_ref().filter(|base| base.digest == self.bundle.digest()) {
             match text {
                 true => anstream::println!("{name}: unchanged, generation {} has the same content ({})", base.number, base.digest),
@@ -159,7 +162,7 @@ impl Candidate {
             }
             return Ok(());
         };
-        let trial = how.canary.mode(&self.loaded.pipeline, log, &found, base.as_ref())?;
+        let trial = how.canary.mode(&self.loaded.pipeline, log, &found, old.as_ref())?;
         let mut partitions = Vec::new();
         for source in &self.loaded.pipeline.sources {
             let count = log.topic(&source.topic)?.map_or(0, |topic| topic.partitions);

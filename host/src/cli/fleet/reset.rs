@@ -6,7 +6,7 @@ use super::{Fleet, active, failed, loaded, print};
 use crate::clock::SystemClock;
 use crate::fleet;
 use crate::fleet::reset::{Reset, ResetError};
-use crate::io::{Log, TopicPartition, partitions_of};
+use crate::io::{Log, LogError, TopicPartition, partitions_of};
 use crate::manifest::parse_start;
 use crate::pipeline::{Pipeline, Start};
 use crate::plugin::engine::Engine;
@@ -22,8 +22,8 @@ With `--state keep` records that are read again count again in what is kept."
 )]
 pub struct Args {
     pipeline: String,
-    /// Where every partition of the sources goes on: earliest, latest, or a time as in 2026-11-20T10:00:00Z
-    #[arg(long, value_name = "PLACE", value_parser = parse_start, required_unless_present = "offset")]
+    /// Where every partition of the sources goes on: earliest, latest, or a time as in 2026-11-20T10:00:00Z [default: where it is]
+    #[arg(long, value_name = "PLACE", value_parser = parse_start)]
     to: Option<Start>,
     /// Where one partition goes on, as TOPIC/PARTITION@OFFSET; may be given several times. Others stay, unless --to says where
     #[arg(long, value_name = "PLACE", value_parser = place)]
@@ -69,8 +69,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let number = if args.dry_run {
         None
     } else {
-        let to = to.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
-        let reset = Reset { pipeline, to, clear, timeout: Duration::from_secs(args.timeout), by: fleet::by() };
+        let whole = pipeline.clone();
+        let again = || {
+            let to = positions(args, &whole, &*log, clear).map_err(|failure| LogError::stop(format!("{:#}", failure.error)))?;
+            Ok(to.into_iter().collect())
+        };
+        let reset = Reset { pipeline, to: &again, clear, timeout: Duration::from_secs(args.timeout), by: fleet::by() };
         let stop = run::stop_on_signals()?;
         Some(reset.run(&mut control, &SystemClock::default(), &stop).map_err(not_done)?)
     };

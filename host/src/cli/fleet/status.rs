@@ -56,7 +56,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             host["live"] = heard.is_live(now).into();
             host
         });
-        let pipelines: Vec<_> = shown.iter().map(|(name, known, places)| in_json(name, known, places)).collect();
+        let pipelines: Vec<_> = shown.iter().map(|(name, known, places)| in_json(&control, name, known, places)).collect();
         println!(
             "{}",
             json!({ "fleet": control.fleet(), "hosts": hosts.collect::<Vec<_>>(), "pipelines": pipelines, "set_aside": view.set_aside })
@@ -78,9 +78,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         anstream::println!("host {id} ({}, process {}, version {}): {standing}", record.name, record.pid, record.version);
     }
     for (name, known, places) in &shown {
-        print_pipeline(name, known, places);
+        print_pipeline(&control, name, known, places);
     }
     Ok(())
+}
+
+fn now() -> i64 {
+    SystemClock::default().now()
 }
 
 fn source(generation: &Generation) -> Vec<String> {
@@ -120,7 +124,7 @@ fn standing(known: &Deployment) -> &'static str {
     }
 }
 
-fn in_json(name: &str, known: &Deployment, places: &[Place]) -> Value {
+fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) -> Value {
     let places = places.iter().map(|place| {
         json!({
             "topic": *place.at.topic,
@@ -152,7 +156,7 @@ fn in_json(name: &str, known: &Deployment, places: &[Place]) -> Value {
         "at": known.head.as_ref().map(|head| head.at),
         "active": of(known.active()),
         "next": of(known.next()),
-        "shadow": known.head.as_ref().and_then(|head| head.trial.as_ref()).filter(|trial| trial.partitions().is_none()).map(|trial| known.shadow(trial.generation)),
+        "shadow": known.head.as_ref().and_then(|head| head.trial.as_ref()).filter(|trial| trial.partitions().is_none()).map(|trial| control.view().shadow(name, trial.generation, now())),
         "trial": known.head.as_ref().and_then(|head| head.trial.as_ref()),
         "partitions": places.collect::<Vec<_>>(),
     })
@@ -175,7 +179,7 @@ fn print_shadow(report: &Report) {
     }
 }
 
-fn print_pipeline(name: &str, known: &Deployment, places: &[Place]) {
+fn print_pipeline(control: &Control, name: &str, known: &Deployment, places: &[Place]) {
     let by = known.head.as_ref().map(|head| format!(", {} by {}", print::time(head.at), head.by)).unwrap_or_default();
     anstream::println!("\npipeline {name}: {}{by}", standing(known));
     let trial = known.head.as_ref().and_then(|head| head.trial.as_ref());
@@ -183,7 +187,7 @@ fn print_pipeline(name: &str, known: &Deployment, places: &[Place]) {
     if let Some(trial) = trial {
         anstream::println!("generation {} is on trial: {}", trial.generation, canary::told(&trial.mode));
         if let Mode::Shadow { .. } = trial.mode {
-            print_shadow(&known.shadow(trial.generation));
+            print_shadow(&control.view().shadow(name, trial.generation, now()));
         }
     }
     for (what, generation) in [("generation", known.active()), ("on trial: generation", on_trial), ("next: generation", known.next())] {

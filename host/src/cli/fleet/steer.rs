@@ -27,9 +27,9 @@ pub fn run(args: &Args, wanted: State, context: &Context) -> Outcome {
         let now = SystemClock::default().now();
         before = Some(head.state);
         match (head.state, wanted) {
-            (State::Stopped, State::Paused) => {
+            (State::Stopped, State::Paused | State::Running) => {
                 return Err(Refusal::Wrong(format!(
-                    "`{name}` is stopped, since a reset by {} did not end: `millstream reset` again, or `resume`",
+                    "`{name}` is stopped, since a reset by {} has not ended: do it again (`millstream reset {name} --state keep` goes on from where it is)",
                     head.by
                 )));
             }

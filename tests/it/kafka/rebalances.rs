@@ -16,6 +16,7 @@ both_protocols!(
     members_of_at_least_once_hand_partitions_over_without_loss,
     what_stays_goes_on_at_its_place,
     a_revocation_is_confirmed_by_its_release_alone,
+    a_member_leaves_in_the_midst_of_a_rebalance,
 );
 
 /// A worker in little: copies input to output, commits, gives partitions up when told.
@@ -272,4 +273,29 @@ fn a_revocation_is_confirmed_by_its_release_alone(on: &On) {
         let (from, offsets, _) = super::members::next_records(&mut first);
         assert_eq!((&from, offsets), (&kept[0], vec![1, 2]));
     }
+}
+
+fn a_member_leaves_in_the_midst_of_a_rebalance(on: &On) {
+    let log = on.log();
+    let topic = topic(&log, "left", 2);
+    let group = unique("group");
+    let mut first = log.member(&membership(&group, "host.0", &[&topic])).expect("a member");
+    super::members::assigned(&mut first);
+    let mut second = log.member(&membership(&group, "host.1", &[&topic])).expect("a member");
+    let mut gained = BTreeSet::new();
+    let mut poll_second = || {
+        if let Event::Assigned(partitions) = second.poll(LIMIT, Duration::from_millis(20)).expect("a poll") {
+            gained.extend(partitions);
+        }
+        gained.len()
+    };
+    until("a revocation", || {
+        poll_second();
+        matches!(first.poll(LIMIT, Duration::from_millis(20)).expect("a poll"), Event::Revoked { .. }).then_some(())
+    });
+    // Told, and not released.
+    let (done, left) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(first.leave()));
+    until("the first leaves", || left.recv_timeout(Duration::from_millis(100)).ok()).expect("left");
+    until("the second has all", || (poll_second() == 2).then_some(()));
 }

@@ -19,6 +19,7 @@ both_protocols!(
     pause_loses_nothing_of_what_was_fetched_and_not_handed_over,
     a_start_ends_a_pause,
     rewinding_some_partitions_leaves_the_others_where_they_are,
+    a_rewind_drops_what_was_fetched_and_not_handed_over,
     a_record_that_the_topic_does_not_take_fails_the_commit,
     commits_are_quick
 );
@@ -294,6 +295,33 @@ fn rewinding_some_partitions_leaves_the_others_where_they_are(on: &On) {
         (found.values().map(Vec::len).sum::<usize>() == 9).then_some(())
     });
     assert_eq!(found[&0], [0, 1, 1, 2, 3]);
+    assert_eq!(found[&1], [0, 1, 2, 3]);
+}
+
+fn a_rewind_drops_what_was_fetched_and_not_handed_over(on: &On) {
+    let log = on.log();
+    let topic = topic(&log, "dropped", 2);
+    for partition in 0..2 {
+        log.produce(&topic, Some(partition), &records(["0", "1", "2", "3"])).expect("produced");
+    }
+    let mut member = log.member(&membership(&unique("group"), "host.0", &[&topic])).expect("a member");
+    assigned(&mut member);
+    // All are fetched at once, and handed over one at a time.
+    let single = FetchLimit { rows: 1000, bytes: 1 };
+    let mut found: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    let mut rewound = false;
+    until("all records, and no more", || match member.poll(single, WAIT).expect("a poll") {
+        Event::Records(fetched) => {
+            found.entry(fetched.from.partition).or_default().extend(fetched.offsets);
+            if found.get(&0).is_some_and(|offsets| offsets.len() == 2) && !std::mem::replace(&mut rewound, true) {
+                member.start(&[(at(&topic, 0), 0)]).expect("rewound");
+            }
+            None
+        }
+        Event::Idle => (found.values().map(Vec::len).sum::<usize>() >= 10).then_some(()),
+        _ => None,
+    });
+    assert_eq!(found[&0], [0, 1, 0, 1, 2, 3]);
     assert_eq!(found[&1], [0, 1, 2, 3]);
 }
 

@@ -17,6 +17,7 @@ both_protocols!(
     what_stays_goes_on_at_its_place,
     a_revocation_is_confirmed_by_its_release_alone,
     a_member_leaves_in_the_midst_of_a_rebalance,
+    what_was_passed_may_be_deleted_before_the_others_move,
 );
 
 /// A worker in little: copies input to output, commits, gives partitions up when told.
@@ -299,4 +300,63 @@ fn a_member_leaves_in_the_midst_of_a_rebalance(on: &On) {
     std::thread::spawn(move || done.send(first.leave()));
     until("the first leaves", || left.recv_timeout(Duration::from_millis(100)).ok()).expect("left");
     until("the second has all", || (poll_second() == 1).then_some(()));
+}
+
+/// The end of a transaction is passed without a record that could be handed over.
+fn what_was_passed_may_be_deleted_before_the_others_move(on: &On) {
+    let log = on.log();
+    let (input, other) = (topic(&log, "passed", 2), topic(&log, "other", 1));
+    let mut writer = log.member(&membership(&unique("group"), "host.0", &[&other])).expect("a member");
+    super::members::assigned(&mut writer);
+    writer.append(&at(&input, 0), &records(["a"])).expect("appended");
+    commit(&mut writer, &[(at(&other, 0), 0, "")]).expect("committed");
+    let mut member = log.member(&membership(&unique("group"), "host.0", &[&input])).expect("a member");
+    super::members::assigned(&mut member);
+    until("the end behind the transaction", || {
+        matches!(member.poll(LIMIT, Duration::from_millis(20)).expect("a poll"), Event::End { at, offset: 2 } if at.partition == 0)
+            .then_some(())
+    });
+    commit(&mut member, &[(at(&input, 0), 2, "")]).expect("committed");
+    log.delete_before(&[(at(&input, 0), 2)]).expect("deleted");
+    member.start(&[(at(&input, 1), 0)]).expect("started");
+    log.produce(&input, Some(0), &records(["b"])).expect("produced");
+    assert_eq!(super::members::next_records(&mut member).1, [2]);
+}
+
+/// A stop of all hosts, another setting, a start.
+#[test]
+fn a_group_changes_its_protocol_and_back_and_keeps_its_positions() {
+    let Some(classic) = On::new("classic") else { return };
+    let consumer = On { protocol: "consumer", ..classic.clone() };
+    let log = classic.log();
+    let topic = topic(&log, "changed", 2);
+    let all = [at(&topic, 0), at(&topic, 1)];
+    let group = unique("group");
+    let name = membership(&group, "host.0", &[&topic]);
+    for (round, on) in (1..).zip([&classic, &consumer, &classic, &consumer]) {
+        let log = on.log();
+        let mut member = log.member(&name).expect("a member");
+        let mut told = BTreeSet::new();
+        let partitions = until("an assignment", || match member.poll(LIMIT, Duration::from_millis(20)) {
+            Ok(Event::Assigned(mut partitions)) => {
+                partitions.sort();
+                Some(partitions)
+            }
+            Ok(_) => None,
+            // The session of the member of the other protocol is not over yet.
+            Err(error) => {
+                assert_eq!(error.remedy, Remedy::Wait, "{error}");
+                told.insert(error.message);
+                member = log.member(&name).expect("a member");
+                None
+            }
+        });
+        assert_eq!(partitions, all);
+        let found: Vec<_> =
+            member.committed(&all).expect("positions").into_iter().map(|position| position.map_or(0, |at| at.offset)).collect();
+        assert_eq!(found, [round - 1, 0], "round {round}, {told:?}");
+        member.start(&[(all[0].clone(), 0), (all[1].clone(), 0)]).expect("started");
+        commit(&mut member, &[(all[0].clone(), round, "")]).expect("committed");
+        member.leave().expect("left");
+    }
 }

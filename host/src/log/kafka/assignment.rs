@@ -7,7 +7,7 @@
 //! librdkafka halts what stays through a rebalance, and lets it go on behind the last message that its batch call gave out: so everything is called back to
 //! its place before each call that ends a halt.
 //!
-//! The place of each partition is kept here, as the offset behind the last record handed over. librdkafka's own is not relied on: it runs ahead by what
+//! The place of each partition is kept here, as the offset behind the last record, or the end, handed over. librdkafka's own is not relied on: it runs ahead by what
 //! waits in `Fetcher`, and its batch call counts the end of a partition like a record.
 
 use super::config::PATIENCE;
@@ -78,10 +78,14 @@ impl Assignment {
     /// What is to be handed over next; it counts as handed over.
     pub fn next(&mut self, limit: FetchLimit) -> Option<Result<Event, LogError>> {
         let event = self.fetcher.next(limit)?;
-        if let Ok(Event::Records(Fetched { from, offsets, .. })) = &event
-            && let (Some(place), Some(last)) = (self.started.get_mut(from), offsets.last())
-        {
-            place.next = last + 1;
+        let (at, next) = match &event {
+            Ok(Event::Records(Fetched { from, offsets, .. })) => (from, offsets.last().map(|last| last + 1)),
+            // Behind the last record the end of a transaction may have been passed, and what was passed may be deleted.
+            Ok(Event::End { at, offset }) => (at, Some(*offset)),
+            _ => return Some(event),
+        };
+        if let (Some(place), Some(next)) = (self.started.get_mut(at), next) {
+            place.next = next;
         }
         Some(event)
     }
@@ -113,7 +117,7 @@ impl Assignment {
         if self.is_replaced() {
             return Ok(());
         }
-        self.unpause(|at| partitions.iter().any(|(started, _)| started == at))?;
+        let paused = self.end_pauses(|at| partitions.iter().any(|(started, _)| started == at));
         let mut new = Vec::new();
         for (at, offset) in partitions {
             let next = (*offset).max(0);
@@ -128,7 +132,8 @@ impl Assignment {
                 self.replace()
             }
             GroupProtocol::Consumer => self.add(&new),
-        }
+        }?;
+        self.unpause(&paused)
     }
 
     pub fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
@@ -138,11 +143,14 @@ impl Assignment {
         if self.is_replaced() {
             return Ok(());
         }
+        let paused = self.end_pauses(|at| partitions.contains(at));
         let before = self.started.len();
-        self.unpause(|at| partitions.contains(at))?;
         self.started.retain(|at, _| !partitions.contains(at));
         // Not by a pause: librdkafka lets up to a second pass before it fetches again, and keeps the pause when all are assigned anew.
-        if self.started.len() < before { self.replace() } else { Ok(()) }
+        if self.started.len() < before {
+            self.replace()?;
+        }
+        self.unpause(&paused)
     }
 
     pub fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
@@ -172,7 +180,7 @@ impl Assignment {
     }
 
     pub fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.unpause(|at| partitions.contains(at))?;
+        let paused = self.end_pauses(|at| partitions.contains(at));
         let gone: Vec<_> = partitions.iter().filter(|at| self.started.remove(*at).is_some()).collect();
         self.fetcher.forget(|at| partitions.contains(at));
         match self.protocol {
@@ -186,7 +194,8 @@ impl Assignment {
                 let gone = list(gone.into_iter().map(|at| (at, None))).map_err(failed)?;
                 native::incremental_unassign(&self.client, &gone).map_err(failed)
             }
-        }
+        }?;
+        self.unpause(&paused)
     }
 
     /// Leaves the group; whatever rebalance waits is confirmed.
@@ -225,11 +234,12 @@ impl Assignment {
 
     /// Classic: fetches nothing any more, which confirms a revocation.
     fn give_up(&mut self) -> Result<(), LogError> {
-        self.unpause(|_| true)?;
+        let paused = self.end_pauses(|_| true);
         self.started.clear();
         self.fetcher.forget(|_| true);
         self.revoking = false;
-        native::assign(&self.client, None).map_err(|failure| errors::failed("giving partitions up", &failure))
+        native::assign(&self.client, None).map_err(|failure| errors::failed("giving partitions up", &failure))?;
+        self.unpause(&paused)
     }
 
     /// Consumer: makes librdkafka fetch these too, which confirms an assignment.
@@ -301,19 +311,24 @@ impl Assignment {
         native::pause(&self.client, &list(pausing).map_err(failed)?).map_err(failed)
     }
 
-    /// Ends the pauses of partitions whose places are to be replaced or dropped: librdkafka keeps a pause through an assignment.
-    fn unpause(&mut self, which: impl Fn(&TopicPartition) -> bool) -> Result<(), LogError> {
+    /// Notes that pauses end, of partitions whose places are to be replaced or dropped; returns those that the client still keeps.
+    fn end_pauses(&mut self, which: impl Fn(&TopicPartition) -> bool) -> Vec<TopicPartition> {
         let paused = self.started.iter_mut().filter(|(at, place)| place.state != State::Fetched && which(at));
-        let ending: Vec<_> = paused
+        paused
             .map(|(at, place)| {
                 place.state = State::Fetched;
-                (at, None)
+                at.clone()
             })
-            .collect();
-        if ending.is_empty() {
+            .collect()
+    }
+
+    /// Ends pauses in the client, which keeps them through an assignment. Only behind that: it would fetch from its own place until then, which may be
+    /// one past the end.
+    fn unpause(&self, paused: &[TopicPartition]) -> Result<(), LogError> {
+        if paused.is_empty() {
             return Ok(());
         }
         let failed = |failure: Failure| errors::failed("ending pauses", &failure);
-        native::resume(&self.client, &list(ending).map_err(failed)?).map_err(failed)
+        native::resume(&self.client, &list(paused.iter().map(|at| (at, None))).map_err(failed)?).map_err(failed)
     }
 }

@@ -342,14 +342,20 @@ fn a_record_that_the_topic_does_not_take_fails_the_commit(on: &On) {
     .collect();
     let mut builder = RecordsBuilder::default();
     builder.push(1, None, Some(&big), []);
-    member.append(&at(&output, 0), &builder.finish()).expect("queued");
-    let error = commit(&mut member, &[(at(&input, 0), 1, "")]).expect_err("too large");
-    assert!(error.remedy == Remedy::Isolate && error.message.contains(&*output) && error.message.contains("max.message.bytes"), "{error}");
-    member.abort().expect("aborted");
-    assert_eq!(log.committed(&group, &partitions).expect("positions"), [None]);
-    // The member is as good as new.
-    resume_from_committed(&mut member, &partitions);
-    assert_eq!(next_records(&mut member).1, [0]);
+    let big = builder.finish();
+    // The refusal is heard of in the midst of the commit, or before it.
+    for polls in [0, 20] {
+        member.append(&at(&output, 0), &big).expect("queued");
+        (0..polls).for_each(|_| drop(member.poll(LIMIT, WAIT).expect("a poll")));
+        let error = commit(&mut member, &[(at(&input, 0), 1, "")]).expect_err("too large");
+        assert!(error.remedy == Remedy::Isolate && error.message.contains(&*output), "{error}");
+        assert!(error.message.contains("max.message.bytes"), "{error}");
+        member.abort().expect("aborted");
+        assert_eq!(log.committed(&group, &partitions).expect("positions"), [None]);
+        // The member is as good as new.
+        resume_from_committed(&mut member, &partitions);
+        assert_eq!(next_records(&mut member).1, [0]);
+    }
     member.append(&at(&output, 0), &records(["fine"])).expect("appended");
     commit(&mut member, &[(at(&input, 0), 1, "")]).expect("committed");
     assert_eq!(committed_values(&log, &output), ["fine"]);

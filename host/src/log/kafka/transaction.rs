@@ -15,6 +15,7 @@ use super::producer::Producer;
 use crate::fault;
 use crate::io::{CommitState, LogError, Remedy, TopicPartition};
 use crate::record::Records;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, TopicPartitionList};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -259,6 +260,10 @@ fn work(client: &Arc<Client>, committer: Option<&Arc<Client>>, jobs: &Receiver<J
 fn commit(client: &Client, offsets: &TopicPartitionList, group: &GroupMetadata) -> Result<(), LogError> {
     let sent = native::send_offsets(client, offsets, group, STEP).inspect(|()| fault::point("positions-sent"));
     let outcome = sent.and_then(|()| native::commit_transaction(client, STEP)).inspect(|()| fault::point("committed"));
+    if outcome.as_ref().is_err_and(|failure| failure.code == Code::State) {
+        // The transaction had failed before. Reports of what was not delivered wait to be served: they are the cause.
+        native::serve(client, Duration::from_millis(100));
+    }
     // Records that were not taken are the cause of what the transaction says, and name the topic.
     let undelivered = client.context().take_undelivered();
     outcome.map_err(|failure| {

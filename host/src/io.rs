@@ -47,6 +47,9 @@ pub enum Internal {
     Changelog,
     /// Keeps every record until it is deleted by name.
     Repartition,
+    /// What the hosts of a fleet have decided: keeps the last record of each key, tombstones for a week. A host that was away for longer reads it from the
+    /// beginning.
+    Control,
 }
 
 /// How a topic keeps its records.
@@ -164,10 +167,22 @@ pub trait Log: Send + Sync {
     /// None if there is no such topic.
     fn topic(&self, name: &str) -> Result<Option<Topic>, LogError>;
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError>;
-    /// Creates a topic of a pipeline's own.
+    /// Creates a topic of a pipeline's own. One that is there already is left as it is.
     fn create_internal(&self, name: &str, partitions: i32, _what: Internal) -> Result<(), LogError> {
-        self.create_topic(name, partitions)
+        let created = self.create_topic(name, partitions);
+        // Hosts that start at the same time want the same topics: one of them is the first.
+        if created.is_err() && self.topic(name)?.is_some() { Ok(()) } else { created }
     }
+    /// Deletes a topic with all that is in it; one that is not there is fine. A topic that is created under this name later has nothing of it. On the
+    /// embedded log whoever still reads it gets an error, and the positions of all groups in it are gone too; on Kafka brokers drop those a while later.
+    fn delete_topic(&self, name: &str) -> Result<(), LogError>;
+    /// Deletes what is committed for a group: its positions, and on the embedded log the state of its stores (on Kafka those are changelogs, which are
+    /// topics). A group that is not there is fine; one with members is an error with `Wait`, and keeps everything. On Kafka a member that has left
+    /// counts until its session has timed out (10 s, unless the settings say otherwise).
+    fn delete_group(&self, group: &str) -> Result<(), LogError>;
+    /// Commits positions for a group that has no members, whether or not it has any yet; other positions stay. One with members is an error with `Wait`,
+    /// as in `delete_group`.
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError>;
     /// None: this log keeps every record for ever.
     fn retention(&self, _topic: &str) -> Result<Option<Retention>, LogError> {
         Ok(None)
@@ -191,6 +206,23 @@ pub trait Log: Send + Sync {
     /// Appends outside any pipeline (`produce`, test data): durable when it returns. `partition` None = by the key (`partition_for`), records
     /// without a key spread evenly.
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError>;
+    /// Appends to one partition what `decide` says after it has read the partition: between the two, no other `exclusively` of the same `name` has
+    /// written, in whatever process. `decide` reads to the end by a reader of its own, and is called again if another came between or if nobody knows
+    /// whether the append came through (it may have): each time it decides anew, by nothing but what it reads. None, or no records: nothing is written.
+    ///
+    /// Durable when it returns; on Kafka readers may see it some milliseconds later, the next `decide` always does. An error of `decide` is returned as
+    /// it is, and nothing is written. Who came in vain too often gets an error with `Wait`; the last try may still come through.
+    ///
+    /// Only what is written by this is kept apart: members and `produce` may append to the same partition at any time, also between what `decide`
+    /// reads and the append. On Kafka an open transaction of a member hides what lies behind it, writes by this among them: `decide` asks for the
+    /// `high_watermark` first, reads until a record or an `End` is there, and fails if that takes too long. It calls no `exclusively` of this log
+    /// itself. The topic must be there.
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError>;
     /// A reader of its own, outside any group; committed records only.
     fn reader(&self) -> Result<Box<dyn Reader>, LogError>;
     /// A member of the group `group`: a worker's end of the log.
@@ -241,11 +273,9 @@ pub trait Member: Send {
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
     /// Fetches assigned partitions from these offsets on: after `Assigned` (with none of them, if they are not wanted yet), and again to rewind. Ends a pause.
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;
-    /// Fetches these partitions no more until they are started anew.
-    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.pause(partitions)
-    }
-    /// Stops and restarts fetching from a partition, keeping its place.
+    /// Fetches these partitions no more until they are started anew; they have no place meanwhile, and cannot be resumed.
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+    /// Stops and restarts fetching from a partition that is started, keeping its place.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
     /// Confirms a revocation.

@@ -1,16 +1,20 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- restore, tables, monitor, isolation <- worker <- runtime <- metrics <- cli.
+//! Imports run one way: column, field, record <- io <- generation, shadow <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- metrics, fleet <- cli.
 
 pub use millstream_guest::{column, field};
 
 pub mod cli;
 pub mod clock;
+pub mod course;
 pub mod dry_run;
+mod explain;
 mod fault;
+pub mod fleet;
 pub mod flow;
 pub mod format;
+pub mod generation;
 pub mod guest_build;
 pub mod io;
 mod isolation;
@@ -27,6 +31,7 @@ pub mod record;
 mod restore;
 pub mod runtime;
 pub mod settings;
+pub mod shadow;
 #[cfg(test)]
 mod simulation;
 pub mod store;

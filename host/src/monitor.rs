@@ -2,7 +2,8 @@
 //! reads them keeps none waiting; trouble and pauses are told at once.
 
 use crate::io::TopicPartition;
-use crate::summary::Summary;
+use crate::shadow::Report;
+use crate::summary::{Summary, Works};
 use crate::task::TaskId;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Monitor {
     /// Counts pauses and resumes: odd while the run is paused.
     turns: AtomicU64,
+    /// How often parked tasks were told to try again.
+    revivals: AtomicU64,
     posts: Mutex<Vec<Arc<Post>>>,
     /// Where partitions end, as far as it was looked up.
     ends: Mutex<BTreeMap<TopicPartition, i64>>,
@@ -56,9 +59,20 @@ pub enum Phase {
 pub struct Figures {
     pub summary: Summary,
     pub commit_time: Histogram,
+    /// How long tasks stood still at turns to new generations.
+    pub turn_time: Histogram,
     /// Milliseconds; tasks without a record are left out.
     pub stream_times: BTreeMap<TaskId, i64>,
     pub partitions: BTreeMap<TopicPartition, PartitionFigures>,
+    /// Partitions that stand still, and why.
+    pub parked: BTreeMap<TopicPartition, Arc<str>>,
+    /// That the worker works by, and the one on trial; 0 = without a fleet, none.
+    pub generation: u64,
+    pub trial: u64,
+    /// What each generation did.
+    pub works: BTreeMap<u64, Works>,
+    /// The generation in the shadow, and how it compares.
+    pub shadow: Option<(u64, Report)>,
     /// Records of changelogs read, and to read at most, of the restore under way or else of the last one.
     pub restored: (u64, u64),
 }
@@ -171,6 +185,11 @@ impl Monitor {
         self.turns.load(Ordering::Acquire) % 2 == 1
     }
 
+    /// Tasks that stand still try again.
+    pub fn revive(&self) {
+        self.revivals.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Waits until every worker has come to rest in this pause: nothing is being processed, and all that was is committed.
     pub async fn settled(&self) {
         let pause = self.turns.load(Ordering::Acquire);
@@ -238,6 +257,10 @@ pub struct Seat {
 impl Seat {
     pub fn paused(&self) -> bool {
         self.monitor.paused()
+    }
+
+    pub fn revivals(&self) -> u64 {
+        self.monitor.revivals.load(Ordering::Acquire)
     }
 
     /// The worker has come to rest in the pause of now.

@@ -21,6 +21,12 @@ pub(crate) enum Mistake {
     TimersApart,
     /// Records meet a table's rows as they come, not as of their place.
     NoPatience,
+    /// That a generation begins to work is not told with the positions.
+    NoCut,
+    /// A task is taken although it is at a newer generation.
+    NotBehind,
+    /// A task that is made anew inherits the pauses of the one before.
+    PausesKept,
     /// The member does not tell its generation with the positions.
     #[cfg(test)]
     NoGeneration,

@@ -1,8 +1,10 @@
 //! Puts a checked pipeline on a log: secrets, tables, topics, state. The one place that knows both.
 
 use crate::clock::SystemClock;
+use crate::course::Course;
+use crate::explain;
 use crate::flow::plan::Plan;
-use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, partitions_of};
+use crate::io::{CommittedState, Internal, LocalState, Log, LogError, Member, Position, partitions_of};
 use crate::manifest::{Secrets, resolve_secrets};
 use crate::pipeline::{Input, Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
 use crate::plugin::CallError;
@@ -11,9 +13,9 @@ use crate::store::changelog::{Changelog, Changelogs};
 use crate::store::{GlobalTable, LocalFolder, LocalMemory, store_of};
 use crate::summary::Summary;
 use crate::tables::TableReader;
-use crate::task::{self, BatchLimit, Setting, Stop};
+use crate::task::{self, BatchLimit, Metadata, Setting, Spare, Stop};
 use crate::worker::{Ended, Observer, Options, Role, Worker};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -43,6 +45,15 @@ pub enum RunError {
     Setup(String),
 }
 
+/// Stores that came with a generation: their changelogs may be missing although the group has read records, as long as none of it is of that generation.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh<'a> {
+    pub stores: &'a BTreeSet<String>,
+    pub generation: u64,
+    /// Of the pipeline's state: local copies of an earlier one are dropped.
+    pub epoch: u64,
+}
+
 /// Makes ready what the pipeline's tasks share. `data`: the folder for local copies of state, where the log keeps it as changelogs; None = in memory.
 pub fn prepare(
     pipeline: Pipeline,
@@ -52,6 +63,140 @@ pub fn prepare(
     creates: Creates,
     data: Option<&Path>,
 ) -> Result<Setting, RunError> {
+    prepare_fresh(pipeline, log, secrets, limit, creates, data, None)
+}
+
+/// As `prepare`, of a generation of a fleet.
+pub fn prepare_fresh(
+    pipeline: Pipeline,
+    log: &Arc<dyn Log>,
+    secrets: &Secrets,
+    limit: BatchLimit,
+    creates: Creates,
+    data: Option<&Path>,
+    fresh: Option<Fresh<'_>>,
+) -> Result<Setting, RunError> {
+    let requests = requests(&pipeline, secrets)?;
+    let (partitions, topics) = topics(&pipeline, &**log, creates)?;
+    let plan = Plan::new(&pipeline);
+    let (mut state, mut logged) = (None, None);
+    let keeps = |stage: &Stage| !stage.stores.is_empty() || pipeline.table_sources(stage).next().is_some();
+    if pipeline.stages.iter().any(keeps) {
+        state = log.state(&pipeline.name)?;
+        if state.is_none() {
+            let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, data, fresh)?;
+            state = Some(changelogs.local.clone() as Arc<dyn CommittedState>);
+            logged = Some(Arc::new(changelogs));
+        }
+    }
+    let global = |table: &Table| (table.scope == Scope::Global).then(|| Arc::new(RwLock::new(GlobalTable::new(table))));
+    let tables = pipeline.tables.iter().map(global).collect();
+    Ok(Setting {
+        plan,
+        requests,
+        tables,
+        state,
+        changelogs: logged,
+        partitions,
+        topics,
+        limit,
+        fresh_instances: false,
+        generation: None,
+        spare: Spare::default(),
+        pipeline,
+    })
+}
+
+/// Makes ready a newer form of a pipeline that runs, to which its tasks can turn where they stand: on the same sources, tables, stores and repartition topics.
+pub fn prepare_next(pipeline: Pipeline, now: &Setting, log: &dyn Log, secrets: &Secrets, creates: Creates) -> Result<Setting, RunError> {
+    let plan = Plan::new(&pipeline);
+    if let Some(what) = apart(&now.pipeline, &now.plan, &pipeline, &plan) {
+        return Err(RunError::Setup(format!("pipeline `{}`: {what} changes, which no running task can follow", pipeline.name)));
+    }
+    let requests = requests(&pipeline, secrets)?;
+    let (partitions, topics) = topics(&pipeline, log, creates)?;
+    if partitions != now.partitions {
+        return Err(RunError::Setup(format!("pipeline `{}`: a source has another number of partitions now", pipeline.name)));
+    }
+    Ok(Setting {
+        plan,
+        requests,
+        tables: now.tables.clone(),
+        state: now.state.clone(),
+        changelogs: now.changelogs.clone(),
+        partitions,
+        topics,
+        limit: now.limit,
+        fresh_instances: false,
+        generation: None,
+        spare: Spare::default(),
+        pipeline,
+    })
+}
+
+/// Whether tasks can turn from one form of a pipeline to another where they stand.
+pub fn can_turn(now: &Pipeline, next: &Pipeline) -> bool {
+    apart(now, &Plan::new(now), next, &Plan::new(next)).is_none()
+}
+
+/// The names of a pipeline's stores, those of partitioned tables among them.
+pub fn store_names(pipeline: &Pipeline) -> BTreeSet<String> {
+    let own = pipeline.stages.iter().flat_map(|stage| stage.stores.iter().cloned());
+    let tables = pipeline.sources.iter().filter_map(|source| Some(pipeline.tables[source.table?].name.clone()));
+    own.chain(tables).collect()
+}
+
+/// Starts an instance of each stage's plugin, and lets it go. Err within: the stage whose plugin does not start, and why.
+pub fn try_start(pipeline: &Pipeline, secrets: &Secrets) -> Result<Result<(), (usize, CallError)>, RunError> {
+    let requests = requests(pipeline, secrets)?;
+    let started = pipeline.stages.iter().zip(&requests).enumerate().try_for_each(|(index, (stage, request))| {
+        stage.plugin.instantiate(request, &stage.description, stage.limits).map(drop).map_err(|error| (index, error))
+    });
+    Ok(started)
+}
+
+/// What two forms of a pipeline do not have in common of all that tasks keep: None = a running task can turn from one to the other.
+fn apart(now: &Pipeline, plan: &Plan, next: &Pipeline, next_plan: &Plan) -> Option<&'static str> {
+    let source = |source: &Source| (source.topic.clone(), source.key, source.carries.is_some(), source.table);
+    if now.sources.iter().map(source).ne(next.sources.iter().map(source)) || plan.segment_of != next_plan.segment_of {
+        return Some("what it reads, or where it repartitions,");
+    }
+    let table =
+        |table: &Table| (table.name.clone(), table.topic.clone(), table.format, table.key, table.scope, format!("{:?}", table.schema));
+    if now.tables.iter().map(table).ne(next.tables.iter().map(table)) {
+        return Some("a table");
+    }
+    let regroups = |pipeline: &Pipeline| -> Vec<_> {
+        pipeline.sinks.iter().filter_map(|sink| Some((sink.topic.clone(), sink.key, sink.format, sink.regroup.clone()?))).collect()
+    };
+    if regroups(now) != regroups(next) {
+        return Some("by what a repartition topic brings records together");
+    }
+    if now.guarantee != next.guarantee {
+        return Some("the guarantee");
+    }
+    (stores(now, plan) != stores(next, next_plan)).then_some("the state of a stage")
+}
+
+/// Each store's name with the segment whose tasks keep it, and its rows' type.
+fn stores(pipeline: &Pipeline, plan: &Plan) -> BTreeMap<String, (usize, String)> {
+    let mut stores = BTreeMap::new();
+    for (index, stage) in pipeline.stages.iter().enumerate() {
+        let segment = plan.segments.iter().position(|segment| segment.stages[index]).unwrap_or_default();
+        let timers = task::timers(&stage.description);
+        let described = stage.description.stores.iter().chain(&timers).map(|store| {
+            let window = stage.description.window.filter(|_| store.windowed);
+            // What the plugin calls it is its own business.
+            format!("{:?} {:?} {:?} {window:?}", store.key, store.fields, store.by)
+        });
+        let described: Vec<_> = described.collect();
+        stores.extend(stage.stores.iter().cloned().zip(described.into_iter().map(|described| (segment, described))));
+    }
+    stores
+}
+
+/// By stage, what its plugin is started with.
+fn requests(pipeline: &Pipeline, secrets: &Secrets) -> Result<Vec<Request>, RunError> {
     let tables: BTreeMap<_, _> = pipeline.tables.iter().map(|table| (table.name.clone(), table.schema.schema.clone())).collect();
     let mut requests = Vec::with_capacity(pipeline.stages.len());
     for stage in &pipeline.stages {
@@ -67,21 +212,7 @@ pub fn prepare(
         })?;
         requests.push(Request { config, input: stage.input.clone(), inputs: stage.inputs.clone(), tables: tables.clone() });
     }
-    let (partitions, topics) = topics(&pipeline, &**log, creates)?;
-    let plan = Plan::new(&pipeline);
-    let (mut state, mut logged) = (None, None);
-    let keeps = |stage: &Stage| !stage.stores.is_empty() || pipeline.table_sources(stage).next().is_some();
-    if pipeline.stages.iter().any(keeps) {
-        state = log.state(&pipeline.name)?;
-        if state.is_none() {
-            let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, data)?;
-            state = Some(changelogs.local.clone() as Arc<dyn CommittedState>);
-            logged = Some(Arc::new(changelogs));
-        }
-    }
-    let global = |table: &Table| (table.scope == Scope::Global).then(|| Arc::new(RwLock::new(GlobalTable::new(table))));
-    let tables = pipeline.tables.iter().map(global).collect();
-    Ok(Setting { plan, requests, tables, state, changelogs: logged, partitions, topics, limit, fresh_instances: false, pipeline })
+    Ok(requests)
 }
 
 /// Partitions and limits of topics that a pipeline writes.
@@ -99,7 +230,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
             Some(topic) => *count = topic.partitions,
             None if creates == Creates::All => {
                 *count = partitions;
-                log.create_topic(&source.topic, *count)?;
+                make_topic(log, &source.topic, *count)?;
             }
             None => missing.push((source.topic.clone(), None)),
         }
@@ -118,7 +249,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
     for table in &pipeline.tables {
         if log.topic(&table.topic)?.is_none() {
             match creates {
-                Creates::All => log.create_topic(&table.topic, 1)?,
+                Creates::All => make_topic(log, &table.topic, 1)?,
                 _ => missing.push((table.topic.clone(), None)),
             }
         }
@@ -139,7 +270,7 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
             continue;
         }
         if log.topic(&name)?.is_none() && (creates == Creates::All || creates == Creates::Declared && create) {
-            log.create_topic(&name, partitions)?;
+            make_topic(log, &name, partitions)?;
         }
         match log.topic(&name)? {
             Some(topic) => drop(written.insert(name, (topic.partitions, topic.max_message_bytes))),
@@ -155,6 +286,12 @@ fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i
     }
     let commands: Vec<_> = missing.iter().map(|(topic, partitions)| format!("  {}", log.creation(topic, *partitions))).collect();
     Err(LogError::stop(format!("these topics are missing; create them, or say `create: true` at a sink:\n{}", commands.join("\n"))).into())
+}
+
+/// Creates a topic, unless another host has done so at the same time.
+fn make_topic(log: &dyn Log, name: &str, partitions: i32) -> Result<(), LogError> {
+    let created = log.create_topic(name, partitions);
+    if created.is_err() && log.topic(name)?.is_some() { Ok(()) } else { created }
 }
 
 /// The number of partitions of a repartition topic, which is created if it is missing. `hold`: create nothing, the run will not start.
@@ -180,6 +317,7 @@ fn changelogs(
     log: &dyn Log,
     creates: Creates,
     data: Option<&Path>,
+    fresh: Option<Fresh<'_>>,
 ) -> Result<Changelogs, RunError> {
     let mut partitions = Vec::new();
     for source in &pipeline.sources {
@@ -208,7 +346,10 @@ fn changelogs(
         let mut found = log.topic(topic)?;
         let mut begun = false;
         if found.is_none() && creates != Creates::Nothing {
-            begun = log.committed(&pipeline.name, &partitions)?.iter().any(Option::is_some);
+            // Of a store that is new with a generation, it has begun with the first position of that one.
+            let since = fresh.filter(|fresh| fresh.stores.contains(&*changelog.store)).map_or(0, |fresh| fresh.generation);
+            let counts = |position: &Position| Metadata::of(&position.metadata).map_or(0, |metadata| metadata.generation) >= since;
+            begun = log.committed(&pipeline.name, &partitions)?.iter().flatten().any(counts);
             if begun {
                 // Another host may have made it meanwhile, and begun.
                 found = log.topic(topic)?;
@@ -249,7 +390,7 @@ fn changelogs(
         }
     }
     let local: Arc<dyn LocalState> = match data {
-        Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &pipeline.name)?),
+        Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &pipeline.name, fresh.map(|fresh| fresh.epoch))?),
         _ => Arc::new(LocalMemory::default()),
     };
     Ok(Changelogs { stores, local, claims: Arc::default(), tombstones, exist })
@@ -341,8 +482,7 @@ impl Observer for Summarize<'_> {
 /// How often the caller hears of the progress.
 const TOLD: Duration = Duration::from_millis(100);
 
-/// Runs a prepared pipeline to its end, in as many workers as `options` says. `member` stands in for the log's own (a dry run, of one worker). The summary
-/// comes in either case; of several failures the first is told, the others are logged.
+/// As `follow`, of a pipeline that stays as it is.
 pub fn run(
     setting: &Arc<Setting>,
     log: &Arc<dyn Log>,
@@ -351,8 +491,22 @@ pub fn run(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(&Summary),
 ) -> (Summary, Result<(), RunError>) {
+    follow(&Arc::new(Course::new(setting.clone())), log, member, options, stop, progress)
+}
+
+/// Runs a prepared pipeline to its end, in as many workers as `options` says. `member` stands in for the log's own (a dry run, of one worker). The summary
+/// comes in either case; of several failures the first is told, the others are logged.
+pub fn follow(
+    course: &Arc<Course>,
+    log: &Arc<dyn Log>,
+    member: Option<Box<dyn Member>>,
+    options: Options,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Summary),
+) -> (Summary, Result<(), RunError>) {
     let clock = SystemClock::default();
-    let tables = match TableReader::new(setting, &**log, stop) {
+    let setting = course.now().0.setting;
+    let tables = match TableReader::new(&setting, &**log, stop) {
         Ok(tables) => tables,
         Err(error) => return (Summary::default(), Err(error.into())),
     };
@@ -374,7 +528,7 @@ pub fn run(
             let role = Role { number, member, tables };
             let (done, options) = (done.clone(), options.clone());
             let worker = move || {
-                let worker = Worker::new(setting.clone(), log.clone(), role, clock, options, ending);
+                let worker = Worker::new(course.clone(), log.clone(), role, clock, options, ending);
                 let ended = worker.and_then(|worker| worker.run(&mut Summarize(summary)));
                 // Nobody listens any more only if the caller has panicked.
                 drop(done.send(ended));
@@ -391,7 +545,7 @@ pub fn run(
             match ends.recv_timeout(TOLD) {
                 Ok(Ok(())) => {}
                 Ok(Err(failure)) => {
-                    let failure = explain(&setting.pipeline, failure);
+                    let failure = explain(&course.now().0.setting.pipeline, failure);
                     match &ended {
                         Ok(()) => ended = Err(failure),
                         Err(_) => tracing::error!(pipeline = setting.pipeline.name, "{failure}"),
@@ -409,56 +563,10 @@ pub fn run(
 
 /// What happened, where, what to do.
 fn explain(pipeline: &Pipeline, ended: Ended) -> RunError {
-    let name = &pipeline.name;
-    let at = |index: usize| {
-        let stage = &pipeline.stages[index];
-        let about = stage.plugin.about();
-        format!("pipeline `{name}`, stage `{}` (plugin {} {})", stage.name, about.name, about.version)
-    };
     match ended {
-        Ended::Log(error) => error.into(),
-        Ended::Init { stage, error } => {
-            let help = match &error {
-                CallError::Failed(_) => "mend the stage's configuration",
-                _ => "mend the plugin",
-            };
-            RunError::Plugin(format!("{} did not start: {error}; {help} and run again: nothing was read", at(stage)))
-        }
-        Ended::Stopped(Stop::Log(error)) => error.into(),
-        Ended::Stopped(Stop::Call(failure)) => {
-            let (origin, (first, last)) = (&failure.origin, failure.rows);
-            let place = |row: usize| {
-                let (source, partition, offset) = origin.place(row);
-                format!("{}/{partition}@{offset}", pipeline.sources[source].topic)
-            };
-            let records = if first == last {
-                format!("record {}", place(first))
-            } else {
-                format!("one of the records {} to {}", place(first), place(last))
-            };
-            let help = match &failure.error {
-                CallError::OutOfTime(_) | CallError::OutOfMemory(_) => "mend the plugin or raise the stage's `limits`",
-                _ => "mend the plugin",
-            };
-            RunError::Plugin(format!(
-                "{}, {records}: {}; {help} and run again: what came before is committed, the run goes on from there",
-                at(failure.stage),
-                failure.error
-            ))
-        }
-        Ended::Stopped(Stop::Record(rejected)) => {
-            let (origin, row) = (&rejected.origin, rejected.origin_row);
-            let (source, partition, offset) = origin.place(row);
-            let source = &pipeline.sources[source];
-            let whose = match rejected.stage {
-                Some(stage) => at(stage),
-                None => format!("pipeline `{name}`, source `{}`", source.name),
-            };
-            RunError::Record(format!(
-                "{whose}: record {}/{partition}@{offset} was refused ({}): {}; the policy is `fail`: what came before is committed; mend the record's producer or the pipeline, \
-                 or say `on_error: skip` or `on_error: {{ dead_letter: TOPIC }}`",
-                source.topic, rejected.code, rejected.reason
-            ))
-        }
+        Ended::Log(error) | Ended::Stopped(Stop::Log(error)) => error.into(),
+        Ended::Init { stage, error } => RunError::Plugin(explain::not_started(pipeline, stage, &error)),
+        Ended::Stopped(stop @ Stop::Call(_)) => RunError::Plugin(explain::stopped(pipeline, &stop)),
+        Ended::Stopped(stop @ Stop::Record(_)) => RunError::Record(explain::stopped(pipeline, &stop)),
     }
 }

@@ -1,8 +1,29 @@
 //! What a run did, in numbers.
 
 use crate::flow::stage::Counters;
+use crate::pipeline::{Pipeline, Sink, Stage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What one generation did, by which it can be compared with another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Works {
+    /// Records taken.
+    pub records: u64,
+    /// Of them, those that were refused.
+    pub refused: u64,
+    /// In plugins and around them.
+    pub time: Duration,
+}
+
+impl std::ops::AddAssign for Works {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.refused += other.refused;
+        self.time += other.time;
+    }
+}
 
 /// What a run did.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +65,17 @@ impl Summary {
         }
         for (topic, count) in &other.dead_letters {
             *self.dead_letters.entry(topic.clone()).or_default() += count;
+        }
+    }
+
+    /// The same by the stages and sinks of a newer pipeline; what it has no more is left out.
+    pub fn renamed(&self, from: &Pipeline, to: &Pipeline) -> Self {
+        let stage = |stage: &Stage| from.stages.iter().position(|known| known.name == stage.name);
+        let sink = |sink: &Sink| from.sinks.iter().position(|known| known.topic == sink.topic);
+        Self {
+            stages: to.stages.iter().map(|known| stage(known).and_then(|at| self.stages.get(at).copied()).unwrap_or_default()).collect(),
+            sinks: to.sinks.iter().map(|known| sink(known).and_then(|at| self.sinks.get(at).copied()).unwrap_or_default()).collect(),
+            ..self.clone()
         }
     }
 }

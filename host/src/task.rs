@@ -3,6 +3,8 @@
 //! is asked only for the figures of `Counters`.
 
 mod give;
+pub mod shadow;
+mod succeed;
 mod timers;
 
 pub use timers::store as timers;
@@ -10,19 +12,21 @@ pub use timers::store as timers;
 use crate::flow::batch::{Batch, Carried, Origin};
 use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
+use crate::flow::provenance::Provenance;
 use crate::flow::reject::{self, Place, Rejected};
 use crate::flow::repartition;
 use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
 use crate::flow::stage::{CallFailure, Give, Stage, write_errors};
+use crate::generation::Generation;
 use crate::io::{CommittedState, Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
 use crate::isolation::Guilty;
 use crate::pipeline::{self, Pipeline, Policy};
-use crate::plugin::describe;
+use crate::plugin::{CallError, Instance, describe};
 use crate::record::{Records, RecordsBuilder};
 use crate::store::changelog::Changelogs;
 use crate::store::{CACHE_BYTES, GlobalTable, PartitionedTable, StateStore, TableView};
-use crate::summary::Summary;
+use crate::summary::{Summary, Works};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -58,6 +62,10 @@ pub struct Setting {
     pub limit: BatchLimit,
     /// A new instance of every plugin for each batch: shows who keeps state in memory (tests).
     pub fresh_instances: bool,
+    /// Of a pipeline that a fleet runs.
+    pub generation: Option<Generation>,
+    /// Instances made ahead.
+    pub spare: Spare,
 }
 
 impl Setting {
@@ -67,6 +75,40 @@ impl Setting {
         let closes =
             |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&describe::Occasion::Closed));
         self.pipeline.stages.iter().zip(reached).any(|(stage, reached)| *reached && closes(stage))
+    }
+}
+
+/// Instances of the stages' plugins, made before they are needed, so that a task which takes them waits for none.
+#[derive(Default)]
+pub struct Spare(Mutex<Vec<Vec<Box<dyn Instance>>>>);
+
+impl Spare {
+    fn take(&self, stage: usize) -> Option<Box<dyn Instance>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(stage)?.pop()
+    }
+}
+
+impl Setting {
+    /// 0 = without a fleet.
+    pub fn generation_number(&self) -> u64 {
+        self.generation.as_ref().map_or(0, |generation| generation.number)
+    }
+
+    /// Makes `count` instances of each stage's plugin. Err: the stage whose plugin does not start, and why.
+    pub fn make_ready(&self, count: usize) -> Result<(), (usize, CallError)> {
+        for (index, stage) in self.pipeline.stages.iter().enumerate() {
+            let make = || stage.plugin.instantiate(&self.requests[index], &stage.description, stage.limits);
+            let made = (0..count).map(|_| make()).collect::<Result<Vec<_>, _>>().map_err(|error| (index, error))?;
+            let mut spare = self.spare.0.lock().unwrap_or_else(PoisonError::into_inner);
+            spare.resize_with(self.pipeline.stages.len(), Vec::new);
+            spare[index].extend(made);
+        }
+        Ok(())
+    }
+
+    /// What is left of the instances made ahead goes.
+    pub fn drop_spare(&self) {
+        self.spare.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -97,6 +139,10 @@ struct Queue {
     moved: bool,
     /// Of a repartition topic: its end when the task began.
     fresh_from: i64,
+    /// The offset from which on the task's generation works here.
+    since: i64,
+    /// That it does is not committed yet.
+    cut: bool,
 }
 
 /// What came of a batch.
@@ -120,6 +166,8 @@ pub struct Committing {
     pub state: Vec<StateWrites>,
     /// Records that tell the tasks downstream where this one stands.
     pub marks: Vec<(TopicPartition, Records)>,
+    /// From which offsets on the task's generation works, where that is not committed yet, by partition.
+    pub cuts: Vec<(TopicPartition, i64)>,
 }
 
 /// What stages and sinks have counted.
@@ -155,6 +203,8 @@ pub struct Task {
     keeps_state: bool,
     /// Every window was closed behind the last record.
     closed: bool,
+    /// Records taken, by this generation.
+    taken: u64,
     /// Refused records by code, since the start.
     refused: BTreeMap<&'static str, u64>,
     /// Records buried, by topic, since the start.
@@ -172,52 +222,16 @@ pub struct Task {
     guilty: Vec<Guilty>,
     /// Something was given out since the last batch that comes of no record.
     apart: bool,
+    /// A newer generation that is compared with this one.
+    shadow: Option<shadow::Shadow>,
 }
 
 impl Task {
     pub fn new(id: TaskId, setting: Arc<Setting>) -> Self {
         let pipeline = &setting.pipeline;
-        let exposed = plan::exposed(pipeline);
         let tables: Vec<_> = (0..pipeline.tables.len()).map(|table| own_table(&setting, id, table)).collect();
-        let stores = pipeline.stages.iter().map(|stage| stage.stores.len()).sum::<usize>();
-        let tasks = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
-        let cached = CACHE_BYTES / (stores * tasks).max(1);
-        // Rows of a stage that this task never reaches are another task's.
-        let reached = &setting.plan.segments[id.segment].stages;
-        let stages = pipeline
-            .stages
-            .iter()
-            .enumerate()
-            .map(|(index, stage)| {
-                let description = &stage.description;
-                let timers = timers(description);
-                let stores = setting.state.iter().filter(|_| reached[index]).flat_map(|state| {
-                    stage
-                        .stores
-                        .iter()
-                        .zip(description.stores.iter().chain(&timers))
-                        .map(|(name, described)| {
-                            StateStore::new(name, id.partition, described, description.window, state.clone()).cached(cached)
-                        })
-                        .map(|store| if setting.changelogs.is_some() { store.write_back() } else { store })
-                });
-                // A stage of another segment sees none of the partitioned ones, and is not called.
-                let view = |table: &usize| match (&setting.tables[*table], &tables[*table]) {
-                    (Some(global), _) => Some(TableView::Global(global.clone())),
-                    (None, own) => own.clone().map(TableView::Partitioned),
-                };
-                let views = stage.tables.iter().filter_map(view).collect();
-                Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores.collect(), views)
-            })
-            .collect();
-        let sinks = pipeline
-            .sinks
-            .iter()
-            .map(|sink| {
-                let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
-                Sink::new(sink.clone(), id.partition, partitions, max)
-            })
-            .collect();
+        let stages = stages(&setting, id, &tables, &mut HashMap::new());
+        let sinks = sinks(&setting, id);
         let segments = &setting.plan.segments;
         let upstream = &segments[id.segment].upstream;
         let clock = (!upstream.is_empty()).then(|| {
@@ -240,6 +254,7 @@ impl Task {
             told: None,
             keeps_state: false,
             closed: true,
+            taken: 0,
             refused: BTreeMap::new(),
             buried: BTreeMap::new(),
             failed: None,
@@ -249,13 +264,15 @@ impl Task {
             most: usize::MAX,
             guilty: Vec::new(),
             apart: false,
+            shadow: None,
         }
     }
 
     /// Loads every plugin of the segment, before the first record.
-    pub fn prepare(&mut self) -> Result<(), (usize, crate::plugin::CallError)> {
+    pub fn prepare(&mut self) -> Result<(), (usize, CallError)> {
         let reached = &self.setting.plan.segments[self.id.segment].stages;
         for (index, stage) in self.stages.iter_mut().enumerate().filter(|(index, _)| reached[*index]) {
+            stage.take_ready(self.setting.spare.take(index));
             stage.prepare().map_err(|error| (index, error))?;
         }
         Ok(())
@@ -288,6 +305,7 @@ impl Task {
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
         self.keeps_state |= metadata.state;
         self.closed &= metadata.closed;
+        let cut = self.setting.generation_number() != metadata.generation;
         if let Some(clock) = &mut self.clock {
             clock.known(self.stream_time);
         }
@@ -303,6 +321,8 @@ impl Task {
             open_end: self.to_end && self.order_matters() && self.setting.pipeline.sources[source].carries.is_some(),
             moved: false,
             fresh_from,
+            since: if cut { position.offset } else { metadata.from.unwrap_or(position.offset) },
+            cut,
         });
         // Of equal times, a table's record comes first: what was written together is found.
         let sources = &self.setting.pipeline.sources;
@@ -422,11 +442,14 @@ impl Task {
             Some((row, _)) => taken.first(row),
             None => taken.clone(),
         };
+        let ahead = self.step_shadow(source, &next);
         let clock = self.clock.clone();
         let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
         match self.process(source, next, &figures) {
             Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
+                self.taken += produced.rows as u64;
+                self.compare_shadow(source, produced.rows as u64, ahead);
                 self.place(&mut produced, source, &taken);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
@@ -435,6 +458,10 @@ impl Task {
             }
             Err(mut stop) => {
                 self.halted = true;
+                if let Some(setting) = self.shadow.as_ref().map(|shadow| shadow.setting().clone()) {
+                    // It has gone further than what stands now.
+                    self.begin_shadow(setting);
+                }
                 // What lies before the guilty record is processed alone, until nothing in it is guilty.
                 let mut rows = stop.first_row();
                 loop {
@@ -754,6 +781,11 @@ impl Task {
         self.told.is_none_or(|told| !told.idle) && self.standing().idle
     }
 
+    /// Whether it is to be committed that its generation works here.
+    pub fn cut_due(&self) -> bool {
+        self.queues.iter().any(|queue| queue.cut)
+    }
+
     /// What is to be committed: positions that moved, and state. None if nothing moved; `all`: every position, moved or not.
     pub fn begin_commit(&mut self, all: bool) -> Result<Option<Committing>, LogError> {
         for queue in &mut self.queues {
@@ -769,7 +801,7 @@ impl Task {
             }
         }
         let all = all || self.mark_due();
-        if !all && !self.queues.iter().any(|queue| queue.moved) {
+        if !all && !self.queues.iter().any(|queue| queue.moved || queue.cut) {
             return Ok(None);
         }
         let mut committing = Committing::default();
@@ -781,11 +813,17 @@ impl Task {
         });
         outcome?;
         self.keeps_state |= !committing.state.is_empty();
-        let metadata = Metadata { stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed }.text();
-        for queue in self.queues.iter_mut().filter(|queue| all || queue.moved) {
+        let generation = self.setting.generation_number();
+        let mut metadata =
+            Metadata { generation, from: None, stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed };
+        for queue in self.queues.iter_mut().filter(|queue| all || queue.moved || queue.cut) {
             queue.moved = false;
+            metadata.from = (generation > 0).then_some(queue.since);
+            if std::mem::take(&mut queue.cut) {
+                committing.cuts.push((queue.from.clone(), queue.since));
+            }
             let offset = queue.position.unwrap_or(0);
-            committing.positions.push((queue.from.clone(), Position { offset, metadata: metadata.clone() }));
+            committing.positions.push((queue.from.clone(), Position { offset, metadata: metadata.text() }));
         }
         self.tell(&mut committing.marks);
         Ok(Some(committing))
@@ -806,6 +844,22 @@ impl Task {
             let records = repartition::mark(self.id.partition, standing);
             marks.extend((0..partitions).map(|partition| (TopicPartition::new(topic.clone(), partition), records.clone())));
         }
+    }
+
+    /// How its shadow compares, if it has one.
+    pub fn shadow(&self) -> Option<&shadow::Shadow> {
+        self.shadow.as_ref()
+    }
+
+    /// By which it works.
+    pub fn setting(&self) -> &Arc<Setting> {
+        &self.setting
+    }
+
+    /// What its generation did in it.
+    pub fn works(&self) -> Works {
+        let time = self.stages.iter().map(|stage| stage.counters.time).sum();
+        Works { records: self.taken, refused: self.refused.values().sum(), time }
     }
 
     pub fn committed(&mut self) {
@@ -842,6 +896,56 @@ impl Task {
     pub fn places(&self) -> impl Iterator<Item = (&TopicPartition, i64, usize)> {
         self.queues.iter().map(|queue| (&queue.from, queue.position.unwrap_or(0), queue.rows))
     }
+}
+
+/// The stages of a task. Stores are taken from `kept`, or else made.
+fn stages(
+    setting: &Setting,
+    id: TaskId,
+    tables: &[Option<Arc<Mutex<PartitionedTable>>>],
+    kept: &mut HashMap<Arc<str>, StateStore>,
+) -> Vec<Stage> {
+    let pipeline = &setting.pipeline;
+    let exposed = plan::exposed(pipeline);
+    let stores = pipeline.stages.iter().map(|stage| stage.stores.len()).sum::<usize>();
+    let tasks = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
+    let cached = CACHE_BYTES / (stores * tasks).max(1);
+    // Rows of a stage that this task never reaches are another task's.
+    let reached = &setting.plan.segments[id.segment].stages;
+    let mut stage_of = |(index, stage): (usize, &pipeline::Stage)| {
+        let description = &stage.description;
+        let timers = timers(description);
+        let mut stores = Vec::new();
+        if let Some(state) = setting.state.as_ref().filter(|_| reached[index]) {
+            for (name, described) in stage.stores.iter().zip(description.stores.iter().chain(&timers)) {
+                let make = || {
+                    let store = StateStore::new(name, id.partition, described, description.window, state.clone()).cached(cached);
+                    if setting.changelogs.is_some() { store.write_back() } else { store }
+                };
+                stores.push(kept.remove(name.as_str()).unwrap_or_else(make));
+            }
+        }
+        // A stage of another segment sees none of the partitioned ones, and is not called.
+        let view = |table: &usize| match (&setting.tables[*table], &tables[*table]) {
+            (Some(global), _) => Some(TableView::Global(global.clone())),
+            (None, own) => own.clone().map(TableView::Partitioned),
+        };
+        let views = stage.tables.iter().filter_map(view).collect();
+        Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores, views)
+    };
+    pipeline.stages.iter().enumerate().map(&mut stage_of).collect()
+}
+
+fn sinks(setting: &Setting, id: TaskId) -> Vec<Sink> {
+    let sink = |(index, sink): (usize, &pipeline::Sink)| {
+        let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
+        let made = Sink::new(sink.clone(), id.partition, partitions, max);
+        match sink.provenance {
+            true => made.telling(Provenance::new(&setting.pipeline, index, setting.generation_number())),
+            false => made,
+        }
+    };
+    setting.pipeline.sinks.iter().enumerate().map(sink).collect()
 }
 
 /// The task's part of a partitioned table, if it is one of its segment.
@@ -1025,9 +1129,15 @@ fn of_sources(first: &Batch, carried: &Carried, from: &[pipeline::Input]) -> Opt
     }
 }
 
-/// What is kept with a position.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+/// What is kept with a position, at most 512 bytes of JSON.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Metadata {
+    /// Of the pipeline's deployment, whose work this position is the end of; 0 = run without a fleet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
+    /// The offset from which on it works in this partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<i64>,
     /// Milliseconds; absent before the first record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_time: Option<i64>,
@@ -1039,14 +1149,18 @@ pub struct Metadata {
     pub closed: bool,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Metadata {
     /// None: the position is of another program's making.
     pub fn of(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    fn text(self) -> String {
-        serde_json::to_string(&self).unwrap_or_default()
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 

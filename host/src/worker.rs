@@ -3,17 +3,21 @@
 
 mod commit;
 mod ends;
+mod follow;
 mod partitions;
 mod recovery;
 
+use crate::course::{Course, Heading};
+use crate::explain;
 use crate::io::{Clock, Event, FetchLimit, Log, LogError, Member, Membership, TopicPartition, partitions_of};
 use crate::isolation::Isolation;
 use crate::monitor::{Figures, Histogram, Monitor, PartitionFigures, Seat};
 use crate::planted::{Mistake, planted};
 use crate::record::Records;
 use crate::restore::Restore;
+use crate::shadow::Report;
 use crate::store::changelog::Claim;
-use crate::summary::Summary;
+use crate::summary::{Summary, Works};
 use crate::tables::TableReader;
 use crate::task::{Produced, Setting, Stop, Task, TaskId};
 use std::collections::{BTreeMap, HashMap};
@@ -42,6 +46,10 @@ pub struct Options {
     pub host: String,
     /// Threads, each a member of the group with a transaction of its own.
     pub workers: usize,
+    /// A task that meets a record or a plugin that fails for good stands still alone, the others go on.
+    pub park: bool,
+    /// Nobody else can run the pipeline meanwhile: a run without a fleet goes on from wherever one has left it.
+    pub alone: bool,
     /// Where the run is watched and steered from; one for all its workers.
     pub monitor: Arc<Monitor>,
 }
@@ -58,6 +66,8 @@ impl Default for Options {
             limit: None,
             host: "host".to_owned(),
             workers: 1,
+            park: false,
+            alone: false,
             monitor: Arc::default(),
         }
     }
@@ -133,7 +143,12 @@ struct InFlight {
 type Captured = BTreeMap<(TaskId, Arc<str>), i64>;
 
 pub struct Worker<'a> {
+    course: Arc<Course>,
+    /// Of the generation that works; of what every generation has in common: sources, segments, changelogs.
     setting: Arc<Setting>,
+    heading: Heading,
+    /// The number of the heading in its course.
+    turn: u64,
     log: Arc<dyn Log>,
     /// In the group: `<host>.<worker>`.
     name: String,
@@ -183,6 +198,12 @@ pub struct Worker<'a> {
     pub commits: u64,
     paused: Vec<TopicPartition>,
     stopped: Option<Stop>,
+    /// Tasks that stand still, and why; and how often those were told to try again.
+    parked: BTreeMap<TaskId, Arc<str>>,
+    revived: u64,
+    /// Partitions that are at a newer generation, and since when.
+    behind: BTreeMap<TopicPartition, u64>,
+    behind_since: Option<Duration>,
     /// When the member was fenced last.
     fenced: Option<Duration>,
     /// That the log is in trouble was told, and the trouble lasts.
@@ -191,11 +212,14 @@ pub struct Worker<'a> {
     well_since: Option<Duration>,
     /// What tasks did that were given up since.
     retired: Summary,
+    /// What each generation did in them.
+    worked: BTreeMap<u64, Works>,
     /// Where it is watched and steered from.
     seat: Seat,
     /// The committed positions of its partitions.
     committed: BTreeMap<TopicPartition, i64>,
     commit_time: Histogram,
+    turn_time: Histogram,
     /// Records of changelogs read, and to read at most, of the last restore that has ended.
     restored: (u64, u64),
 }
@@ -203,7 +227,7 @@ pub struct Worker<'a> {
 impl<'a> Worker<'a> {
     /// Joins the group.
     pub fn new(
-        setting: Arc<Setting>,
+        course: Arc<Course>,
         log: Arc<dyn Log>,
         role: Role,
         clock: &'a dyn Clock,
@@ -211,6 +235,8 @@ impl<'a> Worker<'a> {
         stop: &'a AtomicBool,
     ) -> Result<Self, Ended> {
         let Role { number, member, tables } = role;
+        let (heading, turn) = course.now();
+        let setting = heading.setting.clone();
         let name = format!("{}.{number}", options.host);
         let seat = options.monitor.seat(&name);
         let member = match member {
@@ -227,7 +253,10 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(Self {
+            course,
             setting,
+            heading,
+            turn,
             log,
             name,
             member,
@@ -260,13 +289,19 @@ impl<'a> Worker<'a> {
             commits: 0,
             paused: Vec::new(),
             stopped: None,
+            parked: BTreeMap::new(),
+            revived: seat.revivals(),
+            behind: BTreeMap::new(),
+            behind_since: None,
             fenced: None,
             troubled: false,
             well_since: None,
             retired: Summary::default(),
+            worked: BTreeMap::new(),
             seat,
             committed: BTreeMap::new(),
             commit_time: Histogram::default(),
+            turn_time: Histogram::default(),
             restored: (0, 0),
         })
     }
@@ -373,12 +408,16 @@ impl<'a> Worker<'a> {
             self.marked = self.clock.elapsed();
             self.tasks.values_mut().for_each(Task::repeat_mark);
         }
-        if self.first_since.is_none() && self.restore.is_none() && self.tasks.values().any(Task::mark_due) {
+        if self.first_since.is_none() && self.restore.is_none() && self.tasks.values().any(|task| task.mark_due() || task.cut_due()) {
             self.first_since = Some(self.clock.elapsed());
         }
         if self.in_flight.is_none() && self.commit_due() {
             self.begin_commit()?;
         }
+        if self.seat.revivals() != self.revived {
+            self.revive()?;
+        }
+        self.follow()?;
         if self.seat.paused() && self.in_flight.is_none() && self.first_since.is_none() {
             self.seat.settle();
         }
@@ -404,9 +443,22 @@ impl<'a> Worker<'a> {
         };
         summary.add(&self.retired);
         for task in self.tasks.values() {
-            summary.add(&task.summary());
+            summary.add(&self.summary_of(task));
         }
         summary
+    }
+
+    /// What a task did, by the stages of the generation that works.
+    fn summary_of(&self, task: &Task) -> Summary {
+        let own = task.setting();
+        if Arc::ptr_eq(own, &self.setting) { task.summary() } else { task.summary().renamed(&own.pipeline, &self.setting.pipeline) }
+    }
+
+    /// Keeps what a task did that goes.
+    fn retire(&mut self, task: &Task) {
+        let summary = self.summary_of(task);
+        self.retired.add(&summary);
+        *self.worked.entry(task.setting().generation_number()).or_default() += task.works();
     }
 
     /// What is told to whoever watches.
@@ -421,10 +473,34 @@ impl<'a> Worker<'a> {
         Figures {
             summary: self.summary(),
             commit_time: self.commit_time,
+            turn_time: self.turn_time,
             stream_times: self.tasks.iter().filter_map(|(id, task)| Some((*id, task.stream_time()?))).collect(),
             partitions,
+            parked: self
+                .parked
+                .iter()
+                .flat_map(|(id, why)| self.tasks.get(id).into_iter().flat_map(Task::partitions).map(|at| (at, why.clone())))
+                .collect(),
+            generation: self.setting.generation_number(),
+            trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
+            works: self.works(),
+            shadow: self.heading.shadow.as_ref().map(|setting| (setting.generation_number(), self.shadow_report())),
             restored: self.restoring().unwrap_or(self.restored),
         }
+    }
+
+    fn shadow_report(&self) -> Report {
+        let mut report = Report::default();
+        self.tasks.values().filter_map(Task::shadow).for_each(|shadow| report.add(&shadow.report));
+        report
+    }
+
+    fn works(&self) -> BTreeMap<u64, Works> {
+        let mut works = self.worked.clone();
+        for task in self.tasks.values() {
+            *works.entry(task.setting().generation_number()).or_default() += task.works();
+        }
+        works
     }
 
     /// How long a poll may wait: not past the next commit.
@@ -452,7 +528,7 @@ impl<'a> Worker<'a> {
         let numbers: Vec<TaskId> = self.tasks.keys().copied().collect();
         for number in numbers {
             loop {
-                if self.stopped.is_some() || self.pending_rows > PENDING_ROWS {
+                if self.stopped.is_some() || self.pending_rows > PENDING_ROWS || self.parked.contains_key(&number) {
                     break;
                 }
                 let Some(task) = self.tasks.get_mut(&number) else { break };
@@ -467,6 +543,7 @@ impl<'a> Worker<'a> {
                     Ok(Some(produced)) => self.take_over(produced)?,
                     Ok(None) => break,
                     Err(Stop::Log(error)) => return Err(error.into()),
+                    Err(stop) if self.options.park => self.park(number, &stop),
                     Err(stop) => self.stopped = Some(stop),
                 }
                 let over = self.options.limit.is_some_and(|limit| self.processed >= limit) || self.stop.load(Ordering::Relaxed);
@@ -482,6 +559,17 @@ impl<'a> Worker<'a> {
             self.progress_commit(Duration::from_millis(100))?;
         }
         Ok(())
+    }
+
+    /// The task takes no more until it is told to try again.
+    fn park(&mut self, number: TaskId, stop: &Stop) {
+        let why = explain::stopped(&self.setting.pipeline, stop);
+        tracing::error!(
+            pipeline = self.setting.pipeline.name,
+            partition = number.partition,
+            "{why}; the partition stands still until `resume`"
+        );
+        self.parked.insert(number, why.into());
     }
 
     fn take_over(&mut self, produced: Produced) -> Result<(), Ended> {

@@ -7,7 +7,7 @@
 #[path = "maven.rs"]
 pub mod maven;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -145,6 +145,13 @@ impl Admin {
         while there() {
             assert!(Instant::now() < deadline, "{topic} does not go away");
         }
+    }
+
+    /// A topic's setting, its own or the brokers'.
+    pub fn setting(&self, topic: &str, key: &str) -> String {
+        let described = wait_for(self.client.describe_configs(&[ResourceSpecifier::Topic(topic)], &AdminOptions::new()));
+        let described = described.expect("an answer").remove(0).expect("the topic");
+        described.get(key).and_then(|entry| entry.value.clone()).expect("the setting")
     }
 
     /// Commits an offset of a group as another program would.

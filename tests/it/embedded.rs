@@ -4,8 +4,10 @@ mod commands;
 mod crash;
 mod speed;
 
-use crate::log_contract::{contract_tests, fresh, numbers, read_all, texts};
-use millstream::io::{Commit, Event, FetchLimit, Guarantee, Log, Member, Membership, Position, Reader, StateWrites, TopicPartition};
+use crate::log_contract::{self, contract_tests, fresh, numbers, read_all, texts};
+use millstream::io::{
+    Commit, Event, FetchLimit, Guarantee, Log, Member, Membership, Position, Reader, Remedy, StateWrites, TopicPartition,
+};
 use millstream::log::embedded::{AttachedLog, EmbeddedLog, Options};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -176,6 +178,126 @@ fn what_another_process_appends_ends_the_wait() {
     assert!(matches!(reader.poll(LIMIT, Duration::from_secs(30)).unwrap(), Event::Records(_)));
     assert!(began.elapsed() < Duration::from_secs(20), "the append did not end the wait");
     appended.join().unwrap();
+}
+
+#[test]
+fn what_is_deleted_stays_deleted_and_leaves_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    // One name begins with the other.
+    let groups = ["g", "gg"];
+    let state = |log: &EmbeddedLog, group: &str| log.state(group).unwrap().unwrap().get("s", 0, b"key").unwrap();
+    let at = |topic: &str| TopicPartition::new(topic, 0);
+    let log = EmbeddedLog::open(folder.path()).unwrap();
+    for topic in ["first", "last", "gone"] {
+        log.create_topic(topic, 1).unwrap();
+        log.produce(topic, Some(0), &numbers(0..5)).unwrap();
+    }
+    for group in groups {
+        let mut member = log.member(&membership(group, "gone")).unwrap();
+        let rows = vec![(b"key".to_vec(), Some(b"row".to_vec()))];
+        let positions = [position("gone", 3), position("last", 4)].concat();
+        member.begin_commit(Commit { positions, state: vec![StateWrites { store: "s".into(), task: 0, rows }] }).unwrap();
+    }
+    log.delete_topic("gone").unwrap();
+    log.delete_group("g").unwrap();
+    drop(log);
+
+    let log = EmbeddedLog::open(folder.path()).unwrap();
+    assert_eq!(log.topics().unwrap().iter().map(|topic| topic.name.to_string()).collect::<Vec<_>>(), ["first", "last"]);
+    assert_eq!((state(&log, "g"), state(&log, "gg")), (None, Some(b"row".to_vec())));
+    let committed = |log: &EmbeddedLog, group: &str| log.committed(group, &[at("gone"), at("last")]).unwrap();
+    assert_eq!(committed(&log, "g"), [None, None]);
+    // Another topic of that name, and one that is the next to be made.
+    log.create_topic("next", 1).unwrap();
+    log.create_topic("gone", 1).unwrap();
+    assert_eq!(committed(&log, "gg"), [None, Some(position("last", 4)[0].1.clone())]);
+    assert_eq!(log.committed("gg", &[at("next")]).unwrap(), [None]);
+    drop(log);
+    let log = EmbeddedLog::open(folder.path()).unwrap();
+    for (topic, end) in [("first", 5), ("last", 5), ("next", 0), ("gone", 0)] {
+        assert_eq!(read_all(&log, topic, 0), strings(0..end), "{topic}");
+    }
+}
+
+#[test]
+fn who_uses_a_topic_that_is_deleted_is_told() {
+    let log = EmbeddedLog::temporary(Options::default()).unwrap();
+    log.produce("last", None, &numbers(0..1)).unwrap();
+    log.produce("gone", None, &numbers(0..5)).unwrap();
+    let gone = TopicPartition::new("gone", 0);
+    let mut reader = log.reader().unwrap();
+    reader.assign(&[(gone.clone(), 0)]).unwrap();
+    let mut member = log.member(&membership("g", "gone")).unwrap();
+    assert!(matches!(member.poll(LIMIT, Duration::ZERO).unwrap(), Event::Assigned(_)));
+    member.start(&[(gone.clone(), 5)]).unwrap();
+    assert!(matches!(member.poll(LIMIT, Duration::ZERO).unwrap(), Event::End { .. }));
+    member.append(&gone, &numbers(0..1)).unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| member.poll(LIMIT, Duration::from_secs(30)).map(drop));
+        log.delete_topic("gone").unwrap();
+        // One that is made now is another, whatever its number would be.
+        log.produce("new", None, &numbers(100..105)).unwrap();
+        for error in [waits.join().unwrap().unwrap_err(), reader.poll(LIMIT, Duration::ZERO).map(drop).unwrap_err()] {
+            assert!(error.message.contains("`gone` was deleted"), "{error}");
+        }
+    });
+    assert!(member.begin_commit(Commit { positions: position("last", 1), state: Vec::new() }).unwrap_err().message.contains("`gone`"));
+    assert_eq!(log.committed("g", &[TopicPartition::new("last", 0)]).unwrap(), [None], "nothing of that commit is there");
+}
+
+#[test]
+fn topics_and_groups_are_deleted_and_moved_by_other_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runs, other) = (attach(folder.path()), attach(folder.path()));
+    let at = [TopicPartition::new("t", 0)];
+    let member = runs.member(&membership("g", "t")).unwrap();
+    for error in [other.move_group("g", &position("t", 7)), other.delete_group("g")].map(Result::unwrap_err) {
+        assert!(error.remedy == Remedy::Wait && error.message.contains("the group g has a member"), "{error}");
+    }
+    drop(member);
+    other.move_group("g", &position("t", 7)).unwrap();
+    assert_eq!(runs.committed("g", &at).unwrap(), [Some(position("t", 7)[0].1.clone())]);
+    let long = vec![(at[0].clone(), Position { offset: 0, metadata: "m".repeat(513) })];
+    assert!(other.move_group("g", &long).unwrap_err().message.contains("513"));
+    other.delete_group("g").unwrap();
+    assert_eq!(runs.committed("g", &at).unwrap(), [None]);
+    other.delete_topic("t").unwrap();
+    assert_eq!(runs.topics().unwrap(), []);
+}
+
+#[test]
+fn exclusive_writes_of_several_processes_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let [holder, client, another] = [(); 3].map(|()| attach(folder.path()));
+    log_contract::count_together(&[&client, &holder, &another], 6, 20);
+    for (first, second) in [(&client, &holder), (&holder, &client), (&client, &another), (&holder, &holder)] {
+        log_contract::who_is_overtaken_decides_anew(first, second);
+        log_contract::who_is_not_overtaken_decides_once(first, second);
+    }
+}
+
+#[test]
+fn an_exclusive_write_survives_the_holder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut holder, mut next) = (Some(attach(folder.path())), None);
+    let client = attach(folder.path());
+    client.create_topic("t", 1).unwrap();
+    let at = TopicPartition::new("t", 0);
+    let mut decided = 0;
+    client
+        .exclusively("name", &at, &mut || {
+            decided += 1;
+            let read = log_contract::read_whole(&client, &at, &mut || {});
+            // Whoever holds the folder next knows nothing of what was read under the last holder, also if it has been asked for a turn of its own.
+            if let Some(holder) = holder.take() {
+                log_contract::count_on(&holder, "name", &at).unwrap();
+                drop(holder);
+                next.insert(attach(folder.path())).exclusively("name", &at, &mut || Ok(None)).unwrap();
+            }
+            Ok(Some(numbers(read.len() + 1..read.len() + 2)))
+        })
+        .unwrap();
+    assert_eq!((decided, read_all(&client, "t", 0)), (2, strings(1..3)));
 }
 
 #[test]

@@ -4,9 +4,10 @@ mod members;
 mod rebalances;
 mod refusals;
 
-use crate::cluster::{cluster, unique};
-use crate::log_contract::contract_tests;
-use millstream::io::{Bounds, Event, FetchLimit, Internal, Log, Remedy, TopicPartition};
+use crate::cluster::{Admin, cluster, unique};
+use crate::log_contract::{self, contract_tests};
+use members::{assigned, commit, membership};
+use millstream::io::{Bounds, Event, FetchLimit, Internal, Log, Remedy, Retention, TopicPartition};
 use millstream::log::kafka::KafkaLog;
 use millstream::record::{Records, RecordsBuilder};
 use millstream::settings::{KafkaSettings, Settings};
@@ -245,7 +246,7 @@ fn topics_are_described_and_missing_ones_named() {
     assert_eq!(log.topic(&missing).expect("metadata"), None);
     for error in [
         log.produce(&missing, None, &records(["x"])).expect_err("no topic"),
-        log.member(&members::membership(&unique("group"), "host.0", &[&missing])).map(drop).expect_err("no topic"),
+        log.member(&membership(&unique("group"), "host.0", &[&missing])).map(drop).expect_err("no topic"),
     ] {
         assert!(error.remedy == Remedy::Stop && error.message.contains(&*missing) && error.message.contains("topic create"), "{error}");
     }
@@ -407,10 +408,81 @@ fn no_broker_is_told_soon_with_its_address() {
 }
 
 #[test]
-fn of_hosts_that_create_a_pipelines_own_topic_at_the_same_time_none_fails() {
+fn exclusive_writes_of_several_hosts_lose_nothing() {
+    let (first, second) = (log!(), log!());
+    log_contract::count_together(&[&first, &second], 4, 4);
+    log_contract::who_is_overtaken_decides_anew(&first, &second);
+    log_contract::who_is_not_overtaken_decides_once(&first, &second);
+}
+
+#[test]
+fn who_dies_while_writing_exclusively_leaves_nothing() {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let Some(cluster) = cluster() else { return };
     let log = log!();
-    let name = unique("own");
-    log.create_internal(&name, 2, Internal::Changelog).expect("the first");
-    log.create_internal(&name, 2, Internal::Changelog).expect("the second, which had not seen it");
-    assert!(log.create_topic(&name, 2).is_err(), "a user hears of it");
+    let (topic, name) = (topic(&log, "count", 1), unique("counter"));
+    let at = at(&topic, 0);
+    log_contract::count_on(&log, &name, &at).expect("written");
+    assert_eq!(log_contract::read_whole(&log, &at, &mut || {}), ["1"]);
+    // What a host has done that stops before its commit.
+    let dead: BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &cluster.brokers)
+        .set("transactional.id", &name)
+        .set("transaction.timeout.ms", "600000")
+        .create()
+        .expect("a producer");
+    dead.init_transactions(DEADLINE).expect("initialised");
+    dead.begin_transaction().expect("begun");
+    dead.send(BaseRecord::<(), _>::to(&topic).payload("2")).expect("sent");
+    dead.flush(DEADLINE).expect("in the partition");
+    assert_eq!(log.high_watermark(&at).expect("an end"), 3, "a record, its marker, a record that is not committed");
+    let began = Instant::now();
+    log_contract::count_on(&log, &name, &at).expect("written");
+    assert!(began.elapsed() < Duration::from_secs(10), "as long as the name takes to change hands: {:?}", began.elapsed());
+    assert_eq!(log_contract::read_whole(&log, &at, &mut || {}), ["1", "2"]);
+    assert_eq!(read(&log, &topic)[&0].0, [0, 4], "the second is not the dead one's");
+    dead.commit_transaction(DEADLINE).expect_err("too late");
+    assert_eq!(read_values(&log, &topic), ["1", "2"]);
+}
+
+#[test]
+fn an_exclusive_write_sees_what_an_open_transaction_hides() {
+    let log = log!();
+    let (input, topic, name) = (topic(&log, "in", 1), topic(&log, "count", 1), unique("counter"));
+    let (at, from) = (at(&topic, 0), at(&input, 0));
+    let mut member = log.member(&membership(&unique("group"), "host.0", &[&input])).expect("a member");
+    assigned(&mut member);
+    member.append(&at, &records(["cut-over"])).expect("appended");
+    until("the member's record is in the partition", || (log.high_watermark(&at).expect("an end") > 0).then_some(()));
+    // Behind the open transaction, where no reader sees it.
+    log.exclusively(&name, &at, &mut || Ok(Some(records(["1"])))).expect("written");
+    assert_eq!(read_values(&log, &topic), Vec::<String>::new());
+    let (hidden, waits) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut hidden = move || hidden.send(()).expect("who waits for it");
+            let decided = log.exclusively(&name, &at, &mut || {
+                let last = log_contract::counted(&log_contract::read_whole(&log, &at, &mut hidden)).len();
+                Ok(Some(records([&*(last + 1).to_string()])))
+            });
+            decided.expect("written");
+        });
+        waits.recv_timeout(DEADLINE).expect("somebody reads");
+        commit(&mut member, &[(from, 0, "")]).expect("committed");
+    });
+    assert_eq!(log_contract::read_whole(&log, &at, &mut || {}), ["cut-over", "1", "2"]);
+}
+
+#[test]
+fn a_control_topic_keeps_the_last_record_of_each_key_and_tombstones_for_a_week() {
+    let Some(cluster) = cluster() else { return };
+    let log = log!();
+    let name = unique("control");
+    log.create_internal(&name, 1, Internal::Control).expect("created");
+    let retention = log.retention(&name).expect("settings").expect("may be asked");
+    assert_eq!(retention, Retention { compacted: true, unlimited: false, tombstones: Duration::from_secs(7 * 24 * 3600) });
+    assert_eq!(Admin::new(cluster).setting(&name, "segment.ms"), "3600000");
+    let plain = topic(&log, "plain", 1);
+    let most = |name: &str| log.topic(name).expect("metadata").expect("the topic").max_message_bytes;
+    assert!(most(&name).is_some() && most(&name) == most(&plain), "as the brokers have it");
 }

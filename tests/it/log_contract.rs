@@ -1,8 +1,8 @@
 //! The contract of a log, as tests over the trait. Each log makes them its own by `contract_tests!`.
 
 use millstream::io::{
-    Commit, CommitState, Event, FetchLimit, Fetched, Guarantee, Log, LogError, Member, Membership, Position, Reader, TopicPartition,
-    partition_for,
+    Bounds, Commit, CommitState, Event, FetchLimit, Fetched, Guarantee, Internal, Log, LogError, Member, Membership, Position, Reader,
+    Remedy, TopicPartition, partition_for,
 };
 use millstream::record::{Records, RecordsBuilder};
 use std::collections::BTreeMap;
@@ -17,7 +17,9 @@ macro_rules! contract_tests {
             one_record_comes_however_big, the_end_is_told_each_time_it_is_reached, keys_choose_partitions, topics_are_listed_and_bounded,
             offsets_are_found_by_time, readers_do_not_disturb_each_other, a_group_starts_without_positions, a_commit_is_seen_whole,
             an_abort_leaves_nothing, a_rewind_reads_again, a_paused_partition_keeps_its_place, what_is_not_committed_is_lost_on_leave,
-            what_does_not_exist_is_an_error);
+            what_does_not_exist_is_an_error,
+            exclusive_writes_lose_nothing, an_exclusive_write_may_be_none, a_pipelines_own_topic_may_be_there,
+            a_topic_that_is_deleted_leaves_nothing, groups_without_members_are_moved_and_deleted);
     };
     ($open:path: $($clause:ident),*) => {
         $(
@@ -423,6 +425,192 @@ pub fn what_is_not_committed_is_lost_on_leave(log: &dyn Log) {
     commit(&mut *member, &assigned[0], 0, "");
     assert_eq!(read_all(log, &output, 0), Vec::<String>::new());
     member.leave().unwrap();
+}
+
+/// The values of a partition, as whoever decides reads them: all that was there when it began. `hidden` is told each time something is still hidden.
+pub fn read_whole(log: &dyn Log, at: &TopicPartition, hidden: &mut dyn FnMut()) -> Vec<String> {
+    let all = log.high_watermark(at).unwrap();
+    let mut reader = log.reader().unwrap();
+    reader.assign(&[(at.clone(), 0)]).unwrap();
+    let mut read = Vec::new();
+    loop {
+        match next(|wait| reader.poll(ALL, wait)) {
+            Event::Records(fetched) => {
+                read.extend(texts(&fetched.records));
+                // Others may append so fast that no end is ever reached.
+                if fetched.offsets.last().is_some_and(|last| last + 1 >= all) {
+                    return read;
+                }
+            }
+            Event::End { offset, .. } if offset >= all => return read,
+            Event::End { .. } => hidden(),
+            event => panic!("a reader told {event:?}"),
+        }
+    }
+}
+
+/// The numbers among the values of a partition.
+pub fn counted(values: &[String]) -> Vec<usize> {
+    values.iter().filter_map(|value| value.parse().ok()).collect()
+}
+
+/// Appends one more than the last number, if no other does at the same time.
+pub fn count_on(log: &dyn Log, name: &str, at: &TopicPartition) -> Result<(), LogError> {
+    log.exclusively(name, at, &mut || {
+        let last = counted(&read_whole(log, at, &mut || {})).last().copied().unwrap_or(0);
+        Ok(Some(numbers(last + 1..last + 2)))
+    })
+}
+
+/// Threads of several logs, which are one, count on in one partition while others append to it.
+pub fn count_together(logs: &[&dyn Log], threads: usize, times: usize) {
+    let topic = topic(logs[0], "count", 1);
+    let (name, at) = (fresh("counter"), TopicPartition::new(topic.as_str(), 0));
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (log, name, topic, at) = (logs[thread % logs.len()], &name, &topic, &at);
+            scope.spawn(move || {
+                for _ in 0..times {
+                    count_on(log, name, at).unwrap();
+                    log.produce(topic, Some(0), &values(["noise"])).unwrap();
+                }
+            });
+        }
+    });
+    let values = read_whole(logs[0], &at, &mut || {});
+    assert_eq!(counted(&values), (1..=threads * times).collect::<Vec<_>>());
+    assert_eq!(values.len(), 2 * threads * times);
+}
+
+pub fn exclusive_writes_lose_nothing(log: &dyn Log) {
+    count_together(&[log], 4, 5);
+}
+
+/// Of two logs, which are one, the second writes between what the first reads and what it appends.
+pub fn who_is_overtaken_decides_anew(first: &dyn Log, second: &dyn Log) {
+    let topic = topic(first, "count", 1);
+    let (name, at) = (fresh("counter"), TopicPartition::new(topic.as_str(), 0));
+    let mut seen = Vec::new();
+    first
+        .exclusively(&name, &at, &mut || {
+            let read = counted(&read_whole(first, &at, &mut || {}));
+            let last = read.last().copied().unwrap_or(0);
+            if seen.is_empty() {
+                count_on(second, &name, &at).unwrap();
+            }
+            seen.push(read);
+            Ok(Some(numbers(last + 1..last + 2)))
+        })
+        .unwrap();
+    assert_eq!(seen, [vec![], vec![1]], "it read again, once");
+    assert_eq!(read_whole(first, &at, &mut || {}), ["1", "2"]);
+}
+
+/// What has another name, or none, comes between without a consequence.
+pub fn who_is_not_overtaken_decides_once(first: &dyn Log, second: &dyn Log) {
+    let topic = topic(first, "count", 1);
+    let (name, at) = (fresh("counter"), TopicPartition::new(topic.as_str(), 0));
+    let mut decided = 0;
+    first
+        .exclusively(&name, &at, &mut || {
+            decided += 1;
+            second.exclusively(&fresh("other"), &at, &mut || Ok(Some(values(["other"])))).unwrap();
+            second.produce(&topic, Some(0), &values(["noise"])).unwrap();
+            Ok(Some(numbers(1..2)))
+        })
+        .unwrap();
+    assert_eq!(decided, 1);
+    assert_eq!(read_whole(first, &at, &mut || {}), ["other", "noise", "1"]);
+}
+
+pub fn an_exclusive_write_may_be_none(log: &dyn Log) {
+    let topic = topic(log, "count", 1);
+    let (name, at) = (fresh("counter"), TopicPartition::new(topic.as_str(), 0));
+    log.exclusively(&name, &at, &mut || Ok(None)).unwrap();
+    log.exclusively(&name, &at, &mut || Ok(Some(Records::default()))).unwrap();
+    let error = log.exclusively(&name, &at, &mut || Err(LogError::stop("I do not want to"))).unwrap_err();
+    assert_eq!((error.remedy, &*error.message), (Remedy::Stop, "I do not want to"));
+    assert_eq!(log.high_watermark(&at).unwrap(), 0, "nothing was written");
+    count_on(log, &name, &at).unwrap();
+    assert_eq!(read_whole(log, &at, &mut || {}), ["1"]);
+    let missing = TopicPartition::new(fresh("missing"), 0);
+    let error = log.exclusively(&name, &missing, &mut || Ok(Some(numbers(0..1)))).unwrap_err();
+    assert!(error.message.contains(&*missing.topic), "{error}");
+}
+
+pub fn a_topic_that_is_deleted_leaves_nothing(log: &dyn Log) {
+    let (name, other) = (topic(log, "gone", 2), topic(log, "stays", 1));
+    let at = TopicPartition::new(name.as_str(), 1);
+    for number in 0..3 {
+        log.produce(&name, Some(1), &numbers(number..number + 1)).unwrap();
+        log.produce(&other, Some(0), &numbers(number..number + 1)).unwrap();
+    }
+    log.delete_topic(&name).unwrap();
+    assert_eq!(log.topic(&name).unwrap(), None);
+    assert!(!log.topics().unwrap().iter().any(|topic| *topic.name == *name));
+    assert!(log.bounds(&at).is_err());
+    log.delete_topic(&name).unwrap();
+    log.delete_topic(&fresh("missing")).unwrap();
+    assert_eq!(read_all(log, &other, 0), strings(0..3));
+
+    log.create_topic(&name, 3).unwrap();
+    assert_eq!(log.bounds(&at).unwrap(), Bounds { begin: 0, end: 0 });
+    log.produce(&name, Some(1), &numbers(7..9)).unwrap();
+    assert_eq!(read_all(log, &name, 1), strings(7..9));
+    assert_eq!(read_all(log, &name, 2), strings(0..0));
+}
+
+pub fn groups_without_members_are_moved_and_deleted(log: &dyn Log) {
+    let (input, more) = (topic(log, "in", 2), topic(log, "more", 1));
+    let group = fresh("group");
+    let at = [TopicPartition::new(input.as_str(), 0), TopicPartition::new(input.as_str(), 1), TopicPartition::new(more.as_str(), 0)];
+    let position = |offset, metadata: &str| Position { offset, metadata: metadata.to_owned() };
+    let committed = || log.committed(&group, &at).unwrap();
+    for partition in [0, 1] {
+        log.produce(&input, Some(partition), &numbers(0..10)).unwrap();
+    }
+
+    log.delete_group(&group).unwrap();
+    log.move_group(&group, &[]).unwrap();
+    log.move_group(&group, &[(at[0].clone(), position(3, "first")), (at[2].clone(), position(0, ""))]).unwrap();
+    assert_eq!(committed(), [Some(position(3, "first")), None, Some(position(0, ""))]);
+    let missing = TopicPartition::new(fresh("missing"), 0);
+    for wrong in [&missing, &TopicPartition::new(input.as_str(), 2)] {
+        let error = log.move_group(&group, &[(at[0].clone(), position(9, "")), (wrong.clone(), position(0, ""))]).unwrap_err();
+        assert!(error.message.contains(&*wrong.topic), "{error}");
+    }
+    assert_eq!(committed()[0], Some(position(3, "first")), "all of it or nothing");
+
+    let (mut member, assigned) = join(log, &group, &[&input]);
+    assert_eq!(member.committed(&assigned).unwrap(), [Some(position(3, "first")), None]);
+    commit(&mut *member, &at[1], 5, "of the member");
+    let refused = [log.move_group(&group, &[(at[0].clone(), position(4, "while it runs"))]), log.delete_group(&group)];
+    for error in refused.map(Result::unwrap_err) {
+        assert!(error.remedy == Remedy::Wait && error.message.contains(&group) && error.message.contains("member"), "{error}");
+    }
+    assert_eq!(committed(), [Some(position(3, "first")), Some(position(5, "of the member")), Some(position(0, ""))]);
+    member.leave().unwrap();
+
+    // A member may count for a while after it has left.
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = log.move_group(&group, &[(at[0].clone(), position(1, "back"))]) {
+        assert!(error.remedy == Remedy::Wait && Instant::now() < deadline, "{error}");
+    }
+    assert_eq!(committed(), [Some(position(1, "back")), Some(position(5, "of the member")), Some(position(0, ""))]);
+    log.delete_group(&group).unwrap();
+    assert_eq!(committed(), [None, None, None]);
+    log.delete_group(&group).unwrap();
+}
+
+pub fn a_pipelines_own_topic_may_be_there(log: &dyn Log) {
+    for what in [Internal::Changelog, Internal::Repartition, Internal::Control] {
+        let name = fresh("own");
+        log.create_internal(&name, 2, what).unwrap();
+        log.create_internal(&name, 2, what).unwrap();
+        assert_eq!(log.topic(&name).unwrap().unwrap().partitions, 2);
+        assert!(log.create_topic(&name, 2).is_err(), "a user hears of it");
+        assert!(log.create_internal("no/name", 1, what).is_err());
+    }
 }
 
 pub fn what_does_not_exist_is_an_error(log: &dyn Log) {

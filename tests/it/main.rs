@@ -2,8 +2,10 @@
 
 mod cli;
 mod cluster;
+mod dev;
 mod embedded;
 mod examples;
+mod fleet;
 mod guests;
 mod hostile;
 mod kafka;
@@ -16,3 +18,4 @@ mod pipelines;
 mod program;
 mod schema;
 mod standard;
+mod trials;

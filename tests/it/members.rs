@@ -1,5 +1,6 @@
 //! What a worker does about a member in trouble: one whose commit does not end, one that was fenced.
 
+use millstream::course::Course;
 use millstream::io::{
     Clock, Commit, CommitState, Event, FetchLimit, Guarantee, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
 };
@@ -77,6 +78,10 @@ impl Member for Troubled {
         self.inner().start(partitions)
     }
 
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.inner().hold(partitions)
+    }
+
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.inner().pause(partitions)
     }
@@ -152,8 +157,8 @@ fn outlives(trouble: Trouble) {
     let troubled = Troubled { trouble, inner, given: Vec::new(), committing: false, released: released.clone() };
     let role = Role { member: Some(Box::new(troubled)), ..Role::default() };
     let (clock, stop) = (Looks::default(), AtomicBool::new(false));
-    let worker =
-        Worker::new(Arc::new(setting), log.clone(), role, &clock, Options::default(), &stop).unwrap_or_else(|_| panic!("a worker"));
+    let worker = Worker::new(Arc::new(Course::new(Arc::new(setting))), log.clone(), role, &clock, Options::default(), &stop)
+        .unwrap_or_else(|_| panic!("a worker"));
     // A new member goes on from what is committed, which is nothing.
     worker.run(&mut Until { log: &*log, stop: &stop }).unwrap_or_else(|ended| panic!("{ended:?}"));
     assert!(released.load(Ordering::Relaxed));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HEARD: [&str; 9] = [
+const HEARD: [&str; 10] = [
     "MILLSTREAM_BROKERS",
     "MILLSTREAM_DATA",
     "MILLSTREAM_CONFIG",
@@ -13,6 +13,7 @@ const HEARD: [&str; 9] = [
     "MILLSTREAM_LOG",
     "MILLSTREAM_LOG_FORMAT",
     "MILLSTREAM_FAULT",
+    "MILLSTREAM_FLEET",
 ];
 
 /// Without it every run of the program would compile its plugins anew, for seconds.

@@ -45,7 +45,7 @@ pub(super) fn print_diagnostics(found: &Diagnostics) {
 }
 
 /// The log that is named or stands in the data folder: a check makes no folder.
-fn reachable_log(context: &Context) -> anyhow::Result<Option<std::sync::Arc<dyn Log>>> {
+pub(super) fn reachable_log(context: &Context) -> anyhow::Result<Option<std::sync::Arc<dyn Log>>> {
     if context.connection.brokers.is_none() && !context.connection.data_folder().exists() {
         return Ok(None);
     }

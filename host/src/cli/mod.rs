@@ -5,12 +5,15 @@ mod check;
 mod completion;
 mod consume;
 mod demo;
+mod dev;
 mod files;
+mod fleet;
 mod listen;
 mod new;
 mod produce;
 mod run;
 mod schema;
+mod serve;
 mod test;
 mod topic;
 
@@ -86,6 +89,36 @@ enum Command {
     Test(test::Args),
     /// Run a pipeline
     Run(run::Args),
+    /// Run a pipeline while you work on it: what is saved is built and takes over
+    Dev(dev::Args),
+    /// Run a host of a fleet, and on it whatever is deployed
+    Serve(serve::Args),
+    /// Make a pipeline's file the active generation of a fleet
+    Deploy(fleet::deploy::Args),
+    /// Show what a pipeline's file would change about what is deployed
+    Diff(fleet::deploy::DiffArgs),
+    /// Show the hosts of a fleet, what runs, and how far it is
+    Status(fleet::status::Args),
+    /// Replace the plugin of one stage of what is deployed
+    Swap(fleet::swap::Args),
+    /// Go back to an earlier generation
+    Rollback(fleet::rollback::Args),
+    /// Let a generation that is on trial work in every partition
+    Promote(fleet::canary::PromoteArgs),
+    /// Show the generations of a pipeline, and from which offset on each ran
+    History(fleet::history::Args),
+    /// Show where an output record comes from
+    Why(fleet::why::Args),
+    /// Process records of a source once more, by any generation, and show what it gives
+    Replay(fleet::replay::Args),
+    /// Have hosts pause a pipeline
+    Pause(fleet::steer::Args),
+    /// Have hosts run a pipeline again, parked partitions too
+    Resume(fleet::steer::Args),
+    /// Have a pipeline go on from other positions, with its state or without
+    Reset(fleet::reset::Args),
+    /// Have hosts end a pipeline; its topics stay
+    Delete(fleet::steer::Args),
     /// Create, list and describe topics
     Topic(topic::Args),
     /// Append records to a topic
@@ -113,6 +146,16 @@ pub enum Exit {
     Log = 6,
     /// A test of the pipeline failed.
     Test = 7,
+    /// Somebody else has changed, or is changing, the pipeline in the fleet.
+    Conflict = 8,
+    /// A host cannot run the generation.
+    Refused = 9,
+    /// Hosts have not answered in time.
+    Timeout = 10,
+    /// A permission that is not allowed, or a change that cannot be made under the same name.
+    Denied = 11,
+    /// A signal ended it before it was done; what it had begun is taken back.
+    Interrupted = 130,
 }
 
 /// Why a command failed.
@@ -164,6 +207,21 @@ pub fn main() -> i32 {
         Command::Schema(args) => schema::run(&args, &context),
         Command::Test(args) => test::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
+        Command::Dev(args) => dev::run(&args, &context),
+        Command::Serve(args) => serve::run(&args, &context),
+        Command::Deploy(args) => fleet::deploy::run(&args, &context),
+        Command::Diff(args) => fleet::deploy::diff_file(&args, &context),
+        Command::Status(args) => fleet::status::run(&args, &context),
+        Command::Swap(args) => fleet::swap::run(&args, &context),
+        Command::Rollback(args) => fleet::rollback::run(&args, &context),
+        Command::Promote(args) => fleet::canary::promote(&args, &context),
+        Command::History(args) => fleet::history::run(&args, &context),
+        Command::Why(args) => fleet::why::run(&args, &context),
+        Command::Replay(args) => fleet::replay::run(&args, &context),
+        Command::Pause(args) => fleet::steer::run(&args, crate::fleet::State::Paused, &context),
+        Command::Resume(args) => fleet::steer::run(&args, crate::fleet::State::Running, &context),
+        Command::Reset(args) => fleet::reset::run(&args, &context),
+        Command::Delete(args) => fleet::steer::run(&args, crate::fleet::State::Deleted, &context),
         Command::Topic(args) => topic::run(&args, &context),
         Command::Produce(args) => produce::run(&args, &context),
         Command::Consume(args) => consume::run(&args, &context),

@@ -103,6 +103,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         limit: args.limit,
         host,
         workers,
+        alone: context.connection.brokers.is_none(),
         ..Options::default()
     };
     let listener =
@@ -178,7 +179,7 @@ fn workers(args: &Args, setting: &Setting, on_kafka: bool) -> anyhow::Result<usi
 }
 
 /// Raised by SIGINT and SIGTERM: the run commits what it has done and leaves. A second signal ends the process at once.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let raised = Arc::new(AtomicBool::new(false));
     let told = raised.clone();
@@ -205,7 +206,7 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// A member that prints what would be written.
-fn dry_member(log: &Arc<DryLog>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
+pub(super) fn dry_member(log: &Arc<DryLog>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
     let pipeline = &setting.pipeline;
     let mut partitions = Vec::new();
     for source in &pipeline.sources {

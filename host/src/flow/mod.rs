@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod placement;
 pub mod plan;
+pub mod provenance;
 pub mod reject;
 pub mod repartition;
 pub mod sink;

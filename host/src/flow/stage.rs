@@ -13,6 +13,7 @@ use crate::flow::reject::{LATE, Rejected, Shown};
 use crate::flow::source::with_place;
 use crate::flow::window;
 use crate::format::{FieldError, Format};
+use crate::io::{CommittedState, LogError, StateRows};
 use crate::key;
 use crate::pipeline::{KeyFormat, Pipeline, Policy, Source, Tombstones};
 use crate::plugin::describe::{self, Part};
@@ -67,6 +68,36 @@ struct Shared {
     timers_from: i64,
     /// The earliest timer that was set or deleted since it was last asked for.
     touched: Option<i64>,
+}
+
+/// A store of a stage as it is now, what is not committed included, as the ground of another's.
+pub struct Below {
+    name: Arc<str>,
+    shared: Arc<Mutex<Shared>>,
+    index: usize,
+}
+
+impl Below {
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut StateStore) -> Result<T, LogError>) -> Result<T, LogError> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        // Gone where the task has turned to another generation: its shadow goes with it.
+        let gone = || LogError::stop(format!("the store `{}` is gone", self.name));
+        work(shared.stores.get_mut(self.index).ok_or_else(gone)?)
+    }
+}
+
+impl CommittedState for Below {
+    fn get(&self, _: &str, _: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        self.with(|store| store.read(key))
+    }
+
+    fn scan(&self, _: &str, _: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
+        self.with(|store| store.rows_from(low, high, limit))
+    }
 }
 
 struct StageServices {
@@ -142,6 +173,11 @@ impl Stage {
         }
     }
 
+    /// Takes an instance that was made ahead.
+    pub fn take_ready(&mut self, ahead: Option<Box<dyn Instance>>) {
+        self.instance = self.instance.take().or(ahead);
+    }
+
     /// Makes an instance if there is none; at the start, so that a plugin which does not load is found before the first record.
     pub fn prepare(&mut self) -> Result<(), CallError> {
         if self.instance.is_none() {
@@ -162,6 +198,18 @@ impl Stage {
     /// Works on the stage's stores.
     pub fn stores<T>(&mut self, work: impl FnOnce(&mut [StateStore]) -> T) -> T {
         work(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).stores)
+    }
+
+    /// What its stores hold, newest first, for whoever stands on it.
+    pub fn below(&self) -> Vec<Below> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = |(index, store): (usize, &StateStore)| Below { name: store.name().clone(), shared: self.shared.clone(), index };
+        shared.stores.iter().enumerate().map(below).collect()
+    }
+
+    /// Leaves the stage without its stores.
+    pub fn take_stores(&mut self) -> Vec<StateStore> {
+        std::mem::take(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).stores)
     }
 
     /// Sends a batch through the plugin; answers with a batch for each output.

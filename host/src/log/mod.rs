@@ -1,6 +1,7 @@
 //! The two logs, and how a command finds the one that it is to use.
 
 pub mod embedded;
+mod exclusive;
 pub mod kafka;
 
 use crate::io::Log;

@@ -1,5 +1,6 @@
 //! Sources, tables, policies and limits: what a manifest says by itself, without asking a plugin.
 
+use super::attachments::Attachments;
 use super::diagnostic::{Report, Source as File, Span};
 use super::flow::{Flow, Known};
 use super::grammar::{self, kind_of};
@@ -37,9 +38,9 @@ pub(crate) fn topic(node: &Node) -> Arc<str> {
 }
 
 /// A source, and what its records are known to hold.
-pub(crate) fn source(report: &Report, entry: &Entry) -> (Source, Flow) {
+pub(crate) fn source(report: &Report, entry: &Entry, attachments: &dyn Attachments) -> (Source, Flow) {
     let node = &entry.value;
-    let (schema, fields) = schema(report, node);
+    let (schema, fields) = schema(report, node, attachments);
     let source = Source {
         name: entry.key.clone(),
         topic: topic(node),
@@ -69,9 +70,9 @@ pub(crate) fn guarantee(node: Option<&Node>) -> Guarantee {
     }
 }
 
-pub(crate) fn table(report: &Report, entry: &Entry) -> Table {
+pub(crate) fn table(report: &Report, entry: &Entry, attachments: &dyn Attachments) -> Table {
     let node = &entry.value;
-    let (schema, _) = schema(report, node);
+    let (schema, _) = schema(report, node, attachments);
     Table {
         name: entry.key.clone(),
         topic: topic(node),
@@ -114,16 +115,15 @@ fn time_field(report: &Report, node: &Node, fields: &[Known]) -> Option<TimeFiel
 }
 
 /// The declared fields of a source or table.
-fn schema(report: &Report, owner: &Node) -> (SourceSchema, Vec<Known>) {
-    let mut fields = Vec::new();
-    let mut from = Vec::new();
-    let mut closed = false;
+fn schema(report: &Report, owner: &Node, attachments: &dyn Attachments) -> (SourceSchema, Vec<Known>) {
+    let mut block = Block { attachments, fields: Vec::new(), from: Vec::new(), closed: false };
     if let Some(node) = owner.get("schema") {
         if format(owner.get("format")) == Some(FormatKind::Raw) {
             report.error(node.head(), "values of format `raw` have no fields", "leave `schema` out, or say `format: json`".to_owned());
         }
-        read_block(report, node, "", &mut fields, &mut from, &mut closed);
+        read_block(report, node, "", &mut block);
     }
+    let Block { fields, from, closed, .. } = block;
     let described = fields
         .iter()
         .map(|known| FieldType { path: Field::Value(known.path.clone()), kind: known.kind, nullable: known.nullable })
@@ -131,16 +131,24 @@ fn schema(report: &Report, owner: &Node) -> (SourceSchema, Vec<Known>) {
     (SourceSchema { schema: Schema { fields: described, open: !closed }, from }, fields)
 }
 
+/// What is read of a block of fields.
+struct Block<'a> {
+    attachments: &'a dyn Attachments,
+    fields: Vec<Known>,
+    from: Vec<(Path, Type)>,
+    closed: bool,
+}
+
 /// `file`: how the block's file is named in messages; empty for the manifest itself.
-fn read_block(report: &Report, node: &Node, file: &str, fields: &mut Vec<Known>, from: &mut Vec<(Path, Type)>, closed: &mut bool) {
+fn read_block(report: &Report, node: &Node, file: &str, block: &mut Block<'_>) {
     for entry in node.entries() {
         if grammar::is_schema_option(entry) {
             match (entry.value.boolean(), entry.value.text()) {
-                (Some(value), _) => *closed = value,
+                (Some(value), _) => block.closed = value,
                 (None, Some(_)) if !file.is_empty() => {
                     report.error(entry.value.span, "a schema's file names no further file", None);
                 }
-                (None, Some(path)) => read_file(report, path, entry.value.span, fields, from, closed),
+                (None, Some(path)) => read_file(report, path, entry.value.span, block),
                 _ => {}
             }
             continue;
@@ -167,12 +175,12 @@ fn read_block(report: &Report, node: &Node, file: &str, fields: &mut Vec<Known>,
                     "text can become any type; int, float, boolean and json can become text, int and float each other".to_owned(),
                 );
             }
-            from.push((path.clone(), found));
+            block.from.push((path.clone(), found));
         }
         let line = report.source.place(entry.key_span.start).0;
         let origin = if file.is_empty() { format!("declared at line {line}") } else { format!("declared in {file}, line {line}") };
-        check_nesting(report, fields, &path, kind, entry.key_span);
-        fields.push(Known { path, kind, nullable, origin, other: None });
+        check_nesting(report, &block.fields, &path, kind, entry.key_span);
+        block.fields.push(Known { path, kind, nullable, origin, other: None });
     }
 }
 
@@ -188,9 +196,9 @@ fn check_nesting(report: &Report, fields: &[Known], path: &Path, kind: Type, at:
     }
 }
 
-fn read_file(report: &Report, path: &str, span: Span, fields: &mut Vec<Known>, from: &mut Vec<(Path, Type)>, closed: &mut bool) {
+fn read_file(report: &Report, path: &str, span: Span, block: &mut Block<'_>) {
     let full = report.source.path.parent().unwrap_or(std::path::Path::new("")).join(path);
-    let text = match std::fs::read_to_string(&full) {
+    let text = match block.attachments.schema(path) {
         Ok(text) => text,
         Err(error) => {
             return report.error(
@@ -203,7 +211,7 @@ fn read_file(report: &Report, path: &str, span: Span, fields: &mut Vec<Known>, f
     let inner = Report::new(Arc::new(File { path: full, text }));
     if let Some(root) = yaml::parse(&inner) {
         grammar::validate(&inner, &root, &grammar::SCHEMA, root.head());
-        read_block(&inner, &root, path, fields, from, closed);
+        read_block(&inner, &root, path, block);
     }
     report.absorb(inner);
 }

@@ -1,9 +1,11 @@
 //! From a file to a checked pipeline: the YAML as a tree with places (`yaml`), held against the language (`grammar`), names resolved (`resolve`),
 //! plugins asked and types followed from source to sink (`stages`, `flow`). Every mistake is reported, not only the first.
 
+mod attachments;
 mod case;
 mod declare;
 mod diagnostic;
+mod edit;
 mod flow;
 mod grammar;
 mod resolve;
@@ -15,10 +17,12 @@ mod units;
 mod with;
 mod yaml;
 
+pub use attachments::{Attachments, OnDisk, Recorded, is_path};
 pub use case::{Case, Expect, ExpectRecord, Expected, ExpectedValue, Given, GivenRecord, GivenValue, Target};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
+pub use edit::{plugins, schema_files, topics_read, with_plugin};
 pub use secret::{Secrets, hide_secrets, resolve_secrets, secret_names, variable};
-pub(crate) use units::start as parse_start;
+pub(crate) use units::{duration as parse_duration, start as parse_start};
 
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;
@@ -84,29 +88,32 @@ impl Loaded {
 
 /// Reads and checks a manifest. Plugins are compiled and asked to describe themselves; nothing else runs.
 pub fn load(path: &Path, loader: &dyn Loader) -> Result<Loaded, Diagnostics> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => load_text(path, text, loader),
-        Err(error) => {
-            let report = Report::new(Arc::new(Source { path: path.to_owned(), text: String::new() }));
-            report.error(Span::default(), format!("cannot read the file: {error}"), None);
-            Err(report.finish())
-        }
-    }
+    load_text(path, read(path)?, loader)
+}
+
+/// The text of a manifest's file.
+pub fn read(path: &Path) -> Result<String, Diagnostics> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let report = Report::new(Arc::new(Source { path: path.to_owned(), text: String::new() }));
+        report.error(Span::default(), format!("cannot read the file: {error}"), None);
+        report.finish()
+    })
 }
 
 /// The same for a text that stands in no file; `path` is what diagnostics name, and what plugins' paths are relative to.
 pub fn load_text(path: &Path, text: String, loader: &dyn Loader) -> Result<Loaded, Diagnostics> {
-    load_with(path, text, loader, &crate::plugin::standard::component)
+    load_with(path, text, loader, &OnDisk::beside(path))
 }
 
-pub(crate) fn load_with(path: &Path, text: String, loader: &dyn Loader, standard: &stages::Standard<'_>) -> Result<Loaded, Diagnostics> {
+/// The same with what it names beside itself from elsewhere; `path` is only what diagnostics name.
+pub fn load_with(path: &Path, text: String, loader: &dyn Loader, attachments: &dyn Attachments) -> Result<Loaded, Diagnostics> {
     let source = Arc::new(Source { path: path.to_owned(), text });
     let report = Report::new(source.clone());
     let mut places = Places::default();
     let result = yaml::parse(&report).and_then(|root| {
         grammar::validate(&report, &root, &grammar::MANIFEST, root.head());
         places = Places::collect(&root);
-        resolve::resolve(&report, &root, loader, standard)
+        resolve::resolve(&report, &root, loader, attachments)
     });
     let failed = report.has_errors();
     let found = report.finish();

@@ -1,10 +1,11 @@
 //! Names: what stands where, who reads whom, and what may not meet.
 
+use super::attachments::Attachments;
 use super::case::{Case, Expect, ExpectRecord, Given, GivenRecord, Target};
 use super::declare;
 use super::diagnostic::{Report, Span, propose};
 use super::flow::Flow;
-use super::stages::{self, StageDone, Standard};
+use super::stages::{self, StageDone};
 use super::yaml::{Entry, Node, Value};
 use crate::field::Path;
 use crate::flow::plan;
@@ -38,10 +39,10 @@ pub(super) struct Draft<'a> {
 }
 
 /// The pipeline and its cases; None if a mistake keeps them from being.
-pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standard: &Standard<'_>) -> Option<(Pipeline, Vec<Case>)> {
+pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, attachments: &dyn Attachments) -> Option<(Pipeline, Vec<Case>)> {
     let entries = |key| root.get(key).map(Node::entries).unwrap_or_default();
-    let sources: Vec<_> = entries("sources").iter().map(|entry| declare::source(report, entry)).collect();
-    let tables: Vec<_> = entries("tables").iter().map(|entry| declare::table(report, entry)).collect();
+    let sources: Vec<_> = entries("sources").iter().map(|entry| declare::source(report, entry, attachments)).collect();
+    let tables: Vec<_> = entries("tables").iter().map(|entry| declare::table(report, entry, attachments)).collect();
     let mut draft = Draft {
         report,
         names: HashMap::new(),
@@ -66,7 +67,7 @@ pub(super) fn resolve(report: &Report, root: &Node, loader: &dyn Loader, standar
     draft.check_table_topics(entries("tables"));
 
     for (at, node) in stages.iter().enumerate() {
-        let done = stages::resolve(&mut draft, at, node, loader, standard);
+        let done = stages::resolve(&mut draft, at, node, loader, attachments);
         draft.stages.push(done);
     }
     let sink_nodes = root.get("sinks").map(Node::items).unwrap_or_default();
@@ -369,6 +370,7 @@ impl<'a> Draft<'a> {
             format: format.unwrap_or(flow.format),
             fields,
             create: node.get("create").and_then(Node::boolean).unwrap_or_default(),
+            provenance: node.get("provenance").and_then(Node::boolean).unwrap_or_default(),
             regroup: None,
         })
     }

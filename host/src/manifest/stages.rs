@@ -1,5 +1,6 @@
 //! Stages in their order: load the plugin, hold the configuration against it, let it describe itself, follow the types.
 
+use super::attachments::{Attachments, is_path};
 use super::declare;
 use super::diagnostic::{Report, Span, nearest, propose};
 use super::flow::{Flow, Found, key_type};
@@ -13,9 +14,6 @@ use crate::pipeline::{Input, InputKeys, KeyFormat, PluginRef, Policy, Regroup, S
 use crate::plugin::describe::{Base, Description, Mistake, Output, Part, Read, Request};
 use crate::plugin::{DescribeError, Loader, Plugin};
 use std::sync::Arc;
-
-/// The components that come with the program, by name.
-pub(super) type Standard<'a> = dyn Fn(&str) -> Option<&'static [u8]> + 'a;
 
 use crate::plugin::standard::NAMES as STANDARD;
 /// What every component may import.
@@ -71,13 +69,13 @@ impl<'n> Place<'n> {
     }
 }
 
-pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dyn Loader, standard: &Standard<'_>) -> StageDone {
+pub(super) fn resolve(draft: &mut Draft<'_>, at: usize, node: &Node, loader: &dyn Loader, attachments: &dyn Attachments) -> StageDone {
     let name = node.get("name").and_then(Node::text).unwrap_or_default();
     let place = Place { name, node, plugin: node.get("plugin").map_or(node.head(), |plugin| plugin.span) };
     let mut done = StageDone { name: name.to_owned(), stage: None, outputs: Vec::new(), read: Vec::new() };
     let from = inputs(draft, at, node);
     let input = from.as_ref().and_then(|from| draft.merged(from));
-    let loaded = node.get("plugin").and_then(|plugin| load(draft.report, plugin, loader, standard));
+    let loaded = node.get("plugin").and_then(|plugin| load(draft.report, plugin, loader, attachments));
 
     let config = place.with().map_or_else(
         || serde_json::json!({}),
@@ -209,43 +207,40 @@ fn inputs(draft: &mut Draft<'_>, at: usize, node: &Node) -> Option<Vec<Input>> {
     }
 }
 
-fn load(report: &Report, node: &Node, loader: &dyn Loader, standard: &Standard<'_>) -> Option<(PluginRef, Arc<dyn Plugin>)> {
+fn load(report: &Report, node: &Node, loader: &dyn Loader, attachments: &dyn Attachments) -> Option<(PluginRef, Arc<dyn Plugin>)> {
     let name = node.text()?;
     if name.contains("://") {
         let message = "plugins from a registry are not offered yet";
         report.error(node.span, message, "fetch the component and name its file, as in ./plugin.wasm".to_owned());
         return None;
     }
-    if !name.contains(['/', '\\', '.']) {
-        let Some(component) = standard(name) else {
+    let path = report.source.path.parent().unwrap_or(std::path::Path::new("")).join(name);
+    let (reference, what) = if is_path(name) {
+        let what = path.display().to_string();
+        (PluginRef::File(std::path::absolute(&path).unwrap_or(path)), what)
+    } else {
+        (PluginRef::Standard(name.to_owned()), format!("the standard plugin `{name}`"))
+    };
+    let bytes = match attachments.component(name) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
             let help = match nearest(name, STANDARD.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("the standard plugins are {}; a plugin of your own is a path such as ./{name}.wasm", STANDARD.join(", ")),
             };
             report.error(node.span, format!("there is no standard plugin `{name}`"), help);
             return None;
-        };
-        return match loader.load(component) {
-            Ok(plugin) => Some((PluginRef::Standard(name.to_owned()), plugin)),
-            Err(error) => {
-                report.error(node.span, format!("the standard plugin `{name}` cannot be used: {error:#}"), None);
-                None
-            }
-        };
-    }
-    let path = report.source.path.parent().unwrap_or(std::path::Path::new("")).join(name);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
+        }
         Err(error) => {
             let help = "the path is relative to the manifest; `millstream build` makes the component of a plugin".to_owned();
-            report.error(node.span, format!("cannot read {}: {error}", path.display()), help);
+            report.error(node.span, format!("cannot read {what}: {error}"), help);
             return None;
         }
     };
     match loader.load(&bytes) {
-        Ok(plugin) => Some((PluginRef::File(std::path::absolute(&path).unwrap_or(path)), plugin)),
+        Ok(plugin) => Some((reference, plugin)),
         Err(error) => {
-            report.error(node.span, format!("{} cannot be used: {error:#}", path.display()), None);
+            report.error(node.span, format!("{what} cannot be used: {error:#}"), None);
             None
         }
     }

@@ -132,7 +132,8 @@ fn check(text: &str) -> Result<Loaded, Diagnostics> {
     let standard = |name: &str| -> Option<&'static [u8]> {
         ["filter", "map", "mask", "enrich", "aggregate", "join"].into_iter().find(|known| *known == name).map(str::as_bytes)
     };
-    load_with(Path::new("test.yaml"), text.to_owned(), &Scripts, &standard)
+    let path = Path::new("test.yaml");
+    load_with(path, text.to_owned(), &Scripts, &OnDisk::with_standard(path, standard))
 }
 
 /// Every diagnostic as `line:column severity message | help`.

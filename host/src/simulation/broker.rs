@@ -78,12 +78,20 @@ impl Partition {
 
     /// What a read_committed reader finds from an offset on, at most so many records.
     pub fn committed(&self, from: i64, rows: usize) -> Vec<(i64, &Record)> {
-        let stable = (from.max(self.begin)..self.last_stable()).map(|offset| (offset, &self.entries[offset as usize]));
-        let visible = stable.filter_map(|(offset, entry)| match entry {
+        self.visible(from.max(self.begin)).take(rows).collect()
+    }
+
+    /// What was ever committed, deleted or not.
+    pub fn all_committed(&self) -> Vec<(i64, &Record)> {
+        self.visible(0).collect()
+    }
+
+    fn visible(&self, from: i64) -> impl Iterator<Item = (i64, &Record)> {
+        let stable = (from..self.last_stable()).map(|offset| (offset, &self.entries[offset as usize]));
+        stable.filter_map(|(offset, entry)| match entry {
             Entry::Record { record, transaction } if !transaction.is_some_and(|it| self.aborted.contains(&it)) => Some((offset, record)),
             _ => None,
-        });
-        visible.take(rows).collect()
+        })
     }
 }
 
@@ -162,6 +170,13 @@ pub struct Group {
     /// Then: who has what, until it is released.
     owned: BTreeMap<TopicPartition, Arc<str>>,
     pub positions: BTreeMap<TopicPartition, Position>,
+}
+
+impl Group {
+    /// Changes positions from outside; None if there are members, who alone may then.
+    pub fn set_positions(&mut self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Position>)) -> Option<()> {
+        self.members.is_empty().then(|| change(&mut self.positions))
+    }
 }
 
 /// What a member hears of its group.

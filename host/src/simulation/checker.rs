@@ -2,7 +2,7 @@
 
 use super::broker::{Broker, Record};
 use super::model::{self, Number, Outcome, Version};
-use super::workload::{ALARMS, FOUND, INPUT, OUTPUT, ROWS, TIMERS, WINDOWS, hash, list, user};
+use super::workload::{ALARMS, CONTROL, FOUND, INPUT, OUTPUT, ROWS, TIMERS, WINDOWS, hash, list, user};
 use crate::io::{CommittedState, LocalState, TopicPartition};
 use crate::store::changelog::Changelog;
 use crate::store::{LocalMemory, encode_int};
@@ -48,6 +48,53 @@ pub fn outputs(broker: &Broker, counts: &[i64]) -> Result<(), String> {
         Some(user) => Err(format!("there is no user {user}")),
         None => Ok(()),
     }
+}
+
+/// Each result is of the generation that, as the control topic has it, worked at the place of its record in the topic `before`; each generation began once in
+/// each partition, behind the one before it; and that which is to work in a partition number, `newest`, does.
+pub fn generations(broker: &Broker, sources: &[Arc<str>], before: &Arc<str>, newest: &dyn Fn(i32) -> u64) -> Result<(), String> {
+    let mut cuts: BTreeMap<(String, i32), BTreeMap<u64, i64>> = BTreeMap::new();
+    for (_, record) in broker.partition(&TopicPartition::new(CONTROL, 0)).committed(0, usize::MAX) {
+        let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+        let parts: Vec<&str> = key.split('/').collect();
+        let [_, _, generation, topic, partition] = parts[..] else { return Err(format!("{key} is told")) };
+        let (Ok(generation), Ok(partition)) = (generation.parse(), partition.parse()) else { return Err(format!("{key} is told")) };
+        let told = cuts.entry((topic.to_owned(), partition)).or_default();
+        if told.insert(generation, int(&json(record), "offset")).is_some() {
+            return Err(format!("{key} is told twice"));
+        }
+    }
+    for at in sources.iter().flat_map(|topic| partitions(broker, topic)) {
+        let told = cuts.entry((at.topic.to_string(), at.partition)).or_default();
+        if !told.values().is_sorted() {
+            return Err(format!("{at}: a generation began before the one before it: {told:?}"));
+        }
+        let newest = newest(at.partition);
+        if told.last_key_value().is_none_or(|(last, _)| *last != newest) {
+            return Err(format!("{at}: generation {newest} is not the last that is told: {told:?}"));
+        }
+    }
+    let mut places = BTreeMap::new();
+    for at in partitions(broker, before) {
+        for (offset, record) in broker.partition(&at).all_committed() {
+            let value = json(record);
+            places.insert((text(&value, "user"), int(&value, "seq")), (at.clone(), offset));
+        }
+    }
+    for out in partitions(broker, &OUTPUT.into()) {
+        for (_, record) in broker.partition(&out).committed(0, usize::MAX) {
+            let value = json(record);
+            let number = (text(&value, "user"), int(&value, "seq"));
+            let Some((at, offset)) = places.get(&number) else { return Err(format!("{number:?} comes from nowhere")) };
+            let told = &cuts[&(at.topic.to_string(), at.partition)];
+            let expected = told.iter().rev().find(|(_, from)| *from <= offset).map(|(generation, _)| *generation);
+            let version = int(&value, "version") as u64;
+            if expected != Some(version) {
+                return Err(format!("{number:?}, of {at}@{offset}, is by generation {version}, not {expected:?}: {told:?}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// For each user 1 to `count`, each at least once, and none before the one before it.

@@ -5,8 +5,9 @@ use super::broker::{Broker, Record, TRANSACTION_LIFETIME};
 use super::checker::{self, Ends};
 use super::log::SimulatedLog;
 use super::random::Random;
-use super::workload::{self, INPUT, Kind, ROWS};
+use super::workload::{self, CONTROL, INPUT, Kind, ROWS};
 use super::world::{self, Faults, Figures, Folder, Handle, Process, SimulatedClock, World, say, with};
+use crate::course::Course;
 use crate::io::{CommittedState, Log, LogError, Remedy, TopicPartition, partition_for};
 use crate::manifest::Secrets;
 use crate::pipeline::Pipeline;
@@ -20,6 +21,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+mod swap;
+
+/// What happens most in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// Whatever a seed makes of it.
+    Any,
+    /// Two hosts stand still often and write checkpoints all the time.
+    Restless,
+    /// Two hosts hand tasks over one by one, while partitions are paused and appends are not taken: tasks that stay begin anew.
+    Parting,
+}
+
 /// What a seed makes of a run.
 #[derive(Clone, Debug)]
 struct Shape {
@@ -32,6 +46,8 @@ struct Shape {
     gated: bool,
     /// Members keep through a rebalance what stays theirs.
     partial: bool,
+    /// New generations of the pipeline come while it runs.
+    swaps: bool,
     /// So many runs to the end, each over a part of the records; 0 = one that goes on.
     runs: usize,
     /// The last of them closes every window.
@@ -49,7 +65,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(random: &mut Random, kind: Kind, restless: bool) -> Self {
+    fn of(random: &mut Random, kind: Kind, mood: Mood) -> Self {
         let workers = 1 + random.below(2);
         let users = 1 + random.below(4);
         let shape = Self {
@@ -59,6 +75,7 @@ impl Shape {
             kind,
             gated: random.once_in(2),
             partial: random.once_in(3),
+            swaps: kind.swaps() && random.once_in(2),
             runs: random.of(&[0, 0, 0, 1, 2, 3]),
             close: random.once_in(2),
             counts: (0..users).map(|_| 1 + random.below(14) as i64).collect(),
@@ -78,15 +95,36 @@ impl Shape {
             },
             slow: random.of(&[2, 2, 8]),
         };
-        if !restless {
-            return shape;
+        let shape = Self { swaps: shape.swaps && shape.runs == 0, ..shape };
+        let faults = shape.faults;
+        match mood {
+            Mood::Any => shape,
+            Mood::Restless => Self {
+                workers: 2,
+                one_host: false,
+                runs: 0,
+                partial: false,
+                steps: 160,
+                checkpoint_interval: Duration::ZERO,
+                faults: Faults { still: 15, crash: 400, away: 0, indefinite: 0, ..faults },
+                ..shape
+            },
+            Mood::Parting => Self {
+                workers: 2,
+                one_host: false,
+                partial: true,
+                partitions: 2,
+                queue_rows: 2,
+                counts: vec![14; 4],
+                faults: Faults { still: 30, untaken: 30, ..faults },
+                ..shape
+            },
         }
-        let faults = Faults { still: 15, crash: 400, away: 0, indefinite: 0, ..shape.faults };
-        Self { runs: 0, partial: false, steps: 160, workers: 2, one_host: false, checkpoint_interval: Duration::ZERO, faults, ..shape }
     }
 }
 
 struct Running {
+    course: Arc<Course>,
     worker: Worker<'static>,
     failures: usize,
     process: usize,
@@ -135,6 +173,10 @@ impl Slot {
 struct Fleet {
     shape: Shape,
     pipeline: Pipeline,
+    /// What the control topic has said; nothing = there is no fleet.
+    told: Vec<swap::Told>,
+    /// The highest generation that there was.
+    generations: u64,
     slots: Vec<Slot>,
     /// By user: how many were produced.
     produced: Vec<i64>,
@@ -182,10 +224,10 @@ fn violation() -> Result<(), String> {
     fleet(|fleet| fleet.violation.clone().map_or(Ok(()), Err))
 }
 
-/// Runs a seed. `restless`: two hosts that stand still often and write checkpoints all the time. Err: what does not hold.
-pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: bool) -> Result<Figures, String> {
+/// Runs a seed. Err: what does not hold.
+pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, mood: Mood, loud: bool) -> Result<Figures, String> {
     let mut random = Random::new(seed);
-    let shape = Shape::of(&mut random, kind, restless);
+    let shape = Shape::of(&mut random, kind, mood);
     if loud {
         eprintln!("{shape:?}");
     }
@@ -200,7 +242,8 @@ pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: boo
 /// Two workers of a host restore the same task, one of which has lost it and did not hear so yet: neither may hold up the other for ever.
 pub fn two_of_a_host_restore(seed: u64, pipeline: &Pipeline, loud: bool) -> Result<Figures, String> {
     let mut random = Random::new(seed);
-    let quiet = Shape { workers: 2, one_host: true, partitions: 1, partial: false, runs: 0, ..Shape::of(&mut random, Kind::Lists, false) };
+    let quiet =
+        Shape { workers: 2, one_host: true, partitions: 1, partial: false, runs: 0, ..Shape::of(&mut random, Kind::Lists, Mood::Any) };
     begin(random, pipeline, Shape { faults: Faults::default(), ..quiet }, loud);
     let gets_the_task = |slot: usize| -> Result<(), String> {
         start(slot);
@@ -248,7 +291,11 @@ pub fn two_of_a_host_restore(seed: u64, pipeline: &Pipeline, loud: bool) -> Resu
 fn begin(random: Random, pipeline: &Pipeline, shape: Shape, loud: bool) {
     let kind = shape.kind;
     let folders = if shape.one_host { 1 } else { shape.workers };
+    let swaps = shape.swaps;
     let mut broker = Broker::default();
+    if swaps {
+        broker.topics.entry(CONTROL.into()).or_default().resize_with(1, Default::default);
+    }
     for topic in [INPUT, ROWS].iter().take(if kind.table() { 2 } else { 1 }) {
         broker.topics.entry((*topic).into()).or_default().resize_with(shape.partitions as usize, Default::default);
     }
@@ -273,6 +320,8 @@ fn begin(random: Random, pipeline: &Pipeline, shape: Shape, loud: bool) {
     FLEET.set(Some(Fleet {
         shape,
         pipeline: pipeline.clone(),
+        told: swaps.then(swap::Told::first).into_iter().collect(),
+        generations: 1,
         slots,
         produced: zeros.clone(),
         goal,
@@ -316,6 +365,7 @@ fn happen() {
             fleet(|fleet| fleet.slots[slot].stop.store(true, Ordering::Relaxed));
         }
         6 if once_in(4) => replace(),
+        7 if fleet(|fleet| !fleet.told.is_empty()) => swap::deploy_or_learn(),
         _ => {
             let slot = below(fleet(|fleet| fleet.slots.len()));
             let (absent, done) =
@@ -478,11 +528,16 @@ fn replace() {
     start(slot);
 }
 
-fn setting(handle: &Handle, folder: usize) -> Result<(Setting, Arc<dyn Log>), RunError> {
-    let (pipeline, shape) = fleet(|fleet| (fleet.pipeline.clone(), fleet.shape.clone()));
+fn setting(handle: &Handle, folder: usize, told: Option<&(swap::Told, u64)>) -> Result<(Setting, Arc<dyn Log>), RunError> {
+    let (mut pipeline, shape) = fleet(|fleet| (fleet.pipeline.clone(), fleet.shape.clone()));
+    let generation = told.map(|told| swap::first(told, handle));
+    if let Some(generation) = &generation {
+        pipeline = workload::pipeline_of(shape.kind, generation.number);
+    }
     let log: Arc<dyn Log> = Arc::new(SimulatedLog(handle.clone()));
     let limit = BatchLimit { rows: shape.batch_rows, ..BatchLimit::default() };
     let mut setting = runtime::prepare(pipeline, &log, &Secrets::default(), limit, Creates::Declared, None)?;
+    setting.generation = generation;
     if let Some(changelogs) = setting.changelogs.take().and_then(Arc::into_inner) {
         let local = Arc::new(Folder { handle: handle.clone(), number: folder });
         setting.state = Some(local.clone() as Arc<dyn CommittedState>);
@@ -510,10 +565,12 @@ fn start(slot: usize) {
     fleet(|fleet| fleet.slots[slot].process = Some(process));
     let handle = Handle { process, name };
     say!("{handle} starts on folder {folder}");
-    let started = setting(&handle, folder).map_err(|error| match error {
+    let failed = |error| match error {
         RunError::Log(error) => Ended::Log(error),
         other => Ended::Log(LogError::stop(other.to_string())),
-    });
+    };
+    let told = swap::known_at_a_start();
+    let started = setting(&handle, folder, told.as_ref()).map_err(failed);
     let started = started.and_then(|(setting, log)| {
         let shape = fleet(|fleet| fleet.shape.clone());
         let options = Options {
@@ -529,10 +586,15 @@ fn start(slot: usize) {
             ..Options::default()
         };
         let role = Role { number, ..Role::default() };
-        Worker::new(Arc::new(setting), log, role, &SimulatedClock, options, stop)
+        let course = Arc::new(Course::new(Arc::new(setting)));
+        if let Some((told, number)) = &told {
+            let heading = swap::heading(&course.now().0, told, *number, &handle).map_err(failed)?;
+            course.turn_to(heading);
+        }
+        Ok((course.clone(), Worker::new(course, log, role, &SimulatedClock, options, stop)?))
     });
     match started {
-        Ok(worker) => put_back(slot, Running { worker, failures: 0, process }),
+        Ok((course, worker)) => put_back(slot, Running { course, worker, failures: 0, process }),
         Err(ended) => {
             // What fails at the start is told, whether the group was joined before or not.
             with(|world| world.processes[process].joined = false);
@@ -603,6 +665,8 @@ fn over(process: usize, outcome: Result<(), Ended>) {
                 // At the start; and after it was told to stop it does not wait for brokers.
                 Remedy::Wait | Remedy::Indefinite if stopped || !joined => {}
                 Remedy::Rewind if !joined => {}
+                // It did not learn of a newer generation in time.
+                Remedy::Stop if fleet(|fleet| !fleet.told.is_empty()) && error.message.contains("leaves the partition to others") => {}
                 _ => violate(format!("{name}#{process} ended: {error}")),
             }
         }
@@ -629,6 +693,7 @@ fn calm_down(last: usize, sources: &[Arc<str>]) -> Result<(), String> {
             if fleet(|fleet| fleet.slots[slot].process.is_none()) {
                 start(slot);
             }
+            swap::learn(slot, true);
             step(slot);
         }
         with(World::go_on);
@@ -743,6 +808,9 @@ fn check(last: Option<usize>) -> Result<(), String> {
                 Kind::Windows | Kind::Timers => checker::timed(broker, &changelogs, &fleet.ends, fleet.closing)?,
                 Kind::Chained => checker::chained(broker, fleet.closing)?,
                 Kind::Lists | Kind::Regrouped => {
+                    if let Some(told) = fleet.told.last() {
+                        checker::generations(broker, &sources, &fleet.shape.kind.before_lists().into(), &|at| told.of(at))?;
+                    }
                     checker::outputs(broker, &fleet.produced)?;
                     checker::lists(broker, &changelogs[0], &fleet.produced)?;
                 }

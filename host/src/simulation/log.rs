@@ -1,6 +1,6 @@
 //! The model's ends as a worker sees them: `Log` and `Reader`.
 
-use super::broker::columns_of;
+use super::broker::{columns_of, records_of};
 use super::member::SimulatedMember;
 use super::world::{Handle, pass, with};
 use crate::io::{
@@ -37,6 +37,20 @@ impl Log for SimulatedLog {
             }
         });
         Ok(())
+    }
+
+    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        Err(LogError::stop(format!("the model of Kafka deletes no topics, {name} neither: who reads one that is gone is not modelled")))
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.0.reach()?;
+        with(|world| world.broker.group.set_positions(|positions| positions.clear())).ok_or_else(|| has_members(group))
+    }
+
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.0.reach()?;
+        with(|world| world.broker.group.set_positions(|of| of.extend(positions.iter().cloned()))).ok_or_else(|| has_members(group))
     }
 
     fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
@@ -76,6 +90,34 @@ impl Log for SimulatedLog {
         Err(LogError::stop("a worker writes by its member"))
     }
 
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError> {
+        let id = name.into();
+        // Each turn of another ends at some time.
+        for _ in 0..400 {
+            self.0.reach()?;
+            match with(|world| world.broker.init(&id)) {
+                Ok(epoch) => {
+                    let Some(records) = decide()?.filter(|records| !records.is_empty()) else { return Ok(()) };
+                    let records = records_of(&records);
+                    self.0.reach()?;
+                    let appended = with(|world| world.broker.append(&id, epoch, world.now, to, &records));
+                    self.0.reach()?;
+                    if appended.is_ok() && with(|world| world.broker.end(&id, epoch, true)).is_ok() {
+                        return Ok(());
+                    }
+                }
+                // What another left open is being ended.
+                Err(_) => with(|world| world.go_on()),
+            }
+        }
+        Err(super::world::wait("others keep writing"))
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {
         self.0.enter()?;
         Ok(Box::new(SimulatedReader { handle: self.0.clone(), places: Places::default() }))
@@ -89,6 +131,10 @@ impl Log for SimulatedLog {
     fn state(&self, _: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {
         Ok(None)
     }
+}
+
+fn has_members(group: &str) -> LogError {
+    super::world::wait(&format!("the group {group} has members"))
 }
 
 /// Committed positions, once no transaction has a word to say of them.

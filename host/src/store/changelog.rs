@@ -89,13 +89,18 @@ impl Changelogs {
     }
 }
 
+/// The topic of a store's changelog.
+pub fn topic_of(pipeline: &str, store: &str) -> String {
+    format!("{pipeline}.{store}.changelog")
+}
+
 impl Changelog {
     pub fn new(pipeline: &str, store: &str, segment: usize, described: &Store) -> Self {
         let format = crate::format::of(FormatKind::Json);
         let columns: Vec<_> = described.fields.iter().map(|field| (Path(vec![field.name.clone()]), field.kind)).collect();
         let wanted: Vec<_> = columns.iter().map(|(path, kind)| Wanted { path: path.clone(), kind: *kind, from: None }).collect();
         Self {
-            topic: format!("{pipeline}.{store}.changelog").into(),
+            topic: topic_of(pipeline, store).into(),
             store: store.into(),
             segment,
             key: described.key,

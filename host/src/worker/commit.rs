@@ -45,6 +45,12 @@ impl Worker<'_> {
                 for (to, records) in &committing.marks {
                     self.member.append(to, records)?;
                 }
+                for (at, offset) in committing.cuts {
+                    if let Some(generation) = task.setting().generation.as_ref().filter(|_| !planted(Mistake::NoCut)) {
+                        let cut = generation.cut(&self.setting.pipeline.name, &at, offset, self.clock.now());
+                        self.member.append(&generation.control(), &cut)?;
+                    }
+                }
                 tasks.push(*id);
             }
         }

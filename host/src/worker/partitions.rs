@@ -5,6 +5,7 @@ use crate::fault;
 use crate::io::{LogError, Position, Remedy, TopicPartition};
 use crate::isolation::Isolation;
 use crate::pipeline::Start;
+use crate::planted::{Mistake, planted};
 use crate::restore::Restore;
 use crate::task::{Metadata, Task, TaskId};
 use std::collections::BTreeSet;
@@ -16,22 +17,30 @@ const REVOKE: Duration = Duration::from_secs(10);
 impl Worker<'_> {
     /// Makes tasks of partitions, each from its committed position on.
     pub(super) fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), Ended> {
+        // A pause was of the task before. Resuming a partition that is held would let records in while their task is being restored, and from the old place.
+        if !planted(Mistake::PausesKept) {
+            self.paused.retain(|paused| !partitions.contains(paused));
+        }
         let committed = self.member.committed(partitions)?;
         let setting = self.setting.clone();
-        let mut starts = Vec::new();
+        let (mut starts, mut behind) = (Vec::new(), Vec::new());
         let (mut fresh, mut kept) = (BTreeSet::new(), BTreeSet::new());
         for (partition, committed) in partitions.iter().zip(committed) {
             let position = match committed {
                 Some(position) => self.inside(partition, position)?,
                 None => self.first_position(partition)?,
             };
+            if self.is_behind(partition, &position.metadata)? {
+                behind.push(partition.clone());
+                continue;
+            }
             starts.push((partition.clone(), position.offset));
             self.committed.insert(partition.clone(), position.offset);
             let id = task_of(&setting, partition);
             let mut task = match self.tasks.remove(&id) {
                 Some(task) => task,
                 None => {
-                    let mut task = Task::new(id, setting.clone());
+                    let mut task = Task::new(id, self.heading.setting_of(id.partition).clone());
                     if self.options.until_end {
                         task.to_end();
                     }
@@ -54,6 +63,7 @@ impl Worker<'_> {
             }
             self.tasks.insert(id, task);
         }
+        self.cast_shadows();
         // What is to be restored first is started behind that.
         let waits = |at: &TopicPartition| {
             let id = task_of(&setting, at);
@@ -61,7 +71,8 @@ impl Worker<'_> {
                 || self.restore.as_ref().is_some_and(|restore| restore.tasks().contains(&id))
         };
         let (waiting, ready): (Vec<_>, Vec<_>) = starts.into_iter().partition(|(at, _)| waits(at));
-        self.member.hold(&waiting.into_iter().map(|(at, _)| at).collect::<Vec<_>>())?;
+        behind.extend(waiting.into_iter().map(|(at, _)| at));
+        self.member.hold(&behind)?;
         self.member.start(&ready)?;
         if let Some(changelogs) = setting.changelogs.as_ref().filter(|_| !fresh.is_empty()) {
             if let Some(restore) = &self.restore {
@@ -174,12 +185,14 @@ impl Worker<'_> {
                 self.restore = None;
             }
             if let Some(task) = self.tasks.remove(&id) {
-                self.retired.add(&task.summary());
+                self.retire(&task);
                 others.extend(task.partitions().into_iter().filter(|other| !partitions.contains(other)));
             }
         }
         self.paused.retain(|paused| !partitions.contains(paused));
         self.committed.retain(|at, _| !partitions.contains(at));
+        self.parked.retain(|id, _| self.tasks.contains_key(id));
+        self.behind.retain(|at, _| !partitions.contains(at));
         self.member.release(partitions)?;
         others.sort();
         others.dedup();

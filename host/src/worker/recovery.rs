@@ -62,15 +62,14 @@ impl Worker<'_> {
         self.owed.sort();
         self.owed.dedup();
         let tasks = std::mem::take(&mut self.tasks);
-        for task in tasks.values() {
-            self.retired.add(&task.summary());
-        }
+        tasks.values().for_each(|task| self.retire(task));
         if planted(Mistake::OverlayKept) {
             self.tasks = tasks;
             self.tasks.values_mut().for_each(Task::forget_partitions);
         }
         self.paused.clear();
         self.committed.clear();
+        self.parked.clear();
         self.restore = None;
         if remedy == Remedy::Rewind || planted(Mistake::GoesOnAfterIndefinite) {
             self.member.abort()?;
@@ -80,6 +79,7 @@ impl Worker<'_> {
             }
         } else {
             self.member.abandon();
+            self.behind.clear();
             self.member = join(&self.setting, &self.log, &self.name)?;
         }
         self.owed.clear();
@@ -91,9 +91,7 @@ impl Worker<'_> {
         tracing::info!(pipeline = self.setting.pipeline.name, "{error}; what is not committed is done again by who comes next");
         self.forget_uncommitted();
         self.restore = None;
-        for task in std::mem::take(&mut self.tasks).values() {
-            self.retired.add(&task.summary());
-        }
+        std::mem::take(&mut self.tasks).values().for_each(|task| self.retire(task));
         self.committed.clear();
         Ok(self.member.abort()?)
     }

@@ -3,6 +3,7 @@
 
 use super::attached_reader::AttachedReader;
 use super::client::{Connection, Lost};
+use super::exclusive::{self, Turns};
 use super::folder::{Folder, FolderError};
 use super::server::GiveUp;
 use super::wire::{Answer, Place, Request, failure};
@@ -205,6 +206,25 @@ fn done(answer: Answer) -> Option<()> {
     matches!(answer, Answer::Done).then_some(())
 }
 
+/// Sent again if the holder goes before it answers: the next one knows no turns, so that whatever was decided is decided anew.
+impl Turns for AttachedLog {
+    fn turn(&self, name: &str) -> Result<u64, LogError> {
+        let there = |answer| if let Answer::Turn(turn) = answer { Some(turn) } else { None };
+        self.either(|log| log.turn(name), &Request::Turn(name.to_owned()), &[], there)
+    }
+
+    fn append_in_turn(&self, name: &str, turn: u64, to: &TopicPartition, records: &Records) -> Result<bool, LogError> {
+        let request = Request::AppendInTurn(name.to_owned(), turn, to.into());
+        let bytes = framing::encode_whole(records).map_err(|error| LogError::stop(format!("cannot append to {to}: {error}")))?;
+        let there = |answer| match answer {
+            Answer::Done => Some(true),
+            Answer::Overtaken => Some(false),
+            _ => None,
+        };
+        self.either(|log| log.append_in_turn(name, turn, to, records), &request, &bytes, there)
+    }
+}
+
 impl Log for AttachedLog {
     fn topics(&self) -> Result<Vec<Topic>, LogError> {
         self.either(|log| log.topics(), &Request::Topics, &[], listed)
@@ -249,12 +269,35 @@ impl Log for AttachedLog {
         self.either(|log| log.produce(topic, partition, records), &request, &bytes, done)
     }
 
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError> {
+        exclusive::write(self, name, to, decide)
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {
         Ok(Box::new(AttachedReader::new(self.clone())))
     }
 
     fn member(&self, membership: &Membership) -> Result<Box<dyn Member>, LogError> {
         self.pinned()?.member(membership)
+    }
+
+    // Sent again if the holder goes before it answers: done twice is as done once.
+    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        self.either(|log| log.delete_topic(name), &Request::DeleteTopic(name.to_owned()), &[], done)
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.either(|log| log.delete_group(group), &Request::DeleteGroup(group.to_owned()), &[], done)
+    }
+
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        let places = positions.iter().map(|(at, position)| (at.into(), position.offset, position.metadata.clone())).collect();
+        self.either(|log| log.move_group(group, positions), &Request::MoveGroup(group.to_owned(), places), &[], done)
     }
 
     fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {

@@ -2,7 +2,7 @@
 
 use crate::io::{LogError, Topic};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The most partitions that a topic may have: each costs a look-up when the folder is opened.
@@ -14,19 +14,24 @@ pub struct TopicEntry {
     pub id: u32,
     pub name: Arc<str>,
     ends: Vec<AtomicI64>,
+    /// Whoever still reads or writes it is told.
+    deleted: AtomicBool,
 }
 
 impl TopicEntry {
     pub fn new(id: u32, name: Arc<str>, ends: impl IntoIterator<Item = i64>) -> Self {
-        Self { id, name, ends: ends.into_iter().map(AtomicI64::new).collect() }
+        Self { id, name, ends: ends.into_iter().map(AtomicI64::new).collect(), deleted: AtomicBool::new(false) }
     }
 
     pub fn partitions(&self) -> i32 {
         self.ends.len() as i32
     }
 
-    /// One past the last committed offset; an error if there is no such partition.
+    /// One past the last committed offset; an error if there is no such partition, or the topic was deleted.
     pub fn end(&self, partition: i32) -> Result<i64, LogError> {
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(LogError::stop(format!("topic `{}` was deleted while it was in use", self.name)));
+        }
         let end = usize::try_from(partition).ok().and_then(|partition| self.ends.get(partition));
         end.map(|end| end.load(Ordering::Acquire)).ok_or_else(|| {
             let last = self.partitions() - 1;
@@ -60,6 +65,12 @@ impl Catalog {
 
     pub fn all(&self) -> Vec<Arc<TopicEntry>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Forgets a topic, also for those who have found it before.
+    pub fn remove(&self, entry: &TopicEntry) {
+        entry.deleted.store(true, Ordering::Release);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&entry.name);
     }
 
     pub fn add(&self, entry: Arc<TopicEntry>) {

@@ -96,8 +96,17 @@ impl Cursors {
 }
 
 impl Cursor {
-    /// The next records, None at the end: small batches merged, big ones cut.
     fn fetch(&mut self, shared: &Shared, limit: FetchLimit) -> Result<Option<Fetched>, LogError> {
+        let fetched = self.fetch_next(shared, limit);
+        if fetched.is_err() {
+            // What was deleted meanwhile is not damaged.
+            self.topic.end(self.at.partition)?;
+        }
+        fetched
+    }
+
+    /// The next records, None at the end: small batches merged, big ones cut.
+    fn fetch_next(&mut self, shared: &Shared, limit: FetchLimit) -> Result<Option<Fetched>, LogError> {
         let end = self.topic.end(self.at.partition)?;
         let most_rows = limit.rows.max(1);
         let most_bytes = limit.bytes.min(MOST_BYTES);

@@ -2,10 +2,15 @@
 
 use crate::io::Position;
 
+/// The prefix of a topic's batches.
+pub fn topic(topic: u32) -> [u8; 4] {
+    topic.to_be_bytes()
+}
+
 /// The prefix of a partition's batches.
 pub fn partition(topic: u32, partition: i32) -> [u8; 8] {
     let mut key = [0; 8];
-    key[..4].copy_from_slice(&topic.to_be_bytes());
+    key[..4].copy_from_slice(&self::topic(topic));
     key[4..].copy_from_slice(&partition.to_be_bytes());
     key
 }
@@ -41,6 +46,17 @@ pub fn position(group: &str, topic: u32, partition_number: i32) -> Vec<u8> {
     let mut key = name(group);
     key.extend_from_slice(&partition(topic, partition_number));
     key
+}
+
+/// The topic of a position, by its key.
+pub fn topic_of_position(key: &[u8]) -> Option<u32> {
+    let (_, partition) = key.split_last_chunk::<8>()?;
+    partition.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// The prefix of all that is kept for a group: among positions, and among rows of stores.
+pub fn group(group: &str) -> Vec<u8> {
+    name(group)
 }
 
 pub fn position_value(position: &Position) -> Vec<u8> {

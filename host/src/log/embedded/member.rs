@@ -79,6 +79,11 @@ impl Member for EmbeddedMember {
         partitions.iter().try_for_each(|(at, offset)| self.cursors.start(&self.shared, at, *offset))
     }
 
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.cursors.stop(partitions);
+        Ok(())
+    }
+
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.cursors.set_paused(partitions, true);
         Ok(())
@@ -108,10 +113,7 @@ impl Member for EmbeddedMember {
         if commit.positions.is_empty() {
             return Err(LogError::stop("a commit without positions: a mistake in the program"));
         }
-        if let Some((at, position)) = commit.positions.iter().find(|(_, position)| position.metadata.len() > MAX_METADATA) {
-            let bytes = position.metadata.len();
-            return Err(LogError::stop(format!("the metadata of the position in {at} has {bytes} bytes, the limit is {MAX_METADATA}")));
-        }
+        check_metadata(&commit.positions)?;
         let mut appends = Vec::with_capacity(self.open.len());
         for (to, mut pending) in self.open.drain() {
             pending.close().map_err(|error| LogError::stop(format!("cannot append to {to}: {error}")))?;
@@ -133,6 +135,12 @@ impl Member for EmbeddedMember {
     fn leave(self: Box<Self>) -> Result<(), LogError> {
         Ok(())
     }
+}
+
+pub fn check_metadata(positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+    let Some((at, position)) = positions.iter().find(|(_, position)| position.metadata.len() > MAX_METADATA) else { return Ok(()) };
+    let bytes = position.metadata.len();
+    Err(LogError::stop(format!("the metadata of the position in {at} has {bytes} bytes, the limit is {MAX_METADATA}")))
 }
 
 impl Pending {

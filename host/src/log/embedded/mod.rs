@@ -9,6 +9,7 @@ mod attached_reader;
 mod catalog;
 mod client;
 mod cursor;
+mod exclusive;
 pub mod folder;
 mod framing;
 mod keys;
@@ -119,6 +120,18 @@ impl Log for EmbeddedLog {
         Ok(Bounds { begin: self.shared.begin(&topic, partition.partition)?.min(end), end })
     }
 
+    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        self.shared.delete_topic(name)
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.shared.delete_group(group)
+    }
+
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.shared.move_group(group, positions)
+    }
+
     fn delete_before(&self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         partitions.iter().try_for_each(|(at, offset)| self.shared.delete_before(at, *offset))
     }
@@ -133,6 +146,15 @@ impl Log for EmbeddedLog {
 
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError> {
         self.shared.produce(topic, partition, records)
+    }
+
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError> {
+        exclusive::write(self, name, to, decide)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {

@@ -1,9 +1,10 @@
 //! The holder's end of the socket: answers other processes of the same user.
 
 use super::cursor::Cursors;
+use super::exclusive::Turns;
 use super::wire::{self, Answer, Hello, PROTOCOL, Request};
 use super::{EmbeddedLog, Shared, framing};
-use crate::io::{Event, FetchLimit, Log, LogError, TopicPartition};
+use crate::io::{Event, FetchLimit, Log, LogError, Position, TopicPartition};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -140,9 +141,21 @@ fn answer(shared: &Arc<Shared>, cursors: &mut Cursors, request: Request, bytes: 
             let partitions: Vec<TopicPartition> = places.into_iter().map(at).collect();
             Answer::committed(log.committed(&group, &partitions)?)
         }
+        Request::DeleteTopic(name) => log.delete_topic(&name).map(|()| Answer::Done)?,
+        Request::DeleteGroup(group) => log.delete_group(&group).map(|()| Answer::Done)?,
+        Request::MoveGroup(group, places) => {
+            let positions: Vec<_> =
+                places.into_iter().map(|(place, offset, metadata)| (at(place), Position { offset, metadata })).collect();
+            log.move_group(&group, &positions).map(|()| Answer::Done)?
+        }
         Request::Produce(topic, partition) => {
             let records = framing::decode(bytes).map_err(|error| LogError::stop(error.to_string()))?;
             log.produce(&topic, partition, &records).map(|()| Answer::Done)?
+        }
+        Request::Turn(name) => Answer::Turn(log.turn(&name)?),
+        Request::AppendInTurn(name, turn, place) => {
+            let records = framing::decode(bytes).map_err(|error| LogError::stop(error.to_string()))?;
+            if log.append_in_turn(&name, turn, &at(place), &records)? { Answer::Done } else { Answer::Overtaken }
         }
         Request::Assign(places) => {
             *cursors = Cursors::default();

@@ -8,10 +8,12 @@ use crate::io::{Commit, LogError, Position, TopicPartition, partition_for};
 use crate::record::Records;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
+
+mod removal;
 
 /// What readers, members and stores of a log share.
 pub struct Shared {
@@ -26,9 +28,13 @@ pub struct Shared {
     positions: Keyspace,
     pub state: Keyspace,
     pub catalog: Catalog,
+    /// The number of the next topic. None is used twice while the folder is open: whoever still holds a topic that was deleted finds nothing under its number.
+    next_topic: AtomicU32,
     /// Held while a commit assigns offsets and writes, and while a topic is created.
     pub writing: Mutex<()>,
     pub appended: Appended,
+    /// By name: the turn of whoever writes exclusively next. Over when it has written.
+    pub turns: Mutex<HashMap<String, u64>>,
     /// Groups that have a member.
     pub groups: Mutex<HashSet<String>>,
     options: Options,
@@ -116,8 +122,10 @@ impl Shared {
             positions,
             state,
             catalog: Catalog::default(),
+            next_topic: AtomicU32::new(0),
             writing: Mutex::new(()),
             appended: Appended::default(),
+            turns: Mutex::default(),
             groups: Mutex::default(),
             options,
             spread: AtomicUsize::new(0),
@@ -151,6 +159,7 @@ impl Shared {
             let partitions = partitions.try_into().map(i32::from_be_bytes).map_err(|_| unreadable())?;
             catalog::check_partitions(&name, partitions).map_err(|_| unreadable())?;
             let ends = (0..partitions).map(|partition| self.stored_end(id, partition)).collect::<Result<Vec<_>, _>>()?;
+            self.next_topic.fetch_max(id + 1, Ordering::Relaxed);
             self.catalog.add(Arc::new(TopicEntry::new(id, name, ends)));
         }
         Ok(())
@@ -205,11 +214,12 @@ impl Shared {
     pub fn create(&self, name: &str, partitions: i32) -> Result<Arc<TopicEntry>, LogError> {
         catalog::check_name(name)?;
         catalog::check_partitions(name, partitions)?;
-        let id = self.catalog.all().iter().map(|topic| topic.id + 1).max().unwrap_or(0);
+        let id = self.next_topic.load(Ordering::Relaxed);
         let value = [id.to_be_bytes(), partitions.to_be_bytes()].concat();
         let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
         batch.insert(&self.topics, name.as_bytes(), value);
         batch.commit().map_err(|error| self.failure("create a topic", &error))?;
+        self.next_topic.store(id + 1, Ordering::Relaxed);
         let topic = Arc::new(TopicEntry::new(id, name.into(), (0..partitions).map(|_| 0)));
         self.catalog.add(topic.clone());
         Ok(topic)
@@ -217,11 +227,16 @@ impl Shared {
 
     /// Makes records, positions and state visible as one. A partition stands in `appends` once.
     pub fn commit(&self, appends: Vec<Append>, group: &str, commit: &Commit) -> Result<(), LogError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(appends, group, commit)
+    }
+
+    /// Like `commit`; `writing` is held.
+    pub fn write(&self, appends: Vec<Append>, group: &str, commit: &Commit) -> Result<(), LogError> {
         let mode = match self.options.durability {
             Durability::Process => PersistMode::Buffer,
             Durability::Power => PersistMode::SyncData,
         };
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = self.database.batch().durability(Some(mode));
         let mut ends = Vec::with_capacity(appends.len());
         for append in appends {

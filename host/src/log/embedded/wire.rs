@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{Error, ErrorKind, Read, Write};
 
 /// Raised with every change of what follows.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 const MOST_JSON: usize = 16 << 20;
 const MOST_BYTES: usize = (1 << 31) + (1 << 24);
@@ -27,8 +27,15 @@ pub enum Request {
     Bounds(Place),
     OffsetAt(Place, i64),
     Committed(String, Vec<Place>),
+    DeleteTopic(String),
+    DeleteGroup(String),
+    MoveGroup(String, Vec<(Place, i64, String)>),
     /// With records.
     Produce(String, Option<i32>),
+    /// Whose turn it is to write exclusively under this name.
+    Turn(String),
+    /// With records, to be appended if this turn is not over.
+    AppendInTurn(String, u64, Place),
     /// Reads these from these offsets on, on this connection.
     Assign(Vec<(Place, i64)>),
     Poll {
@@ -47,6 +54,9 @@ pub enum Answer {
     Bounds(i64, i64),
     Offset(i64),
     Committed(Vec<Option<(i64, String)>>),
+    Turn(u64),
+    /// To `AppendInTurn`: another wrote meanwhile; nothing was appended.
+    Overtaken,
     /// With records, whose offsets follow from the first.
     Records(Place, i64),
     End(Place, i64),

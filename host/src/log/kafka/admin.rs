@@ -39,7 +39,7 @@ pub fn admin(config: &ClientConfig) -> Result<Admin, LogError> {
     config.create().map_err(|error| LogError::stop(format!("cannot make a Kafka client: {error}")))
 }
 
-fn options() -> AdminOptions {
+pub fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
 }
 
@@ -104,6 +104,18 @@ pub fn create(admin: &Admin, name: &str, partitions: i32, settings: &[(&str, &st
     }
 }
 
+/// Deletes a topic; one that is not there is fine.
+pub fn delete(admin: &Admin, name: &str) -> Result<(), LogError> {
+    let what = format!("deleting the topic {name}");
+    match block_on(admin.delete_topics(&[name], &options())) {
+        Ok(results) => match results.into_iter().next() {
+            Some(Ok(_) | Err((_, Code::UnknownTopicOrPartition | Code::UnknownTopic))) | None => Ok(()),
+            Some(Err((_, code))) => Err(errors::failed(&what, &Failure::new(code, code.to_string()))),
+        },
+        Err(error) => Err(errors::failed(&what, &error.into())),
+    }
+}
+
 /// Deletes the records below these offsets.
 pub fn delete_before(admin: &Admin, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
     let what = "deleting records that were processed";
@@ -127,7 +139,7 @@ impl Wake for Unpark {
 }
 
 /// Waits for a future of the admin client, which a thread of its own completes. No runtime: this may be called inside of one.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);

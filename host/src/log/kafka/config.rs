@@ -125,6 +125,15 @@ pub fn producer(brokers: &str, settings: &KafkaSettings) -> ClientConfig {
     with(config, &[&settings.common, &settings.producer])
 }
 
+/// The producer of what is written under `name` by one at a time: the brokers fence all others of that name.
+pub fn exclusive_producer(brokers: &str, settings: &KafkaSettings, name: &str) -> ClientConfig {
+    let mut config = producer_base(brokers);
+    config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT);
+    let mut config = with(config, &[&settings.common, &settings.producer]);
+    config.set("transactional.id", name);
+    config
+}
+
 /// A member's producer.
 pub fn member_producer(brokers: &str, settings: &KafkaSettings, membership: &Membership) -> ClientConfig {
     let mut config = producer_base(brokers);

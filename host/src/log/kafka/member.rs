@@ -7,6 +7,7 @@ use super::assignment::Assignment;
 use super::config::PATIENCE;
 use super::context::{Context, Rebalance};
 use super::errors;
+use super::groups;
 use super::native::{self, Client, Failure, Kind, Queue};
 use super::transaction::Transactions;
 use crate::io::{Commit, CommitState, Event, FetchLimit, Guarantee, LogError, Member, Membership, Position, TopicPartition};
@@ -137,7 +138,7 @@ impl Member for KafkaMember {
     }
 
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
-        super::committed(&self.client, partitions)
+        groups::committed(&self.client, partitions)
     }
 
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
@@ -172,14 +173,7 @@ impl Member for KafkaMember {
             return Err(LogError::stop("a commit carries positions; this one has none"));
         }
         let failed = |failure: Failure| errors::transaction_failed("committing", &failure);
-        let mut offsets = rdkafka::TopicPartitionList::with_capacity(commit.positions.len());
-        for (at, position) in &commit.positions {
-            let mut entry = offsets.add_partition(&at.topic, at.partition);
-            entry.set_offset(rdkafka::Offset::Offset(position.offset)).map_err(|error| failed(error.into()))?;
-            if !position.metadata.is_empty() {
-                entry.set_metadata(&position.metadata);
-            }
-        }
+        let offsets = groups::list_of(&commit.positions).map_err(failed)?;
         let group = native::group_metadata(&self.client).map_err(failed)?;
         self.transactions.begin_commit(offsets, group)
     }

@@ -1,14 +1,17 @@
 //! The log on Apache Kafka, by librdkafka.
 //!
 //! `native` is the only place with calls of the C library; `fetch` turns its messages into columns, `producer` columns into messages;
-//! `reader` and `member` are the two ways to read, `assignment` is what a member fetches and `transaction` how it commits.
+//! `reader` and `member` are the two ways to read, `assignment` is what a member fetches and `transaction` how it commits;
+//! `exclusive` writes what hangs on what was read before.
 
 mod admin;
 mod assignment;
 mod config;
 mod context;
 mod errors;
+mod exclusive;
 mod fetch;
+mod groups;
 mod member;
 mod native;
 mod producer;
@@ -19,6 +22,7 @@ use crate::io::{
     Bounds, CommittedState, Internal, Log, LogError, Member, Membership, Position, Reader, Remedy, Retention, Topic, TopicPartition,
 };
 use crate::log::Connection;
+use crate::log::exclusive::try_until_done;
 use crate::record::Records;
 use crate::settings::{KafkaSettings, Settings};
 use config::PATIENCE;
@@ -31,8 +35,13 @@ use std::time::{Duration, Instant};
 /// How long brokers may refuse connections before they count as down; within it, further addresses of a name are tried.
 const REFUSED: Duration = Duration::from_secs(2);
 
+/// How long a passing state is waited out, as after an election, or where a topic was made just now. It is asked again once even if the first answer took longer.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// The last row of each key is kept. Segments are short, so that what was replaced does not stay for a week before it can be compacted.
 const CHANGELOG: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.ms", "3600000")];
+/// Like a changelog. A host that was away for a week at most learns by a tombstone what is no more. How big a record may be is left to the brokers.
+const CONTROL: [(&str, &str); 3] = [("cleanup.policy", "compact"), ("segment.ms", "3600000"), ("delete.retention.ms", "604800000")];
 /// Nothing goes before it was read, however old its time is.
 const REPARTITION: [(&str, &str); 3] = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
 
@@ -47,6 +56,8 @@ pub struct KafkaLog {
     uncommitted: Mutex<Option<Arc<Client>>>,
     /// Made at the first use. Records without a key go round from here.
     producer: Mutex<Option<(Producer, usize)>>,
+    /// Held by whoever writes exclusively: threads of one process need not fence each other.
+    exclusive: Mutex<()>,
 }
 
 /// Connects to the brokers, with the settings of this machine.
@@ -66,6 +77,7 @@ impl KafkaLog {
             admin: OnceLock::new(),
             uncommitted: Mutex::new(None),
             producer: Mutex::new(None),
+            exclusive: Mutex::new(()),
         };
         log.reach()?;
         Ok(log)
@@ -104,15 +116,19 @@ impl KafkaLog {
         if self.lookup.context().down().0.is_some() {
             self.reach()?;
         }
-        let first = match ask(&self.lookup) {
-            Err(failure) if errors::away(failure.code) => {
-                self.reach()?;
-                // The brokers are there: it was a passing state, as after an election.
-                ask(&self.lookup)
+        let deadline = Instant::now() + SETTLING;
+        let mut asked_again = false;
+        let answer = loop {
+            match ask(&self.lookup) {
+                Err(failure) if errors::away(failure.code) && (!asked_again || Instant::now() < deadline) => self.reach()?,
+                answer => break answer,
             }
-            answer => answer,
+            // The brokers are there: it is a passing state.
+            if std::mem::replace(&mut asked_again, true) {
+                native::serve(&self.lookup, Duration::from_millis(20));
+            }
         };
-        first.map_err(|failure| errors::failed(what, &failure))
+        answer.map_err(|failure| errors::failed(what, &failure))
     }
 
     fn admin(&self) -> Result<&admin::Admin, LogError> {
@@ -139,18 +155,25 @@ impl KafkaLog {
     fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
         self.ask("creating a topic", |client| native::ping(client, PATIENCE))?;
         admin::create(self.admin()?, name, partitions, settings)?;
+        let there = self.wait_until(|| Ok(!self.ask("creating a topic", |client| admin::topics(client, Some(name)))?.is_empty()))?;
+        if there { Ok(()) } else { Err(wait(format!("the topic {name} was created, but the brokers do not show it yet; try again"))) }
+    }
+
+    /// Whether it came to be so in time. Brokers learn of topics that come and go one after the other.
+    fn wait_until(&self, so: impl Fn() -> Result<bool, LogError>) -> Result<bool, LogError> {
         let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            // Brokers learn of a topic one after the other.
-            if !self.ask("creating a topic", |client| admin::topics(client, Some(name)))?.is_empty() {
-                return Ok(());
+        while !so()? {
+            if Instant::now() >= deadline {
+                return Ok(false);
             }
             native::serve(&self.lookup, Duration::from_millis(20));
         }
-        Err(LogError {
-            remedy: Remedy::Wait,
-            message: format!("the topic {name} was created, but the brokers do not show it yet; try again"),
-        })
+        Ok(true)
+    }
+
+    /// A client for what is committed of a group. librdkafka binds a client to one group; it does not join by this.
+    fn of_group(&self, group: &str) -> Result<Arc<Client>, LogError> {
+        client(&config::group(&self.brokers, &self.settings, group))
     }
 
     /// How many partitions the topic of a partition has; that there is no such partition is an error. Asked first, since librdkafka waits for
@@ -179,36 +202,32 @@ fn client(config: &rdkafka::ClientConfig) -> Result<Arc<Client>, LogError> {
         .map_err(|error| LogError::stop(format!("cannot make a Kafka client: {error}")))
 }
 
+fn wait(message: String) -> LogError {
+    LogError { remedy: Remedy::Wait, message }
+}
+
+fn has_members(doing: &str, group: &str) -> LogError {
+    wait(format!(
+        "{doing} the group {group}: it has members; stop its pipeline on all hosts, wait until their sessions have timed out, and try again"
+    ))
+}
+
+/// Asks a group's coordinator, again while it is not ready: it may have been chosen just now, as on brokers that are new or were restarted.
+fn coordinated<T>(client: &Client, ask: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Err(error) if error.remedy == Remedy::Wait && Instant::now() < deadline => native::serve(client, Duration::from_millis(50)),
+            answer => return answer,
+        }
+    }
+}
+
 /// The error of brokers that have been away for `grace`.
 fn lost(client: &Client, grace: Duration) -> Option<LogError> {
     let (since, reason) = client.context().down();
     let reason = reason.unwrap_or_else(|| "all brokers are down".to_owned());
     since.filter(|since| since.elapsed() >= grace).map(|_| LogError { remedy: Remedy::Wait, message: reason })
-}
-
-/// Where the group of `client` stands.
-fn committed(client: &Client, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
-    let what = "looking up committed positions";
-    let failed = |failure| errors::failed(what, &failure);
-    if partitions.is_empty() {
-        return Ok(Vec::new());
-    }
-    let list = native::list(partitions.iter().map(|at| (&*at.topic, at.partition, None))).map_err(failed)?;
-    native::committed(client, &list, PATIENCE).map_err(failed)?;
-    let entries = native::list_entries(&list);
-    partitions
-        .iter()
-        .map(|at| {
-            let Some(entry) = entries.iter().find(|entry| entry.partition == at.partition && entry.topic == *at.topic) else {
-                return Ok(None);
-            };
-            if let Some(code) = entry.error {
-                return Err(errors::failed(&format!("{what} of {at}"), &native::Failure::new(code, code.to_string())));
-            }
-            let metadata = String::from_utf8_lossy(&entry.metadata).into_owned();
-            Ok((entry.offset >= 0).then_some(Position { offset: entry.offset, metadata }))
-        })
-        .collect()
 }
 
 impl Log for KafkaLog {
@@ -230,10 +249,35 @@ impl Log for KafkaLog {
         let settings: &[_] = match what {
             Internal::Changelog => &CHANGELOG,
             Internal::Repartition => &REPARTITION,
+            Internal::Control => &CONTROL,
         };
         let created = self.create(name, partitions, settings);
         // Hosts that start at the same time want the same topics: one of them is the first.
         if created.is_err() && self.topic(name)?.is_some() { Ok(()) } else { created }
+    }
+
+    fn delete_topic(&self, name: &str) -> Result<(), LogError> {
+        let what = format!("deleting the topic {name}");
+        self.ask(&what, |client| native::ping(client, PATIENCE))?;
+        admin::delete(self.admin()?, name)?;
+        // It counts what it wrote to a partition, and would go on counting in a new one of this name.
+        *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let gone = self.wait_until(|| Ok(self.ask(&what, |client| admin::topics(client, Some(name)))?.is_empty()))?;
+        if gone { Ok(()) } else { Err(wait(format!("{what}: the brokers show it still; try again"))) }
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.ask(&format!("deleting the group {group}"), |client| native::ping(client, PATIENCE))?;
+        let admin = self.admin()?;
+        let deleted = coordinated(&self.lookup, || groups::delete(admin, group))?;
+        if deleted { Ok(()) } else { Err(has_members("deleting", group)) }
+    }
+
+    fn move_group(&self, group: &str, positions: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        positions.iter().try_for_each(|(at, _)| self.require(at).map(drop))?;
+        let client = self.of_group(group)?;
+        let set = coordinated(&client, || groups::set_positions(&client, group, positions))?;
+        if set { Ok(()) } else { Err(has_members("setting positions of", group)) }
     }
 
     fn retention(&self, topic: &str) -> Result<Option<Retention>, LogError> {
@@ -290,18 +334,8 @@ impl Log for KafkaLog {
 
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
         self.ask("looking up committed positions", |client| native::ping(client, PATIENCE))?;
-        // librdkafka binds a client to one group. It does not join by this.
-        let client = client(&config::group(&self.brokers, &self.settings, group))?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match committed(&client, partitions) {
-                // The group's coordinator was chosen just now, as on brokers that are new or were restarted.
-                Err(error) if error.remedy == Remedy::Wait && Instant::now() < deadline => {
-                    native::serve(&client, Duration::from_millis(50));
-                }
-                answer => return answer,
-            }
-        }
+        let client = self.of_group(group)?;
+        coordinated(&client, || groups::committed(&client, partitions))
     }
 
     fn produce(&self, topic: &str, partition: Option<i32>, records: &Records) -> Result<(), LogError> {
@@ -327,6 +361,21 @@ impl Log for KafkaLog {
         // Kept only if all went well: what a failed one still holds must not be sent later.
         *slot = taken;
         Ok(())
+    }
+
+    fn exclusively(
+        &self,
+        name: &str,
+        to: &TopicPartition,
+        decide: &mut dyn FnMut() -> Result<Option<Records>, LogError>,
+    ) -> Result<(), LogError> {
+        let _alone = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = config::exclusive_producer(&self.brokers, &self.settings, name);
+        try_until_done(name, to, || {
+            // Each time, so that brokers that are away are noticed soon.
+            self.require(to)?;
+            exclusive::attempt(&config, to, decide)
+        })
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, LogError> {

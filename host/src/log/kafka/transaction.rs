@@ -225,7 +225,8 @@ fn gone() -> LogError {
     LogError { remedy: Remedy::Indefinite, message: "the thread that commits has ended".to_owned() }
 }
 
-fn init(client: &Client) -> Result<(), LogError> {
+/// Makes the client the only one with its transactional id. When it returns, whatever another of that name had open is committed or aborted for all readers.
+pub fn init(client: &Client) -> Result<(), LogError> {
     let what = "starting a transactional producer";
     native::init_transactions(client, INIT).map_err(|failure| {
         if failure.retriable && !failure.fatal {
@@ -260,8 +261,17 @@ fn work(client: &Arc<Client>, committer: Option<&Arc<Client>>, jobs: &Receiver<J
 fn commit(client: &Client, offsets: &TopicPartitionList, group: &GroupMetadata) -> Result<(), LogError> {
     let sent = native::send_offsets(client, offsets, group, STEP).inspect(|()| fault::point("positions-sent"));
     let outcome = sent.and_then(|()| native::commit_transaction(client, STEP)).inspect(|()| fault::point("committed"));
+    explained(client, outcome)
+}
+
+/// Commits a transaction that moves no positions.
+pub fn commit_records(client: &Client) -> Result<(), LogError> {
+    explained(client, native::commit_transaction(client, STEP))
+}
+
+fn explained(client: &Client, outcome: Result<(), native::Failure>) -> Result<(), LogError> {
+    // "Erroneous state": the transaction was lost before. Reports of what was not delivered wait to be served.
     if outcome.as_ref().is_err_and(|failure| failure.code == Code::State) {
-        // The transaction had failed before. Reports of what was not delivered wait to be served: they are the cause.
         native::serve(client, Duration::from_millis(100));
     }
     // Records that were not taken are the cause of what the transaction says, and name the topic.

@@ -17,7 +17,8 @@ pub fn keep_compiled(folder: PathBuf) {
 /// None where no folder was named, or where it cannot be used: then every process compiles for itself.
 pub fn open() -> Option<Cache> {
     let folder = FOLDER.get()?;
-    let opened = prepare(folder).and_then(|folder| {
+    // In a folder of its own: what wasmtime does not know in its folder, it deletes.
+    let opened = prepare(folder).and_then(|folder| prepare(&folder.join("compiled"))).and_then(|folder| {
         let mut config = CacheConfig::new();
         config.with_directory(folder);
         Ok(Cache::new(config)?)

@@ -22,6 +22,8 @@ pub const LISTS: &str = "lists";
 pub const WINDOWS: &str = "windows";
 pub const ALARMS: &str = "alarms";
 pub const FOUND: &str = "found";
+/// The control topic of the fleet.
+pub const CONTROL: &str = "fleet.control";
 /// The store of the timers.
 pub const TIMERS: &str = "alarms.timers";
 
@@ -61,11 +63,21 @@ impl Kind {
         if matches!(self, Self::Regrouped | Self::Chained) { 2 } else { 1 }
     }
 
-    fn manifest(self) -> String {
+    /// Its results tell by which generation they were made.
+    pub fn swaps(self) -> bool {
+        matches!(self, Self::Lists | Self::Regrouped)
+    }
+
+    /// The topic whose records the lists are made of.
+    pub fn before_lists(self) -> &'static str {
+        if self.regrouped() { "sim.lists.repartition" } else { INPUT }
+    }
+
+    fn manifest(self, generation: u64) -> String {
         let lists = |by: &str| {
             format!(
                 "sources: {{ in: {{ topic: {INPUT}, schema: {{ user: text, seq: int }} }} }}\n\
-                 stages: [{{ name: {LISTS}, plugin: append, with: {{ by: {by} }} }}]\n\
+                 stages: [{{ name: {LISTS}, plugin: append, with: {{ by: {by}, version: {generation} }} }}]\n\
                  sinks: [{{ from: {LISTS}, topic: {OUTPUT}, create: true }}]\n"
             )
         };
@@ -98,8 +110,14 @@ impl Kind {
 
 /// The pipeline, checked as a user's.
 pub fn pipeline(kind: Kind) -> Pipeline {
-    let text = format!("pipeline: sim\n{}", kind.manifest());
-    match manifest::load_with(Path::new("sim.yaml"), text, &plugins::Natives, &plugins::component) {
+    pipeline_of(kind, 0)
+}
+
+/// One of its generations; 0 = without a fleet.
+pub fn pipeline_of(kind: Kind, generation: u64) -> Pipeline {
+    let text = format!("pipeline: sim\n{}", kind.manifest(generation));
+    let path = Path::new("sim.yaml");
+    match manifest::load_with(path, text, &plugins::Natives, &manifest::OnDisk::with_standard(path, plugins::component)) {
         Ok(loaded) => loaded.pipeline,
         Err(found) => panic!("{:?}", found.0.iter().map(|one| &one.message).collect::<Vec<_>>()),
     }

@@ -30,7 +30,7 @@ pub struct Natives;
 impl Loader for Natives {
     fn load(&self, component: &[u8]) -> anyhow::Result<Arc<dyn Plugin>> {
         let name = std::str::from_utf8(component)?.to_owned();
-        let config = json!({ "type": "object", "properties": { "by": { "type": "string" }, "of": { "type": "string" } } });
+        let config = json!({ "type": "object", "properties": { "by": { "type": "string" }, "of": { "type": "string" }, "version": { "type": "integer" } } });
         let about = About { name, version: "1.0.0".to_owned(), config, ..About::default() };
         let imports = ["state", "tables", "windows", "timers"].map(str::to_owned).to_vec();
         Ok(Arc::new(Native { about, imports }))
@@ -67,7 +67,7 @@ impl Plugin for Native {
         let described = match self.about.name.as_str() {
             "append" => json!({
                 "reads": [read("user", "text"), read(of, "int")],
-                "outputs": [{ "name": "out", "base": "extend", "fields": [field("hash", "int")] }],
+                "outputs": [{ "name": "out", "base": "extend", "fields": [field("hash", "int"), field("version", "int")] }],
                 "stores": [{ "key": "text", "fields": [column("list", "text")], "by": [by] }],
             }),
             "tally" => json!({
@@ -92,9 +92,9 @@ impl Plugin for Native {
         Ok(serde_json::from_value(described).expect("it describes itself"))
     }
 
-    fn instantiate(&self, _: &Request, _: &Description, _: Limits) -> Result<Box<dyn Instance>, CallError> {
+    fn instantiate(&self, request: &Request, _: &Description, _: Limits) -> Result<Box<dyn Instance>, CallError> {
         Ok(match self.about.name.as_str() {
-            "append" => Box::new(Append),
+            "append" => Box::new(Append { version: request.config["version"].as_i64().unwrap_or_default() }),
             "tally" => Box::new(Tally),
             "alarm" => Box::new(Alarm),
             _ => Box::new(Find),
@@ -159,8 +159,10 @@ fn none() -> Result<Verdict, CallError> {
     Err(CallError::Failed("it has nothing of that kind".to_owned()))
 }
 
-/// Appends each number to its user's list, and gives the list's hash.
-struct Append;
+/// Appends each number to its user's list, and gives the list's hash, and its own version.
+struct Append {
+    version: i64,
+}
 
 impl Instance for Append {
     fn call(&mut self, input: &Input<'_>, services: &mut Box<dyn Services>) -> Result<Verdict, CallError> {
@@ -177,7 +179,8 @@ impl Instance for Append {
         }
         let (keys, written) = (texts(lists.keys().map(String::as_str)), texts(lists.values().map(String::as_str)));
         services.put_many(0, keys, vec![written]).map_err(CallError::Trapped)?;
-        Ok(derived(rows(input.rows), vec![ints(hashes)], None))
+        let versions = hashes.iter().map(|_| self.version);
+        Ok(derived(rows(input.rows), vec![ints(hashes.iter().copied()), ints(versions)], None))
     }
 
     fn emit(&mut self, _: usize, _: Occasion, _: &Column, _: &[Column], _: &mut Box<dyn Services>) -> Result<Verdict, CallError> {

@@ -1,0 +1,70 @@
+//! What the workers of a run are to do, which may change while they run: settings of newer generations are handed over here, and each worker turns to
+//! them between two transactions.
+
+use crate::task::Setting;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One for a run, shared by its workers and whoever deploys.
+pub struct Course {
+    /// Counts the headings, so that a worker looks behind the lock only if there is a new one.
+    turn: AtomicU64,
+    heading: Mutex<Heading>,
+}
+
+/// By which settings tasks work. All have the same sources, tables, stores and repartition topics.
+#[derive(Clone)]
+pub struct Heading {
+    pub setting: Arc<Setting>,
+    /// A newer generation on trial: a canary.
+    pub trial: Option<Trial>,
+    /// A newer generation that is only compared.
+    pub shadow: Option<Arc<Setting>>,
+    /// Rises from heading to heading.
+    pub number: u64,
+}
+
+#[derive(Clone)]
+pub struct Trial {
+    pub setting: Arc<Setting>,
+    /// The partition numbers whose tasks work by it.
+    pub partitions: Arc<BTreeSet<i32>>,
+}
+
+impl Heading {
+    /// That of the tasks with this partition number.
+    pub fn setting_of(&self, partition: i32) -> &Arc<Setting> {
+        match &self.trial {
+            Some(trial) if trial.partitions.contains(&partition) => &trial.setting,
+            _ => &self.setting,
+        }
+    }
+}
+
+impl Course {
+    pub fn new(setting: Arc<Setting>) -> Self {
+        Self { turn: AtomicU64::new(1), heading: Mutex::new(Heading { setting, trial: None, shadow: None, number: 0 }) }
+    }
+
+    /// How many headings there were.
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
+    }
+
+    /// The newest heading, and its number.
+    pub fn now(&self) -> (Heading, u64) {
+        let heading = self.heading.lock().unwrap_or_else(PoisonError::into_inner);
+        (heading.clone(), self.turn())
+    }
+
+    /// Hands a heading over. One that is no newer is left aside: there is one way only.
+    pub fn turn_to(&self, next: Heading) {
+        let mut heading = self.heading.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.number <= heading.number {
+            return;
+        }
+        *heading = next;
+        self.turn.fetch_add(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,134 @@
+//! A worker turns to newer generations between two transactions, and steps aside from partitions that are at a newer one than it knows.
+
+use super::{Ended, Worker};
+use crate::io::{LogError, TopicPartition};
+use crate::planted::{Mistake, planted};
+use crate::task::{Metadata, TaskId};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a host that is behind may take to learn of a generation that others have committed.
+const BEHIND: Duration = Duration::from_secs(30);
+
+impl Worker<'_> {
+    /// Turns all tasks to the newest heading, if there is a newer one. Everything processed is in a transaction that is begun or done by then; the next one
+    /// tells from which offsets on the generation works.
+    pub(super) fn follow(&mut self) -> Result<(), Ended> {
+        if self.course.turn() == self.turn || self.isolation.is_some() {
+            return self.check_behind();
+        }
+        if self.in_flight.is_none() {
+            self.begin_commit()?;
+        }
+        if self.uncommitted.rows > 0 || !self.pending.is_empty() {
+            // Behind the commit in flight something is processed already: at the next turn that belongs to the next commit.
+            return Ok(());
+        }
+        let started = std::time::Instant::now();
+        let (heading, turn) = self.course.now();
+        self.turn = turn;
+        let turning: Vec<TaskId> = self
+            .tasks
+            .iter()
+            .filter(|(id, task)| !Arc::ptr_eq(task.setting(), heading.setting_of(id.partition)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &turning {
+            let Some(mut task) = self.tasks.remove(id) else { continue };
+            self.retire(&task);
+            task.succeed(heading.setting_of(id.partition).clone()).map_err(|(stage, error)| Ended::Init { stage, error })?;
+            self.tasks.insert(*id, task);
+        }
+        self.retired = self.retired.renamed(&self.setting.pipeline, &heading.setting.pipeline);
+        self.setting = heading.setting.clone();
+        self.heading = heading;
+        self.cast_shadows();
+        let took = started.elapsed();
+        self.turn_time.observe(took);
+        tracing::info!(
+            pipeline = self.setting.pipeline.name,
+            generation = self.setting.generation_number(),
+            trial = self.heading.trial.as_ref().map(|trial| trial.setting.generation_number()),
+            tasks = turning.len(),
+            ?took,
+            "the worker has turned to a new generation"
+        );
+        if !turning.is_empty() {
+            self.first_since = Some(self.clock.elapsed());
+        }
+        self.revive()?;
+        let behind: Vec<TopicPartition> = self.behind.keys().cloned().collect();
+        self.behind.clear();
+        self.behind_since = None;
+        if !behind.is_empty() {
+            self.assign(&behind)?;
+        }
+        Ok(())
+    }
+
+    /// Every task has a shadow, of the generation that is to be compared, or none has.
+    pub(super) fn cast_shadows(&mut self) {
+        for task in self.tasks.values_mut() {
+            match &self.heading.shadow {
+                Some(setting) if task.shadow().is_none_or(|shadow| !shadow.stands_on(task, setting)) => task.begin_shadow(setting.clone()),
+                None if task.shadow().is_some() => task.end_shadow(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a partition is at a newer generation than this worker's: then it is left alone.
+    pub(super) fn is_behind(&mut self, at: &TopicPartition, metadata: &str) -> Result<bool, LogError> {
+        let committed = Metadata::of(metadata).map_or(0, |metadata| metadata.generation);
+        let own = self.heading.setting_of(at.partition).generation_number();
+        if committed <= own || own == 0 && self.options.alone || planted(Mistake::NotBehind) {
+            return Ok(false);
+        }
+        if own == 0 {
+            return Err(LogError::stop(format!(
+                "the group `{}` is run by a fleet (generation {committed} in {at}): deploy the pipeline to it (`millstream deploy`), or run it under another name; \
+                 nothing was changed",
+                self.setting.pipeline.name
+            )));
+        }
+        tracing::info!(pipeline = self.setting.pipeline.name, %at, committed, own, "a partition is at a newer generation: waiting to learn of it");
+        self.behind.insert(at.clone(), committed);
+        self.behind_since.get_or_insert(self.clock.elapsed());
+        Ok(true)
+    }
+
+    fn check_behind(&self) -> Result<(), Ended> {
+        let Some((at, committed)) = self.behind.iter().next() else { return Ok(()) };
+        if self.behind_since.is_none_or(|since| self.clock.elapsed() < since + BEHIND) {
+            return Ok(());
+        }
+        let own = self.heading.setting_of(at.partition).generation_number();
+        Err(LogError::stop(format!(
+            "pipeline `{}`: {at} is at generation {committed}, and this host has not learnt of it within {} s, it knows {own}: it leaves the partition to others; \
+             can it read the fleet's control topic?",
+            self.setting.pipeline.name,
+            BEHIND.as_secs()
+        ))
+        .into())
+    }
+
+    /// Tasks that were parked try again from their committed positions.
+    pub(super) fn revive(&mut self) -> Result<(), Ended> {
+        self.revived = self.seat.revivals();
+        if self.parked.is_empty() {
+            return Ok(());
+        }
+        self.commit_all()?;
+        let parked = std::mem::take(&mut self.parked);
+        let mut partitions = Vec::new();
+        for id in parked.keys() {
+            if let Some(task) = self.tasks.remove(id) {
+                self.retire(&task);
+                partitions.extend(task.partitions());
+            }
+        }
+        partitions.sort();
+        partitions.dedup();
+        self.assign(&partitions)
+    }
+}

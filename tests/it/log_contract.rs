@@ -106,6 +106,16 @@ pub fn read_all(log: &dyn Log, topic: &str, partition: i32) -> Vec<String> {
     to_end(&mut *reader, ALL).0.iter().flat_map(|fetched| texts(&fetched.records)).collect()
 }
 
+/// The same once all that was committed can be read: a commit is told before each of its partitions shows it. Nothing may be open.
+fn read_settled(log: &dyn Log, topic: &str, partition: i32) -> Vec<String> {
+    let at = TopicPartition::new(topic, partition);
+    let deadline = Instant::now() + PATIENCE;
+    while log.bounds(&at).unwrap().end < log.high_watermark(&at).unwrap() {
+        assert!(Instant::now() < deadline, "{at} does not show a commit in {PATIENCE:?}");
+    }
+    read_all(log, topic, partition)
+}
+
 fn join(log: &dyn Log, group: &str, topics: &[&str]) -> (Box<dyn Member>, Vec<TopicPartition>) {
     let membership = Membership {
         group: group.to_owned(),
@@ -348,9 +358,9 @@ pub fn a_commit_is_seen_whole(log: &dyn Log) {
     assert_eq!(log.committed(&group, &assigned).unwrap(), [None]);
 
     commit(&mut *member, &assigned[0], 10, "first");
-    assert_eq!(read_all(log, &output, 0), strings(0..5));
-    assert_eq!(read_all(log, &output, 1), strings(100..900));
-    assert_eq!(read_all(log, &more, 0), strings(1..2));
+    assert_eq!(read_settled(log, &output, 0), strings(0..5));
+    assert_eq!(read_settled(log, &output, 1), strings(100..900));
+    assert_eq!(read_settled(log, &more, 0), strings(1..2));
     let position = |offset, metadata: &str| Some(Position { offset, metadata: metadata.to_owned() });
     assert_eq!(log.committed(&group, &assigned).unwrap(), [position(10, "first")]);
 
@@ -359,7 +369,7 @@ pub fn a_commit_is_seen_whole(log: &dyn Log) {
     member.append(&to(&output, 0), &numbers(5..7)).unwrap();
     commit(&mut *member, &assigned[0], 10, &"m".repeat(512));
     assert_eq!(member.committed(&assigned).unwrap(), [position(10, &"m".repeat(512))]);
-    assert_eq!(read_all(log, &output, 0), strings(0..7));
+    assert_eq!(read_settled(log, &output, 0), strings(0..7));
     member.leave().unwrap();
 
     let (mut member, again) = join(log, &group, &[&input]);
@@ -374,10 +384,10 @@ pub fn an_abort_leaves_nothing(log: &dyn Log) {
     member.append(&to, &numbers(0..600)).unwrap();
     member.append(&to, &numbers(600..601)).unwrap();
     member.abort().unwrap();
-    assert_eq!(read_all(log, &output, 0), Vec::<String>::new());
+    assert_eq!(read_settled(log, &output, 0), Vec::<String>::new());
     member.append(&to, &numbers(7..9)).unwrap();
     commit(&mut *member, &assigned[0], 0, "");
-    assert_eq!(read_all(log, &output, 0), strings(7..9), "only what was appended after the abort");
+    assert_eq!(read_settled(log, &output, 0), strings(7..9), "only what was appended after the abort");
     member.leave().unwrap();
 }
 

@@ -27,6 +27,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Settings that choose the consumer group protocol.
+const CONSUMER_PROTOCOL: &str = "[kafka.consumer]\ngroup.protocol = \"consumer\"\n";
+
 /// A folder with a manifest and either a data folder or names of its own on the test cluster.
 pub struct Place {
     folder: tempfile::TempDir,

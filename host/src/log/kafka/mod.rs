@@ -1,10 +1,11 @@
 //! The log on Apache Kafka, by librdkafka.
 //!
 //! `native` is the only place with calls of the C library; `fetch` turns its messages into columns, `producer` columns into messages;
-//! `reader` and `member` are the two ways to read, `transaction` is how a member commits;
+//! `reader` and `member` are the two ways to read, `assignment` is what a member fetches and `transaction` how it commits;
 //! `exclusive` writes what hangs on what was read before.
 
 mod admin;
+mod assignment;
 mod config;
 mod context;
 mod errors;
@@ -389,7 +390,7 @@ impl Log for KafkaLog {
         let Membership { group, member, .. } = membership;
         let consumer = config::member(&self.brokers, &self.settings, group, member);
         let producer = config::member_producer(&self.brokers, &self.settings, membership);
-        Ok(Box::new(member::KafkaMember::join(&consumer, &producer, membership)?))
+        Ok(Box::new(member::KafkaMember::join(self.settings.group_protocol, &consumer, &producer, membership)?))
     }
 
     fn state(&self, _group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {

@@ -16,4 +16,5 @@ mod peer;
 mod pipelines;
 mod program;
 mod schema;
+mod serve;
 mod standard;

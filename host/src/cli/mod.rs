@@ -7,7 +7,6 @@ mod consume;
 mod demo;
 mod files;
 mod fleet;
-mod listen;
 mod new;
 mod produce;
 mod run;

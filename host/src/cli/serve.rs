@@ -4,6 +4,7 @@ use super::{Context, Failure, Outcome, Output, run};
 use crate::fleet::control::Control;
 use crate::fleet::host::Host;
 use crate::fleet::running::Place;
+use crate::http;
 use crate::io::Log;
 use crate::log::embedded::{EmbeddedLog, FolderError, Identity, identity};
 use crate::manifest::Secrets;
@@ -28,12 +29,16 @@ pub struct Args {
     /// Threads of each pipeline that share its partitions [default: as many as there are cores on Kafka, one on the embedded log]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// Serve figures (/metrics) and health (/healthz) of all pipelines over HTTP; a port alone is one of 127.0.0.1
+    #[arg(long, value_name = "HOST:PORT", env = "MILLSTREAM_LISTEN")]
+    listen: Option<String>,
     #[command(flatten)]
     fleet: super::fleet::Fleet,
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let interrupted = run::stop_on_signals()?;
+    let listener = args.listen.as_deref().map(http::bind).transpose()?;
     let data = context.connection.data_folder();
     let kafka = context.connection.brokers.is_some();
     let (log, id, _held): (Arc<dyn Log>, String, Option<Identity>) = match kafka {
@@ -62,6 +67,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         workers: args.workers.map_or_else(cores, usize::from),
     };
     let mut host = Host::new(control, place, id.clone(), &interrupted);
+    let listener = listener.map(|listener| http::host::Listener::start(listener, host.shown(), log.clone())).transpose()?;
+    if let Some(listener) = &listener {
+        run::tell_address(context, listener.address);
+    }
     if context.global.output == Output::Text {
         anstream::eprintln!("host {id} of the fleet `{}`; Ctrl-C commits what is done and leaves", args.fleet.fleet);
     }

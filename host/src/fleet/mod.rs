@@ -10,6 +10,7 @@ pub mod host;
 pub mod record;
 pub mod rollout;
 pub mod running;
+pub mod shown;
 pub mod trial;
 pub mod view;
 

@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- generation, shadow <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- fleet <- metrics <- http <- cli.
+//! Imports run one way: column, field, record <- io <- generation, shadow <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- fleet <- metrics, verbs <- http <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -39,4 +39,5 @@ pub mod store;
 pub mod summary;
 pub mod tables;
 pub mod task;
+pub mod verbs;
 pub mod worker;

@@ -1,4 +1,6 @@
-//! A host of a fleet over HTTP: figures and health of all that it runs.
+//! A host of a fleet over HTTP: figures and health of all that it runs, and the API by which the fleet is steered.
+
+mod api;
 
 use crate::pipelines::operation::Figures;
 use crate::program::millstream;
@@ -52,7 +54,8 @@ impl Host {
     }
 
     fn start_in(folder: tempfile::TempDir, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let all = [&["serve", "--listen", "127.0.0.1:0", "--log", "info"], args].concat();
+        let own: &[&str] = if args.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let all = [&["serve", "--log", "info"], own, args].concat();
         let mut child = command(folder.path(), &all).envs(variables.iter().copied()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().unwrap(), said.clone());
@@ -101,11 +104,8 @@ impl Host {
     /// Status and body.
     fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}Connection: close\r\n\r\n",
-            self.address,
-            body.len()
-        );
+        let length = if headers.contains("Content-Length") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{length}{headers}Connection: close\r\n\r\n", self.address);
         stream.write_all(head.as_bytes()).unwrap();
         // Whoever is refused may be so before all was read.
         let _ = stream.write_all(body);
@@ -120,6 +120,34 @@ impl Host {
     fn health(&self) -> (u16, Value) {
         let (status, body) = self.ask("GET", "/healthz", "", b"");
         (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// A request of the API with a JSON body, and its JSON answer.
+    fn request(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.request_as("", method, path, body)
+    }
+
+    fn request_as(&self, headers: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let (status, answer) = self.ask(method, path, headers, &body);
+        (status, serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{method} {path}: {status}: {error}: {answer}")))
+    }
+
+    /// A request that is done.
+    #[track_caller]
+    fn done(&self, method: &str, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.request(method, path, body);
+        assert_eq!(status, 200, "{method} {path}: {answer}");
+        answer
+    }
+
+    /// A request that is refused, with the name of the exit code, and what is said.
+    #[track_caller]
+    fn refused(&self, method: &str, path: &str, body: &Value, (status, name, says): (u16, &str, &str)) -> Value {
+        let (found, answer) = self.request(method, path, body);
+        assert_eq!((found, answer["name"].as_str()), (status, Some(name)), "{method} {path}: {answer}");
+        assert!(answer.to_string().contains(says), "{method} {path}: {answer}");
+        answer
     }
 
     fn figures(&self) -> Figures {
@@ -225,5 +253,36 @@ fn what_stands_still_is_told() {
     host.produce("ratings", "{\"stars\":\"x\"}\n");
     until("the partition is parked", || host.health().1["pipelines"]["strict"]["parked"] == 1);
     assert_eq!(host.figures().find("millstream_parked_partitions{pipeline=\"strict\"}"), Some(1.0));
+    host.end();
+}
+
+const SECRET: &str = "\
+pipeline: hashed
+sources: { in: { topic: ratings, schema: { stars: int, user: text } } }
+stages:
+  - { name: hide, plugin: mask, with: { rules: [{ fields: [user], hash: { secret: PEPPER } }] } }
+sinks:
+  - { from: hide, topic: hashed }
+";
+
+#[test]
+fn the_worst_pipeline_is_told() {
+    // Deployed where no host lives: it is active, and cannot run on one without its secret.
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("hashed", SECRET.to_owned()), ("well", manifest("well"))] {
+        let file = format!("{name}.yaml");
+        std::fs::write(folder.path().join(&file), text).unwrap();
+        let output = command(folder.path(), &["deploy", &file]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let host = Host::start_in(folder, &[], &[]);
+    until("one runs, one has failed", || {
+        let (status, health) = host.health();
+        health["pipelines"]["well"]["status"] == "running" && health["pipelines"]["hashed"]["status"] == "failed" && status == 503
+    });
+    let (_, health) = host.health();
+    assert_eq!((&health["status"], &health["pipeline"]), (&json!("failed"), &json!("hashed")), "{health}");
+    assert!(health["pipelines"]["hashed"]["error"].as_str().unwrap().contains("PEPPER"), "{health}");
+    assert_eq!(host.figures().find("millstream_pipeline_failed{pipeline=\"hashed\"}"), Some(1.0));
     host.end();
 }

@@ -81,7 +81,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let files = Files::new(args, &loaded.pipeline, context)?;
     let (log, _identity, host) = open(context, &loaded.pipeline, files.temporary(context))?;
-    super::check::check_log(&loaded, &*log, context.connection.brokers.is_some())?;
+    crate::verbs::check_log(&loaded, &*log, context.connection.brokers.is_some())?;
     let creates = match (args.dry_run, &context.connection.brokers) {
         (true, Some(_)) => Creates::Nothing,
         (false, Some(_)) => Creates::Declared,

@@ -1,8 +1,12 @@
 //! What a run or a host tells and takes over HTTP. In threads of its own; workers are not kept waiting.
 
+pub mod api;
+mod bodies;
 mod ends;
 pub mod host;
+mod query;
 pub mod run;
+pub mod tokens;
 
 use crate::metrics::{self, Metrics};
 use crate::monitor::Health;

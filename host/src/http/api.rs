@@ -10,6 +10,7 @@ use crate::verbs::{self, Answer, Back, Caller, Candidate, Exit, Failure, How, Me
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use std::path::PathBuf;
@@ -190,6 +191,12 @@ async fn change(
 
 /// The body, of a size and within a time that are borne.
 async fn body(request: Request) -> Result<Bytes, Response> {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if let Some(length) = length.filter(|length| *length > BODY as u64) {
+        // What is known to be too large is not waited for.
+        let message = format!("the body has {length} bytes, {} MiB are taken at most", BODY >> 20);
+        return Err(turned_away(StatusCode::PAYLOAD_TOO_LARGE, &message));
+    }
     match tokio::time::timeout(COMES, Bytes::from_request(request, &())).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(rejection)) => Err(turned_away(rejection.status(), &rejection.body_text())),
@@ -200,7 +207,7 @@ async fn body(request: Request) -> Result<Bytes, Response> {
 type Whose = Extension<Option<Holder>>;
 
 async fn openapi() -> Response {
-    ([(axum::http::header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+    ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Response {

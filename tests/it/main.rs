@@ -17,5 +17,6 @@ mod peer;
 mod pipelines;
 mod program;
 mod schema;
+mod serve;
 mod standard;
 mod trials;

@@ -7,7 +7,7 @@ mod crash;
 mod crash_suite;
 mod joins;
 mod leaks;
-mod operation;
+pub mod operation;
 mod order;
 mod outage;
 mod refusal;

@@ -1,19 +1,19 @@
 //! `millstream dev`: a pipeline that runs while its author works on it. What is saved is built and takes over where the pipeline stands, as a deployment does;
 //! what is written is shown beside.
 
-use super::fleet::deploy::{Candidate, How};
 use super::{Context, Failure, Outcome, build, check, run};
 use crate::fleet::bundle::Bundle;
 use crate::fleet::control::Control;
 use crate::fleet::host::Host;
 use crate::fleet::running::Place;
-use crate::fleet::{Kind, State};
+use crate::fleet::{Kind, State, Told};
 use crate::io::{Event, FetchLimit, Log, Reader, TopicPartition};
 use crate::jsonl::{self, Standing};
 use crate::log::embedded::EmbeddedLog;
 use crate::manifest::{Secrets, is_path, plugins};
 use crate::plugin::engine::Engine;
 use crate::task::BatchLimit;
+use crate::verbs::{Caller, Candidate, How, Means, Step, print};
 use crate::worker::Options;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -74,7 +74,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             ended.store(true, Ordering::Relaxed);
             outcome
         });
-        let worked = work(args, context, &log, &open, &stop, ended);
+        let worked = work(args, &log, &open, &stop, ended);
         stop.store(true, Ordering::Relaxed);
         let hosted = host.join().unwrap_or_else(|_| Err(crate::io::LogError::stop("the host panicked: a mistake in the program")));
         worked?;
@@ -100,10 +100,9 @@ fn leave_others(control: &mut Control) -> Result<(), Failure> {
 /// Deploys what is saved, and shows what is written, until it is stopped.
 fn work(
     args: &Args,
-    context: &Context,
     log: &Arc<dyn Log>,
     open: &dyn Fn() -> Result<Control, crate::fleet::ControlError>,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     ended: &AtomicBool,
 ) -> Outcome {
     let mut printer = Printer { log: log.clone(), reader: log.reader()?, read: BTreeMap::new() };
@@ -121,7 +120,7 @@ fn work(
             let changed: BTreeSet<&PathBuf> =
                 settled.crates.iter().filter(|(folder, at)| seen.crates.get(*folder) != Some(at)).map(|(folder, _)| folder).collect();
             let built = changed.into_iter().try_for_each(|folder| rebuild(folder, first));
-            let outcome = built.and_then(|()| deploy(args, context, log, open, &mut printer, stop));
+            let outcome = built.and_then(|()| deploy(args, log, open, &mut printer, stop));
             if let Err(failure) = outcome {
                 tell(&failure);
             }
@@ -163,19 +162,47 @@ fn rebuild(folder: &Path, first: bool) -> Result<(), Failure> {
 
 fn deploy(
     args: &Args,
-    context: &Context,
     log: &Arc<dyn Log>,
     open: &dyn Fn() -> Result<Control, crate::fleet::ControlError>,
     printer: &mut Printer,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
 ) -> Outcome {
-    let (bundle, loaded) = Bundle::read(&args.file, &Engine::new()?)?;
+    let engine = Engine::new()?;
+    let (bundle, loaded) = Bundle::read(&args.file, &engine)?;
     check::print_diagnostics(&loaded.warnings);
     let sinks: Vec<Arc<str>> = loaded.pipeline.sinks.iter().filter(|sink| sink.regroup.is_none()).map(|sink| sink.topic.clone()).collect();
     let mut control = open().map_err(anyhow::Error::from)?;
     control.refresh()?;
     printer.show(&sinks)?;
-    Candidate { bundle, loaded, kind: Kind::Deploy }.go_until(Some(control), Some(&**log), &How::trying(), context, stop)
+    let means = Means { kafka: false, loader: &engine, caller: &Author { stop: stop.clone() } };
+    let done = Candidate { bundle, loaded, kind: Kind::Deploy }.go(Some(&mut control), Some(&**log), &How::trying(), &means)?;
+    anstream::print!("{}", done.text);
+    Ok(())
+}
+
+/// Whoever works on the pipeline.
+struct Author {
+    stop: Arc<AtomicBool>,
+}
+
+impl Caller for Author {
+    fn by(&self) -> String {
+        crate::fleet::by()
+    }
+
+    fn stop(&self) -> anyhow::Result<Arc<AtomicBool>> {
+        Ok(self.stop.clone())
+    }
+
+    fn tell(&self, step: &Step<'_>) {
+        match step {
+            Step::Compared { pipeline, base, diff } => anstream::print!("{}", print::diff(diff, pipeline, *base)),
+            Step::Rollout { pipeline, told: Told::Answered { host, answer }, .. } => {
+                anstream::eprintln!("{pipeline}: host {host}: {}", answer.state.name())
+            }
+            Step::Rollout { .. } => {}
+        }
+    }
 }
 
 /// When what is watched was last changed.

@@ -8,7 +8,6 @@ mod demo;
 mod dev;
 mod files;
 mod fleet;
-mod listen;
 mod new;
 mod produce;
 mod run;
@@ -18,6 +17,7 @@ mod test;
 mod topic;
 
 use crate::log::Connection;
+pub use crate::verbs::{Exit, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ enum Command {
     /// Go back to an earlier generation
     Rollback(fleet::rollback::Args),
     /// Let a generation that is on trial work in every partition
-    Promote(fleet::canary::PromoteArgs),
+    Promote(fleet::promote::Args),
     /// Show the generations of a pipeline, and from which offset on each ran
     History(fleet::history::Args),
     /// Show where an output record comes from
@@ -127,56 +127,6 @@ enum Command {
     Consume(consume::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
-}
-
-/// Exit codes that scripts may rely on; listed in `host/docs/command.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Anything without a code of its own.
-    Failure = 1,
-    /// Wrong arguments (as clap has it).
-    Usage = 2,
-    /// The pipeline's file has mistakes.
-    Manifest = 3,
-    /// A record failed and the policy is `fail`.
-    Record = 4,
-    /// A plugin failed: trap, limit, malformed output.
-    Plugin = 5,
-    /// The log cannot be reached or used.
-    Log = 6,
-    /// A test of the pipeline failed.
-    Test = 7,
-    /// Somebody else has changed, or is changing, the pipeline in the fleet.
-    Conflict = 8,
-    /// A host cannot run the generation.
-    Refused = 9,
-    /// Hosts have not answered in time.
-    Timeout = 10,
-    /// A permission that is not allowed, or a change that cannot be made under the same name.
-    Denied = 11,
-    /// A signal ended it before it was done; what it had begun is taken back.
-    Interrupted = 130,
-}
-
-/// Why a command failed.
-#[derive(Debug)]
-pub struct Failure {
-    pub exit: Exit,
-    pub error: anyhow::Error,
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let error = error.into();
-        let exit = if error.chain().any(|cause| cause.is::<crate::io::LogError>()) {
-            Exit::Log
-        } else if error.is::<crate::manifest::Diagnostics>() {
-            Exit::Manifest
-        } else {
-            Exit::Failure
-        };
-        Self { exit, error }
-    }
 }
 
 pub type Outcome = Result<(), Failure>;
@@ -214,7 +164,7 @@ pub fn main() -> i32 {
         Command::Status(args) => fleet::status::run(&args, &context),
         Command::Swap(args) => fleet::swap::run(&args, &context),
         Command::Rollback(args) => fleet::rollback::run(&args, &context),
-        Command::Promote(args) => fleet::canary::promote(&args, &context),
+        Command::Promote(args) => fleet::promote::run(&args, &context),
         Command::History(args) => fleet::history::run(&args, &context),
         Command::Why(args) => fleet::why::run(&args, &context),
         Command::Replay(args) => fleet::replay::run(&args, &context),
@@ -231,14 +181,9 @@ pub fn main() -> i32 {
         Ok(()) => 0,
         Err(failure) => {
             match (context.global.output, failure.error.downcast_ref::<crate::manifest::Diagnostics>()) {
+                (Output::Json, _) => println!("{}", failure.to_json()),
                 (Output::Text, Some(found)) => check::print_diagnostics(found),
-                (Output::Json, Some(found)) => {
-                    println!("{}", serde_json::json!({ "diagnostics": found.to_json(), "exit": failure.exit as i32 }))
-                }
                 (Output::Text, None) => anstream::eprintln!("error: {:#}", failure.error),
-                (Output::Json, None) => {
-                    println!("{}", serde_json::json!({ "error": format!("{:#}", failure.error), "exit": failure.exit as i32 }))
-                }
             }
             failure.exit as i32
         }

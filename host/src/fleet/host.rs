@@ -5,14 +5,15 @@ use super::bundle::Bundle;
 use super::control::{Control, ControlError};
 use super::record::{Answer, Answered, Entry, Head, HostRecord, Key, Mode, PROTOCOL, Parked, State, Value};
 use super::running::{self, Place, Prepared, Running};
+use super::shown::{Board, Shown};
 use super::trial::{self, Judgement};
 use crate::clock::SystemClock;
 use crate::generation::Generation;
 use crate::io::{Clock, LogError, Remedy, TopicPartition};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a host says that it lives.
@@ -26,9 +27,6 @@ const REPORT: Duration = Duration::from_secs(1);
 /// How long brokers that are away are left alone.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// The pipelines of a host as others see them: by name, each with the run that it has.
-pub type Shown = Arc<Mutex<BTreeMap<String, (Arc<crate::task::Setting>, Arc<crate::monitor::Monitor>)>>>;
-
 pub struct Host<'a> {
     control: Control,
     place: Place,
@@ -39,7 +37,7 @@ pub struct Host<'a> {
     said: Option<Instant>,
     charges: BTreeMap<String, Charge>,
     stop: &'a AtomicBool,
-    shown: Shown,
+    board: Arc<Board>,
     troubled: bool,
 }
 
@@ -54,6 +52,8 @@ struct Charge {
     answered: BTreeMap<u64, Answered>,
     /// A generation that did not run, how often in a row, and when it is tried again.
     failed: Option<(u64, usize, Instant)>,
+    /// Why a generation did not run, the last time.
+    why: Option<(u64, String)>,
     /// The last change of the head that was heard.
     heard: String,
     parked: BTreeMap<TopicPartition, Arc<str>>,
@@ -67,12 +67,12 @@ impl<'a> Host<'a> {
     pub fn new(control: Control, place: Place, id: String, stop: &'a AtomicBool) -> Self {
         let clock = SystemClock::default();
         let started = clock.now();
-        Self { control, place, id, started, clock, said: None, charges: BTreeMap::new(), stop, shown: Arc::default(), troubled: false }
+        Self { control, place, id, started, clock, said: None, charges: BTreeMap::new(), stop, board: Arc::default(), troubled: false }
     }
 
     /// What runs here, for figures and health.
-    pub fn shown(&self) -> Shown {
-        self.shown.clone()
+    pub fn shown(&self) -> Arc<Board> {
+        self.board.clone()
     }
 
     /// Runs until it is told to stop. Then every pipeline commits what is done and leaves.
@@ -80,12 +80,14 @@ impl<'a> Host<'a> {
         while !self.stop.load(Ordering::Relaxed) {
             match self.round() {
                 Ok(()) => {
+                    self.board.reached();
                     if std::mem::take(&mut self.troubled) {
                         tracing::info!(fleet = self.control.fleet(), "the control topic can be read again");
                     }
                 }
                 Err(error) if error.remedy == Remedy::Stop => return Err(error),
                 Err(error) => {
+                    self.board.lost();
                     // Told once, however long it lasts; what runs goes on by itself.
                     if !std::mem::replace(&mut self.troubled, true) {
                         tracing::warn!(fleet = self.control.fleet(), "{error}; what runs goes on, deployments are heard of later");
@@ -383,7 +385,7 @@ impl<'a> Host<'a> {
     fn forget(&self, name: &str, charge: &mut Charge) {
         charge.running = None;
         charge.prepared.clear();
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.show(name, charge);
     }
 
     /// Pauses, resumes, and has parked tasks try again.
@@ -404,6 +406,11 @@ impl<'a> Host<'a> {
 
     /// Says how far it is with a generation, if that is news.
     fn answer(&self, name: &str, charge: &mut Charge, number: u64, state: Answered, error: Option<String>) -> Result<(), LogError> {
+        match (&error, state) {
+            (Some(error), _) => charge.why = Some((number, error.clone())),
+            (None, Answered::Running) => charge.why = None,
+            _ => {}
+        }
         if charge.answered.get(&number) == Some(&state) && state != Answered::Failed {
             return Ok(());
         }
@@ -435,11 +442,15 @@ impl<'a> Host<'a> {
     }
 
     fn show(&self, name: &str, charge: &Charge) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        match charge.running.as_ref().and_then(|running| Some((running.setting()?, running.monitor.clone()))) {
-            Some(run) => drop(shown.insert(name.to_owned(), run)),
-            None => drop(shown.remove(name)),
+        let head = self.control.view().pipeline(name).and_then(|known| known.head.as_ref()).filter(|head| head.state != State::Deleted);
+        let run = charge.running.as_ref().and_then(|running| Some((running.setting()?, running.monitor.clone())));
+        if head.is_none() && run.is_none() {
+            return self.board.remove(name);
         }
+        let active = head.map_or(0, |head| head.generation);
+        let trial = head.and_then(|head| head.trial.as_ref()).map(|trial| trial.generation);
+        let failure = charge.why.as_ref().filter(|(number, _)| *number == active).map(|(_, why)| why.clone());
+        self.board.put(name, Shown { active, trial, run, failure });
     }
 
     /// Ends all that runs, and says so.

@@ -11,6 +11,7 @@ pub mod record;
 pub mod reset;
 pub mod rollout;
 pub mod running;
+pub mod shown;
 pub mod trial;
 pub mod view;
 

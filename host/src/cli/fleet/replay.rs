@@ -1,8 +1,8 @@
 //! `millstream replay`: records of a source once more, through any generation, shown and not written.
 
 use super::super::{Context, Outcome, run};
+use super::Fleet;
 use super::why::place;
-use super::{Fleet, active, deployment, loaded};
 use crate::dry_run::DryLog;
 use crate::io::{Log, TopicPartition};
 use crate::manifest::Secrets;
@@ -10,6 +10,7 @@ use crate::pipeline::{Pipeline, Scope};
 use crate::plugin::engine::Engine;
 use crate::runtime::{self, Creates};
 use crate::task::BatchLimit;
+use crate::verbs::{active, deployment, loaded};
 use crate::worker::Options;
 use anyhow::Context as _;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! `millstream reset`: a pipeline goes on from other positions, with its state or without.
 
 use super::super::{Context, Exit, Failure, Outcome, Output, run};
+use super::Fleet;
 use super::why::place;
-use super::{Fleet, active, failed, loaded, print};
 use crate::clock::SystemClock;
 use crate::fleet;
 use crate::fleet::reset::{Reset, ResetError};
@@ -11,6 +11,7 @@ use crate::manifest::parse_start;
 use crate::pipeline::{Pipeline, Start};
 use crate::plugin::engine::Engine;
 use crate::runtime;
+use crate::verbs::{active, failed, loaded, print};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,11 +1,12 @@
 //! `millstream why`: where an output record comes from, as its headers tell (`provenance: true` at its sink).
 
 use super::super::{Context, Outcome, Output};
-use super::{Fleet, print};
+use super::Fleet;
 use crate::flow::provenance::{GENERATION, PIPELINE, PLUGINS, SOURCE};
 use crate::io::{Event, FetchLimit, Log, TopicPartition};
 use crate::jsonl;
 use crate::record::Records;
+use crate::verbs::print;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 

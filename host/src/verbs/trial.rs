@@ -1,10 +1,10 @@
-//! Trials: a canary begins in some partitions, a generation in the shadow is only compared. What `deploy`, `swap` and `rollback` take for it; `promote`; and how it ends by `rollback`.
+//! Trials: a canary begins in some partitions, a generation in the shadow is only compared. The terms under which a generation is tried, and how a trial ends.
 
-use super::super::{Context, Failure, Outcome, Output};
-use super::{Fleet, deployment, failed};
+use super::{Answer, Caller, Exit, Failure, denied, deployment, failed, print};
 use crate::clock::SystemClock;
 use crate::fleet::diff::Diff;
-use crate::fleet::{self, Class, Control, Mode, Terms, trial};
+use crate::fleet::trial::{self, share_of};
+use crate::fleet::{Class, Control, Mode, Terms as Judged};
 use crate::io::{Clock, Log};
 use crate::manifest::parse_duration;
 use crate::pipeline::Pipeline;
@@ -14,7 +14,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Canary {
+pub struct Terms {
     /// Begin in some partitions only: a share of them as in 25%, or their numbers as in 0,3. Hosts roll it back by themselves if it does worse than what runs
     /// beside it, and promote it after a while if not
     #[arg(long, value_name = "PARTITIONS", value_parser = chosen)]
@@ -79,7 +79,7 @@ fn times(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a number of at least 1, as in 2.5".to_owned())
 }
 
-impl Canary {
+impl Terms {
     /// How the generation is to be tried, if it is. Err: why it cannot be.
     pub fn mode(&self, pipeline: &Pipeline, log: &dyn Log, found: &Diff, base: Option<&Pipeline>) -> Result<Option<Mode>, Failure> {
         if self.canary.is_none() && !self.shadow {
@@ -87,17 +87,17 @@ impl Canary {
         }
         let name = &pipeline.name;
         let Some(base) = base else {
-            return Err(super::denied(format!(
+            return Err(denied(format!(
                 "nothing of `{name}` runs yet: a trial stands beside a generation; leave --canary and --shadow out"
             )));
         };
         if found.class == Class::Hot && !runtime::can_turn(base, pipeline) {
-            return Err(super::denied(format!(
+            return Err(denied(format!(
                 "tasks of `{name}` cannot turn to this where they stand: tables, repartition topics or stores stand in another order; leave --canary and --shadow out"
             )));
         }
         if found.class != Class::Hot {
-            return Err(super::denied(format!(
+            return Err(denied(format!(
                 "this change is `{}`, and only what can be taken over task by task can be tried: {}; leave --canary and --shadow out",
                 found.class.name(),
                 found.reasons.join("; ")
@@ -105,7 +105,7 @@ impl Canary {
         }
         let Some(chosen) = &self.canary else {
             if let Some(why) = shadow::refusal(pipeline) {
-                return Err(super::denied(format!("`{name}` can have no generation in the shadow: {why}; leave --shadow out")));
+                return Err(denied(format!("`{name}` can have no generation in the shadow: {why}; leave --shadow out")));
             }
             return Ok(Some(Mode::Shadow { clean: self.promote_after_records }));
         };
@@ -113,7 +113,7 @@ impl Canary {
         for source in &pipeline.sources {
             let count = log.topic(&source.topic)?.map_or(partitions, |topic| topic.partitions);
             if count != partitions {
-                return Err(super::denied(format!(
+                return Err(denied(format!(
                     "a canary has the tasks of some partition numbers, but `{}` has {count} partitions and others have {partitions}: it would have all of one and \
                      nothing of the other; leave --canary out, or try it by --shadow",
                     source.topic
@@ -121,17 +121,17 @@ impl Canary {
             }
         }
         let numbers = match chosen {
-            Chosen::Share(share) => trial::share_of(partitions, *share).unwrap_or_default(),
+            Chosen::Share(share) => share_of(partitions, *share).unwrap_or_default(),
             Chosen::Numbers(numbers) => numbers.clone(),
         };
         let inside = numbers.iter().all(|number| (0..partitions).contains(number));
         if numbers.is_empty() || !inside || numbers.len() >= partitions as usize {
-            return Err(super::denied(format!(
+            return Err(denied(format!(
                 "`{name}` reads partitions 0 to {}: a canary has at least one of them and never all; leave --canary out where there is but one",
                 partitions - 1
             )));
         }
-        let terms = Terms { promote_after: self.promote_after.0, errors: self.max_errors, slower: self.max_slowdown };
+        let terms = Judged { promote_after: self.promote_after.0, errors: self.max_errors, slower: self.max_slowdown };
         Ok(Some(Mode::Canary { partitions: numbers, terms }))
     }
 }
@@ -145,7 +145,7 @@ pub fn told(mode: &Mode) -> String {
     };
     let numbers: Vec<String> = partitions.iter().map(i32::to_string).collect();
     let after = match terms.promote_after {
-        Some(after) => format!("promoted after {}", super::print::span(after)),
+        Some(after) => format!("promoted after {}", print::span(after)),
         None => "promoted by `millstream promote`".to_owned(),
     };
     let slower = terms.slower.map(|slower| format!(", or a record takes {slower} times as long")).unwrap_or_default();
@@ -156,59 +156,42 @@ pub fn told(mode: &Mode) -> String {
     )
 }
 
-#[derive(Debug, clap::Args)]
-pub struct PromoteArgs {
-    pipeline: String,
-    #[command(flatten)]
-    fleet: Fleet,
-}
-
 /// The generation on trial of a pipeline.
 pub fn on_trial(control: &Control, pipeline: &str) -> Option<u64> {
     trial::of(control.view(), pipeline).map(|(.., trial)| trial.generation)
 }
 
-pub fn promote(args: &PromoteArgs, context: &Context) -> Outcome {
-    let mut control = args.fleet.open(context)?;
-    let name = args.pipeline.as_str();
-    deployment(&control, name, false)?;
-    let generation = on_trial(&control, name)
-        .ok_or_else(|| anyhow::anyhow!("no generation of `{name}` is on trial; `millstream status {name}` shows what runs"))?;
-    let done = trial::promote(&mut control, name, generation, SystemClock::default().now(), &fleet::by()).map_err(failed)?;
+/// Lets the generation on trial work in every partition.
+pub fn promote(control: &mut Control, name: &str, caller: &dyn Caller) -> Result<Answer, Failure> {
+    deployment(control, name, false)?;
+    let generation = on_trial(control, name).ok_or_else(|| {
+        Failure::new(Exit::Failure, format!("no generation of `{name}` is on trial; `millstream status {name}` shows what runs"))
+    })?;
+    let done = trial::promote(control, name, generation, SystemClock::default().now(), &caller.by()).map_err(failed)?;
     if !done {
         return Err(over(name, generation));
     }
-    tell(
-        context,
-        name,
-        generation,
-        "promoted",
-        &format!("`{name}`: generation {generation} is promoted: it is to work in every partition"),
-    );
-    Ok(())
+    let line = format!("`{name}`: generation {generation} is promoted: it is to work in every partition\n");
+    Ok(answer(name, generation, "promoted", line))
 }
 
-/// `rollback` while a generation is on trial.
-pub fn roll_back(control: &mut Control, name: &str, generation: u64, context: &Context) -> Outcome {
-    let by = fleet::by();
+/// Rolling back while a generation is on trial.
+pub fn roll_back(control: &mut Control, name: &str, generation: u64, caller: &dyn Caller) -> Result<Answer, Failure> {
+    let by = caller.by();
     let reason = format!("by {by}");
     let number = trial::roll_back(control, name, generation, &reason, SystemClock::default().now(), &by).map_err(failed)?;
     let Some(number) = number else { return Err(over(name, generation)) };
     let line = format!(
-        "`{name}`: generation {generation}, on trial, is rolled back: what ran beside it works in every partition, as generation {number}"
+        "`{name}`: generation {generation}, on trial, is rolled back: what ran beside it works in every partition, as generation {number}\n"
     );
-    tell(context, name, number, "rolled_back", &line);
-    Ok(())
+    Ok(answer(name, number, "rolled_back", line))
 }
 
 fn over(name: &str, generation: u64) -> Failure {
-    let error = anyhow::anyhow!("the trial of generation {generation} of `{name}` was ended meanwhile; see `millstream history {name}`");
-    Failure { exit: super::Exit::Conflict, error }
+    let message = format!("the trial of generation {generation} of `{name}` was ended meanwhile; see `millstream history {name}`");
+    Failure::new(Exit::Conflict, message)
 }
 
-fn tell(context: &Context, name: &str, generation: u64, state: &str, line: &str) {
-    match context.global.output {
-        Output::Json => println!("{}", json!({ "pipeline": name, "generation": generation, "state": state })),
-        Output::Text => anstream::println!("{line}"),
-    }
+fn answer(name: &str, generation: u64, state: &str, text: String) -> Answer {
+    Answer { json: json!({ "pipeline": name, "generation": generation, "state": state }), text }
 }

@@ -12,6 +12,7 @@ mod order;
 mod outage;
 mod refusal;
 mod state;
+mod swap_suite;
 mod tables;
 mod timers;
 mod topics;

@@ -5,6 +5,7 @@ mod bad_plugin;
 mod cache;
 mod crash;
 mod crash_suite;
+mod deployments;
 mod joins;
 mod leaks;
 mod operation;

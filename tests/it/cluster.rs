@@ -35,6 +35,9 @@ done
 kill -s KILL "$server"; wait "$server"; rm -rf "$folder"
 "#;
 
+/// Of the brokers' own topic in which groups' positions stand.
+pub const OFFSETS_PARTITIONS: i32 = 4;
+
 /// A running cluster.
 pub struct Cluster {
     pub brokers: String,
@@ -240,7 +243,7 @@ fn server_properties(port: u16, controller: u16, data: &Path) -> String {
          listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
          controller.listener.names=CONTROLLER\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={data}\n\
          auto.create.topics.enable=false\ndefault.replication.factor=1\nmin.insync.replicas=1\n\
-         offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
+         offsets.topic.replication.factor=1\noffsets.topic.num.partitions={OFFSETS_PARTITIONS}\n\
          transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
          share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
          transaction.abort.timed.out.transaction.cleanup.interval.ms=500\ngroup.initial.rebalance.delay.ms=0\n\

@@ -187,6 +187,25 @@ fn read_values(log: &KafkaLog, topic: &Arc<str>) -> Vec<String> {
 }
 
 #[test]
+fn of_hosts_that_make_a_topic_at_the_same_time_none_fails() {
+    let hosts = [log!(), log!(), log!(), log!(), log!(), log!()];
+    for round in 0..40 {
+        let name = unique("own");
+        let start = std::sync::Barrier::new(hosts.len());
+        std::thread::scope(|scope| {
+            for log in &hosts {
+                scope.spawn(|| {
+                    start.wait();
+                    log.create_internal(&name, 3, Internal::Changelog).unwrap_or_else(|error| panic!("round {round}: {error}"));
+                    // Whoever is told so finds it.
+                    assert_eq!(log.topic(&name).unwrap().map(|topic| topic.partitions), Some(3), "round {round}");
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn produce_and_read_keep_every_byte() {
     let log = log!();
     let topic = topic(&log, "bytes", 1);

@@ -5,9 +5,10 @@
 //! `cargo test -p millstream --test it crash_suite::long -- --ignored --nocapture`. With `MILLSTREAM_CRASH_GROUP_PROTOCOL=consumer` both run by the consumer
 //! group protocol; what that protocol does otherwise, `consumer_protocol` does in each run of the tests.
 
-mod checker;
-mod host;
-mod topics;
+// The suite of swaps uses them too.
+pub mod checker;
+pub mod host;
+pub mod topics;
 
 use super::state::copy;
 use super::{Place, Random, success};
@@ -19,6 +20,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use topics::{Feed, PARTITIONS, Sender};
+
+/// What a host does here: small batches and many commits.
+const RUN: [&str; 6] = ["run", "pipeline.yaml", "--commit-interval", "20", "--batch-rows", "50"];
 
 const MANIFEST: &str = "\
 pipeline: NAME
@@ -147,7 +151,7 @@ impl Suite {
         }
         let mut random = Random::new();
         let sender = Sender::new(&place, &cluster.brokers, Random(random.below(u64::MAX) | 1));
-        let hosts: Vec<Host> = ["a", "b"].iter().map(|name| Host::new(&place, name)).collect();
+        let hosts: Vec<Host> = ["a", "b"].iter().map(|name| Host::new(&place, name, &RUN)).collect();
         let disk = SmallDisk::on(&hosts[1].data);
         if disk.is_none() {
             eprintln!("NOT TESTED: a full disk, since no small file system can be mounted here (that needs root)");
@@ -243,7 +247,7 @@ impl Suite {
     /// Another host joins the group.
     fn joins(&mut self) -> Host {
         self.guests += 1;
-        let mut guest = Host::new(&self.place, &format!("guest-{}", self.guests));
+        let mut guest = Host::new(&self.place, &format!("guest-{}", self.guests), &RUN);
         guest.start(&self.place, None);
         guest
     }

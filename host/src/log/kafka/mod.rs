@@ -151,12 +151,12 @@ impl KafkaLog {
         Ok(found.iter().map(topic).collect())
     }
 
-    /// Makes a topic and waits until it can be used.
-    fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
+    /// Makes a topic and waits until it can be used; one that somebody else has made just now, too. False: there was one already.
+    fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<bool, LogError> {
         self.ask("creating a topic", |client| native::ping(client, PATIENCE))?;
-        admin::create(self.admin()?, name, partitions, settings)?;
+        let made = admin::create(self.admin()?, name, partitions, settings)?;
         let there = self.wait_until(|| Ok(!self.ask("creating a topic", |client| admin::topics(client, Some(name)))?.is_empty()))?;
-        if there { Ok(()) } else { Err(wait(format!("the topic {name} was created, but the brokers do not show it yet; try again"))) }
+        if there { Ok(made) } else { Err(wait(format!("the topic {name} was created, but the brokers do not show it yet; try again"))) }
     }
 
     /// Whether it came to be so in time. Brokers learn of topics that come and go one after the other.
@@ -242,7 +242,10 @@ impl Log for KafkaLog {
     }
 
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError> {
-        self.create(name, partitions, &[])
+        match self.create(name, partitions, &[])? {
+            true => Ok(()),
+            false => Err(LogError::stop(format!("creating the topic {name}: it exists already"))),
+        }
     }
 
     fn create_internal(&self, name: &str, partitions: i32, what: Internal) -> Result<(), LogError> {
@@ -251,8 +254,8 @@ impl Log for KafkaLog {
             Internal::Repartition => &REPARTITION,
             Internal::Control => &CONTROL,
         };
-        let created = self.create(name, partitions, settings);
         // Hosts that start at the same time want the same topics: one of them is the first.
+        let created = self.create(name, partitions, settings).map(drop);
         if created.is_err() && self.topic(name)?.is_some() { Ok(()) } else { created }
     }
 

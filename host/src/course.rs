@@ -19,6 +19,10 @@ pub struct Heading {
     pub setting: Arc<Setting>,
     /// A newer generation on trial: a canary.
     pub trial: Option<Trial>,
+    /// A newer generation that is only compared.
+    pub shadow: Option<Arc<Setting>>,
+    /// Rises from heading to heading.
+    pub number: u64,
 }
 
 #[derive(Clone)]
@@ -36,16 +40,11 @@ impl Heading {
             _ => &self.setting,
         }
     }
-
-    /// Rises from heading to heading: with the generation, and where one is put on trial.
-    fn rank(&self) -> (u64, u64) {
-        (self.setting.generation_number(), self.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()))
-    }
 }
 
 impl Course {
     pub fn new(setting: Arc<Setting>) -> Self {
-        Self { turn: AtomicU64::new(1), heading: Mutex::new(Heading { setting, trial: None }) }
+        Self { turn: AtomicU64::new(1), heading: Mutex::new(Heading { setting, trial: None, shadow: None, number: 0 }) }
     }
 
     /// How many headings there were.
@@ -62,7 +61,7 @@ impl Course {
     /// Hands a heading over. One that is no newer is left aside: there is one way only.
     pub fn turn_to(&self, next: Heading) {
         let mut heading = self.heading.lock().unwrap_or_else(PoisonError::into_inner);
-        if next.rank() <= heading.rank() {
+        if next.number <= heading.number {
             return;
         }
         *heading = next;

@@ -11,6 +11,7 @@ use crate::pipeline::Pipeline;
 use crate::record::Records;
 use crate::runtime;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub struct DryLog {
     log: Arc<dyn Log>,
     own: EmbeddedLog,
     own_topics: BTreeSet<Arc<str>>,
+    /// Instead of the group's positions: the offsets that are read of one partition; all others have nothing to read.
+    only: Option<(TopicPartition, Range<i64>)>,
 }
 
 impl DryLog {
@@ -35,7 +38,19 @@ impl DryLog {
             let partitions = runtime::repartition_count(pipeline, source, &counts).unwrap_or(most);
             own.create_internal(&source.topic, partitions, Internal::Repartition)?;
         }
-        Ok(Self { log, own, own_topics })
+        Ok(Self { log, own, own_topics, only: None })
+    }
+
+    /// Reads these offsets of one partition only.
+    pub fn only(mut self, at: TopicPartition, offsets: Range<i64>) -> Self {
+        self.only = Some((at, offsets));
+        self
+    }
+
+    fn position(&self, at: &TopicPartition) -> Result<Option<Position>, LogError> {
+        let Some((only, offsets)) = self.only.as_ref().filter(|_| !self.own_topics.contains(&at.topic)) else { return Ok(None) };
+        let offset = if at == only { offsets.start } else { self.bounds(at)?.end };
+        Ok(Some(Position { offset, metadata: "{}".to_owned() }))
     }
 
     fn of(&self, topic: &str) -> &dyn Log {
@@ -85,7 +100,9 @@ impl Log for DryLog {
     }
 
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError> {
-        self.of(&partition.topic).bounds(partition)
+        let bounds = self.of(&partition.topic).bounds(partition)?;
+        let only = self.only.as_ref().filter(|(only, _)| only == partition);
+        Ok(only.map_or(bounds, |(_, offsets)| Bounds { end: bounds.end.min(offsets.end), ..bounds }))
     }
 
     fn offset_at(&self, partition: &TopicPartition, time: i64) -> Result<i64, LogError> {
@@ -93,6 +110,9 @@ impl Log for DryLog {
     }
 
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        if self.only.is_some() {
+            return partitions.iter().map(|at| self.position(at)).collect();
+        }
         let other: Vec<_> = partitions.iter().filter(|at| !self.own_topics.contains(&at.topic)).cloned().collect();
         let mut others = self.log.committed(group, &other)?.into_iter();
         Ok(partitions.iter().map(|at| if self.own_topics.contains(&at.topic) { None } else { others.next().flatten() }).collect())
@@ -115,6 +135,10 @@ impl Log for DryLog {
     }
 
     fn state(&self, group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {
+        // Of some records alone nothing was kept.
+        if self.only.is_some() {
+            return Ok(None);
+        }
         self.log.state(group)
     }
 }
@@ -164,6 +188,11 @@ impl Member for DryRun {
         self.own_reads = !own.is_empty();
         self.own_reader.assign(&own)?;
         self.reader.assign(&other)
+    }
+
+    // Partitions are started once.
+    fn hold(&mut self, _: &[TopicPartition]) -> Result<(), LogError> {
+        Ok(())
     }
 
     // The queues of a run to the end are bounded by its limit: there is nothing to hold back.

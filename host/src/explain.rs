@@ -6,7 +6,7 @@ use crate::task::Stop;
 
 /// A stage, with the plugin that it has.
 pub fn stage(pipeline: &Pipeline, index: usize) -> String {
-    let stage = &pipeline.stages[index];
+    let Some(stage) = pipeline.stages.get(index) else { return format!("pipeline `{}`", pipeline.name) };
     let about = stage.plugin.about();
     format!("pipeline `{}`, stage `{}` (plugin {} {})", pipeline.name, stage.name, about.name, about.version)
 }

@@ -13,6 +13,8 @@ pub struct Generation {
     pub control: Arc<str>,
     /// Whose tasks these are.
     pub host: Arc<str>,
+    /// The generation with which the pipeline's state was emptied last; 0 = never.
+    pub epoch: u64,
 }
 
 /// What stands in the control topic of a generation that has begun to work in a partition.

@@ -210,11 +210,13 @@ pub trait Log: Send + Sync {
     /// written, in whatever process. `decide` reads to the end by a reader of its own, and is called again if another came between or if nobody knows
     /// whether the append came through (it may have): each time it decides anew, by nothing but what it reads. None, or no records: nothing is written.
     ///
-    /// Durable when it returns. An error of `decide` is returned as it is, and nothing is written. Who came in vain too often gets an error with
-    /// `Wait`; the last try may still come through. Only what is written by this is kept apart: members and `produce` may append to the same partition at any time, also between
-    /// what `decide` reads and the append. On Kafka an open transaction of a member hides what lies behind it, writes by this among them: `decide` asks
-    /// for the `high_watermark` first, reads until a record or an `End` is there, and fails if that takes too long. It calls no `exclusively` itself. The
-    /// topic must be there.
+    /// Durable when it returns; on Kafka readers may see it some milliseconds later, the next `decide` always does. An error of `decide` is returned as
+    /// it is, and nothing is written. Who came in vain too often gets an error with `Wait`; the last try may still come through.
+    ///
+    /// Only what is written by this is kept apart: members and `produce` may append to the same partition at any time, also between what `decide`
+    /// reads and the append. On Kafka an open transaction of a member hides what lies behind it, writes by this among them: `decide` asks for the
+    /// `high_watermark` first, reads until a record or an `End` is there, and fails if that takes too long. It calls no `exclusively` of this log
+    /// itself. The topic must be there.
     fn exclusively(
         &self,
         name: &str,
@@ -271,11 +273,9 @@ pub trait Member: Send {
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
     /// Fetches assigned partitions from these offsets on: after `Assigned` (with none of them, if they are not wanted yet), and again to rewind. Ends a pause.
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError>;
-    /// Fetches these partitions no more until they are started anew.
-    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.pause(partitions)
-    }
-    /// Stops and restarts fetching from a partition, keeping its place.
+    /// Fetches these partitions no more until they are started anew; they have no place meanwhile, and cannot be resumed.
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+    /// Stops and restarts fetching from a partition that is started, keeping its place.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
     /// Confirms a revocation.

@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- generation <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- metrics, fleet <- cli.
+//! Imports run one way: column, field, record <- io <- generation, shadow <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- fleet <- metrics, verbs <- http <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -16,6 +16,7 @@ pub mod flow;
 pub mod format;
 pub mod generation;
 pub mod guest_build;
+mod http;
 pub mod io;
 mod isolation;
 pub mod jsonl;
@@ -31,10 +32,12 @@ pub mod record;
 mod restore;
 pub mod runtime;
 pub mod settings;
+pub mod shadow;
 #[cfg(test)]
 mod simulation;
 pub mod store;
 pub mod summary;
 pub mod tables;
 pub mod task;
+pub mod verbs;
 pub mod worker;

@@ -2,6 +2,7 @@
 //! reads them keeps none waiting; trouble and pauses are told at once.
 
 use crate::io::TopicPartition;
+use crate::shadow::Report;
 use crate::summary::{Summary, Works};
 use crate::task::TaskId;
 use std::collections::BTreeMap;
@@ -72,6 +73,8 @@ pub struct Figures {
     pub works: BTreeMap<u64, Works>,
     /// Tasks that may have rows of older types.
     pub sweeping: usize,
+    /// The generation in the shadow, and how it compares.
+    pub shadow: Option<(u64, Report)>,
     /// Records of changelogs read, and to read at most, of the restore under way or else of the last one.
     pub restored: (u64, u64),
 }

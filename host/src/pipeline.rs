@@ -129,7 +129,7 @@ impl Pipeline {
             table: None,
         });
         let as_text = key.is_none().then_some(KeyFormat::Text);
-        self.sinks.push(Sink { from, topic, key: as_text, format, fields: None, create: true, regroup: Some(by) });
+        self.sinks.push(Sink { from, topic, key: as_text, format, fields: None, create: true, provenance: false, regroup: Some(by) });
     }
 
     /// Adds the source that brings the records of a partitioned table.
@@ -362,6 +362,8 @@ pub struct Sink {
     pub fields: Option<Vec<Path>>,
     /// Create the topic if it is missing.
     pub create: bool,
+    /// Each record tells in headers where it comes from.
+    pub provenance: bool,
     /// A repartition topic of the pipeline's own: how its records are spread.
     pub regroup: Option<Regroup>,
 }

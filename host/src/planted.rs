@@ -27,6 +27,8 @@ pub(crate) enum Mistake {
     NotBehind,
     /// The sweep does not see what is newer than the local copy.
     SweepBelow,
+    /// A task that is made anew inherits the pauses of the one before.
+    PausesKept,
     /// The member does not tell its generation with the positions.
     #[cfg(test)]
     NoGeneration,

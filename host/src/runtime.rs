@@ -45,11 +45,15 @@ pub enum RunError {
     Setup(String),
 }
 
-/// Stores that came with a generation: their changelogs may be missing although the group has read records, as long as none of it is of that generation.
+/// Stores whose changelogs may be missing although the group has read records: as long as none of it is of the generation that they came with, or a later one.
 #[derive(Clone, Copy, Debug)]
 pub struct Fresh<'a> {
+    /// That came after the generation which ran last.
     pub stores: &'a BTreeSet<String>,
+    /// The first that may have them.
     pub generation: u64,
+    /// With which generation all state was emptied last; local copies of an earlier one are dropped. 0 = never.
+    pub epoch: u64,
 }
 
 /// Makes ready what the pipeline's tasks share. `data`: the folder for local copies of state, where the log keeps it as changelogs; None = in memory.
@@ -77,7 +81,7 @@ pub fn prepare_fresh(
     let name = pipeline.name.clone();
     let local = || -> Result<Arc<dyn LocalState>, LogError> {
         Ok(match data {
-            Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &name)?),
+            Some(folder) if creates != Creates::Nothing => Arc::new(LocalFolder::open(folder, &name, fresh.map(|fresh| fresh.epoch))?),
             _ => Arc::new(LocalMemory::default()),
         })
     };
@@ -132,8 +136,31 @@ pub fn prepare_on(
     })
 }
 
+/// Whether two settings stand on the same tables and state: of one run.
+pub fn of_one_run(one: &Setting, other: &Setting) -> bool {
+    let same = |(one, other): (&Option<Arc<_>>, &Option<Arc<_>>)| match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    };
+    let state = match (&one.changelogs, &other.changelogs) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    };
+    state && one.tables.len() == other.tables.len() && one.tables.iter().zip(&other.tables).all(same)
+}
+
 /// Makes ready a newer form of a pipeline that runs, to which its tasks can turn where they stand: on the same sources, tables, stores and repartition topics.
-pub fn prepare_next(pipeline: Pipeline, now: &Setting, log: &dyn Log, secrets: &Secrets, creates: Creates) -> Result<Setting, RunError> {
+///
+/// None: they cannot, since a topic has another number of partitions by now.
+pub fn prepare_next(
+    pipeline: Pipeline,
+    now: &Setting,
+    log: &dyn Log,
+    secrets: &Secrets,
+    creates: Creates,
+) -> Result<Option<Setting>, RunError> {
     let plan = Plan::new(&pipeline);
     if let Some(what) = apart(&now.pipeline, &now.plan, &pipeline, &plan) {
         return Err(RunError::Setup(format!("pipeline `{}`: {what} changes, which no running task can follow", pipeline.name)));
@@ -141,12 +168,12 @@ pub fn prepare_next(pipeline: Pipeline, now: &Setting, log: &dyn Log, secrets: &
     let requests = requests(&pipeline, secrets)?;
     let (partitions, topics) = topics(&pipeline, log, creates)?;
     if partitions != now.partitions {
-        return Err(RunError::Setup(format!("pipeline `{}`: a source has another number of partitions now", pipeline.name)));
+        return Ok(None);
     }
     if now.state.is_some() {
         add_types(&pipeline, &now.types, false)?;
     }
-    Ok(Setting {
+    Ok(Some(Setting {
         plan,
         requests,
         tables: now.tables.clone(),
@@ -160,7 +187,7 @@ pub fn prepare_next(pipeline: Pipeline, now: &Setting, log: &dyn Log, secrets: &
         generation: None,
         spare: Spare::default(),
         pipeline,
-    })
+    }))
 }
 
 /// Whether tasks can turn from one form of a pipeline to another where they stand.
@@ -409,7 +436,7 @@ fn changelogs(
         let mut begun = false;
         if found.is_none() && creates != Creates::Nothing {
             // Of a store that is new with a generation, it has begun with the first position of that one.
-            let since = fresh.filter(|fresh| fresh.stores.contains(&*changelog.store)).map_or(0, |fresh| fresh.generation);
+            let since = fresh.map_or(0, |fresh| if fresh.stores.contains(&*changelog.store) { fresh.generation } else { fresh.epoch });
             let counts = |position: &Position| Metadata::of(&position.metadata).map_or(0, |metadata| metadata.generation) >= since;
             begun = log.committed(&pipeline.name, &partitions)?.iter().flatten().any(counts);
             if begun {
@@ -623,7 +650,7 @@ pub fn follow(
 fn explain(pipeline: &Pipeline, ended: Ended) -> RunError {
     match ended {
         Ended::Log(error) | Ended::Stopped(Stop::Log(error)) => error.into(),
-        Ended::Init { stage, error } => RunError::Plugin(explain::not_started(pipeline, stage, &error)),
+        Ended::Init(why) => RunError::Plugin(why),
         Ended::Stopped(stop @ (Stop::Call(_) | Stop::Rows { .. })) => RunError::Plugin(explain::stopped(pipeline, &stop)),
         Ended::Stopped(stop @ Stop::Record(_)) => RunError::Record(explain::stopped(pipeline, &stop)),
     }

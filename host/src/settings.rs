@@ -20,6 +20,18 @@ pub struct KafkaSettings {
     pub common: BTreeMap<String, String>,
     pub consumer: BTreeMap<String, String>,
     pub producer: BTreeMap<String, String>,
+    /// `group.protocol` of the consumer; not among its raw keys, since only members of groups have one.
+    pub group_protocol: GroupProtocol,
+}
+
+/// How the members of a group agree on who has which partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupProtocol {
+    /// Members are told to give everything up, and one of them assigns it anew.
+    #[default]
+    Classic,
+    /// KIP-848: the brokers assign, and a member gives up only what another gets. Brokers from 4.0 on.
+    Consumer,
 }
 
 /// Keys alone: values may be secrets.
@@ -30,6 +42,7 @@ impl std::fmt::Debug for KafkaSettings {
             .field("common", &keys(&self.common))
             .field("consumer", &keys(&self.consumer))
             .field("producer", &keys(&self.producer))
+            .field("group_protocol", &self.group_protocol)
             .finish()
     }
 }
@@ -54,7 +67,7 @@ const OWNED: &[(&[&str], &str)] = &[
     (&["auto.offset.reset"], "where a pipeline starts to read is a part of its source"),
     (&["isolation.level"], "only committed records are read"),
     (&["enable.partition.eof"], "the ends of partitions are needed for --until-end"),
-    (&["partition.assignment.strategy", "group.protocol", "group.remote.assignor"], "`range` keeps topics that are joined together"),
+    (&["partition.assignment.strategy", "group.remote.assignor"], "`range` keeps topics that are joined together"),
     (&["transactional.id"], "it is made of the pipeline and this host's id, so that a restart ends what was left open"),
     (&["enable.idempotence", "acks", "request.required.acks", "enable.gapless.guarantee"], "exactly-once needs them as they are"),
     (&["message.timeout.ms", "delivery.timeout.ms"], "it follows `transaction.timeout.ms`"),
@@ -65,6 +78,10 @@ const OWNED: &[(&[&str], &str)] = &[
     (&["plugin.library.paths"], "no code is loaded into this process"),
     (&["enable.random.seed", "opaque", "default_topic_conf"], "it is of no use here"),
 ];
+
+/// Keys that the brokers decide where the group's protocol is `consumer`, and the brokers' own names of them.
+const BROKERS_DECIDE: &[(&str, &str)] =
+    &[("session.timeout.ms", "group.consumer.session.timeout.ms"), ("heartbeat.interval.ms", "group.consumer.heartbeat.interval.ms")];
 
 /// The beginnings of keys that work only where TLS is built in.
 const NEEDS_TLS: &[&str] = &["ssl.", "sasl.", "enable.sasl.", "enable.ssl.", "ssl_", "https.ca."];
@@ -128,7 +145,32 @@ fn kafka(table: toml::Table, mistakes: &mut Vec<String>) -> KafkaSettings {
             (_, value) => settings.common.extend(keys(flat(toml::Table::from_iter([(key, value)])), "kafka", mistakes)),
         }
     }
+    group_protocol(&mut settings, mistakes);
     settings
+}
+
+/// Takes `group.protocol` out of the raw keys, and refuses what does not go with it.
+fn group_protocol(settings: &mut KafkaSettings, mistakes: &mut Vec<String>) {
+    for (table, keys) in [("kafka", &mut settings.common), ("kafka.producer", &mut settings.producer)] {
+        if keys.remove("group.protocol").is_some() {
+            mistakes.push(format!("[{table}] `group.protocol`: it stands under [kafka.consumer]"));
+        }
+    }
+    match settings.consumer.remove("group.protocol").as_deref() {
+        None | Some("classic") => return,
+        Some("consumer") => settings.group_protocol = GroupProtocol::Consumer,
+        Some(_) => return mistakes.push("[kafka.consumer] `group.protocol`: `classic` or `consumer` is expected".to_owned()),
+    }
+    for (table, keys) in [("kafka", &settings.common), ("kafka.consumer", &settings.consumer)] {
+        for (key, name) in BROKERS_DECIDE.iter().filter(|(key, _)| keys.contains_key(*key)) {
+            mistakes.push(format!(
+                "[{table}] `{key}`: with `group.protocol = \"consumer\"` the brokers decide it, by `{name}`; leave it out here"
+            ));
+        }
+        if keys.contains_key("group.protocol.type") {
+            mistakes.push(format!("[{table}] `group.protocol.type`: there is none with `group.protocol = \"consumer\"`; leave it out"));
+        }
+    }
 }
 
 /// Keys with dots may stand in quotes or not: without, TOML reads `a.b = 1` as a table `a`.
@@ -213,6 +255,42 @@ mod tests {
                 assert!(error.contains(&format!("`{key}`")) && error.contains(reason), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn the_groups_protocol_is_chosen_for_members_alone() {
+        assert_eq!(parse("").expect("nothing is fine").kafka.group_protocol, GroupProtocol::Classic);
+        for (name, protocol) in [("classic", GroupProtocol::Classic), ("consumer", GroupProtocol::Consumer)] {
+            let settings = parse(&format!("[kafka.consumer]\ngroup.protocol = \"{name}\"\n")).expect(name).kafka;
+            assert_eq!(settings.group_protocol, protocol);
+            // Clients that join no group are not given it.
+            assert_eq!(settings.consumer, map([]));
+        }
+        for value in ["\"Consumer\"", "\"share\"", "848", "true"] {
+            let error = parse(&format!("[kafka.consumer]\ngroup.protocol = {value}\n")).expect_err(value);
+            assert!(error.contains("`group.protocol`"), "{error}");
+        }
+        for table in ["kafka", "kafka.producer"] {
+            let error = parse(&format!("[{table}]\ngroup.protocol = \"consumer\"\n")).expect_err(table);
+            assert!(error.contains(&format!("[{table}] `group.protocol`")) && error.contains("[kafka.consumer]"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_brokers_decide_is_refused_with_their_name_of_it() {
+        let protocol = "\"group.protocol\" = \"consumer\"\n";
+        for (key, name) in BROKERS_DECIDE {
+            for text in [
+                format!("[kafka.consumer]\n{protocol}\"{key}\" = 6000\n"),
+                format!("[kafka]\n\"{key}\" = 6000\n[kafka.consumer]\n{protocol}"),
+            ] {
+                let error = parse(&text).expect_err(key);
+                assert!(error.contains(&format!("`{key}`")) && error.contains(name), "{error}");
+            }
+            parse(&format!("[kafka.consumer]\n\"{key}\" = 6000\n")).expect("it goes with the classic protocol");
+        }
+        let error = parse(&format!("[kafka.consumer]\n{protocol}group.protocol.type = \"consumer\"\n")).expect_err("no type");
+        assert!(error.contains("`group.protocol.type`"), "{error}");
     }
 
     #[test]

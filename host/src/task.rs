@@ -3,6 +3,7 @@
 //! is asked only for the figures of `Counters`.
 
 mod give;
+pub mod shadow;
 mod succeed;
 mod sweep;
 mod timers;
@@ -13,6 +14,7 @@ use crate::flow::batch::{Batch, Carried, Origin};
 use crate::flow::migrate::ByPlugin;
 use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
+use crate::flow::provenance::Provenance;
 use crate::flow::reject::{self, Place, Rejected};
 use crate::flow::repartition;
 use crate::flow::sink::Sink;
@@ -237,6 +239,8 @@ pub struct Task {
     turned: u64,
     /// That a setting writes rows of its types is kept.
     begun: bool,
+    /// A newer generation that is compared with this one.
+    shadow: Option<shadow::Shadow>,
 }
 
 impl Task {
@@ -281,6 +285,7 @@ impl Task {
             sweeps: true,
             turned: 0,
             begun: false,
+            shadow: None,
         }
     }
 
@@ -458,12 +463,14 @@ impl Task {
             Some((row, _)) => taken.first(row),
             None => taken.clone(),
         };
+        let ahead = self.step_shadow(source, &next);
         let clock = self.clock.clone();
         let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
         match self.process(source, next, &figures) {
             Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
                 self.taken += produced.rows as u64;
+                self.compare_shadow(source, produced.rows as u64, ahead);
                 self.place(&mut produced, source, &taken);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
@@ -472,6 +479,10 @@ impl Task {
             }
             Err(mut stop) => {
                 self.halted = true;
+                if let Some(setting) = self.shadow.as_ref().map(|shadow| shadow.setting().clone()) {
+                    // It has gone further than what stands now.
+                    self.begin_shadow(setting);
+                }
                 // What lies before the guilty record is processed alone, until nothing in it is guilty.
                 let mut rows = stop.first_row();
                 loop {
@@ -856,6 +867,11 @@ impl Task {
         }
     }
 
+    /// How its shadow compares, if it has one.
+    pub fn shadow(&self) -> Option<&shadow::Shadow> {
+        self.shadow.as_ref()
+    }
+
     /// By which it works.
     pub fn setting(&self) -> &Arc<Setting> {
         &self.setting
@@ -967,11 +983,15 @@ fn migrate(setting: &Setting, stage: usize, store: usize) -> Option<Box<dyn Migr
 }
 
 fn sinks(setting: &Setting, id: TaskId) -> Vec<Sink> {
-    let sink = |sink: &pipeline::Sink| {
+    let sink = |(index, sink): (usize, &pipeline::Sink)| {
         let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
-        Sink::new(sink.clone(), id.partition, partitions, max)
+        let made = Sink::new(sink.clone(), id.partition, partitions, max);
+        match sink.provenance {
+            true => made.telling(Provenance::new(&setting.pipeline, index, setting.generation_number())),
+            false => made,
+        }
     };
-    setting.pipeline.sinks.iter().map(sink).collect()
+    setting.pipeline.sinks.iter().enumerate().map(sink).collect()
 }
 
 /// The task's part of a partitioned table, if it is one of its segment.
@@ -1186,7 +1206,7 @@ impl Metadata {
         serde_json::from_str(text).ok()
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }

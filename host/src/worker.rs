@@ -15,6 +15,7 @@ use crate::monitor::{Figures, Histogram, Monitor, PartitionFigures, Seat};
 use crate::planted::{Mistake, planted};
 use crate::record::Records;
 use crate::restore::Restore;
+use crate::shadow::Report;
 use crate::store::changelog::Claim;
 use crate::summary::{Summary, Works};
 use crate::tables::TableReader;
@@ -47,6 +48,8 @@ pub struct Options {
     pub workers: usize,
     /// A task that meets a record or a plugin that fails for good stands still alone, the others go on.
     pub park: bool,
+    /// Nobody else can run the pipeline meanwhile: a run without a fleet goes on from wherever one has left it.
+    pub alone: bool,
     /// Where the run is watched and steered from; one for all its workers.
     pub monitor: Arc<Monitor>,
 }
@@ -64,6 +67,7 @@ impl Default for Options {
             host: "host".to_owned(),
             workers: 1,
             park: false,
+            alone: false,
             monitor: Arc::default(),
         }
     }
@@ -86,11 +90,8 @@ pub enum Ended {
     /// A record or a plugin; what was before it is committed.
     Stopped(Stop),
     Log(LogError),
-    /// A stage's plugin did not start.
-    Init {
-        stage: usize,
-        error: crate::plugin::CallError,
-    },
+    /// A stage's plugin did not start; why, in words.
+    Init(String),
 }
 
 impl From<LogError> for Ended {
@@ -483,6 +484,7 @@ impl<'a> Worker<'a> {
             trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
             works: self.works(),
             sweeping: self.tasks.values().filter(|task| task.sweep_due()).count(),
+            shadow: self.heading.shadow.as_ref().map(|setting| (setting.generation_number(), self.shadow_report())),
             restored: self.restoring().unwrap_or(self.restored),
         }
     }
@@ -490,6 +492,12 @@ impl<'a> Worker<'a> {
     /// Tasks that may have rows of older types, and go on.
     fn sweeping(&self) -> usize {
         self.tasks.iter().filter(|(id, task)| task.sweep_due() && !self.parked.contains_key(id)).count()
+    }
+
+    fn shadow_report(&self) -> Report {
+        let mut report = Report::default();
+        self.tasks.values().filter_map(Task::shadow).for_each(|shadow| report.add(&shadow.report));
+        report
     }
 
     fn works(&self) -> BTreeMap<u64, Works> {
@@ -558,9 +566,17 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// By which a task works.
+    fn setting_of_task(&self, id: TaskId) -> Arc<Setting> {
+        self.tasks.get(&id).map_or_else(|| self.setting.clone(), |task| task.setting().clone())
+    }
+
     /// The task takes no more until it is told to try again.
     fn park(&mut self, number: TaskId, stop: &Stop) {
-        let why = explain::stopped(&self.setting.pipeline, stop);
+        let own = self.setting_of_task(number);
+        let why = explain::stopped(&own.pipeline, stop);
+        // The search for it is over: what comes behind waits with it.
+        self.isolation = None;
         tracing::error!(
             pipeline = self.setting.pipeline.name,
             partition = number.partition,

@@ -35,6 +35,9 @@ done
 kill -s KILL "$server"; wait "$server"; rm -rf "$folder"
 "#;
 
+/// Of the brokers' own topic in which groups' positions stand.
+pub const OFFSETS_PARTITIONS: i32 = 4;
+
 /// A running cluster.
 pub struct Cluster {
     pub brokers: String,
@@ -45,7 +48,12 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster that nobody else uses, ended when this is dropped; None if there cannot be one, which was said.
     pub fn own() -> Option<Self> {
-        has_tools().then(start)
+        Self::own_with("")
+    }
+
+    /// The same, with more properties of its server.
+    pub fn own_with(properties: &str) -> Option<Self> {
+        has_tools().then(|| start(properties))
     }
 
     /// Halts the broker: its connections stay, and nothing answers on them.
@@ -172,7 +180,7 @@ fn find() -> Option<Cluster> {
         wait_until_ready(&brokers).expect("MILLSTREAM_TEST_BROKERS");
         return Some(Cluster { brokers, server: None });
     }
-    has_tools().then(start)
+    has_tools().then(|| start(""))
 }
 
 /// Whether there is what a cluster needs; if not, says it.
@@ -184,15 +192,15 @@ fn java(jars: &Path) -> Command {
     maven::java(&[jars.join("*")], "warn")
 }
 
-fn start() -> Cluster {
+fn start(properties: &str) -> Cluster {
     let jars = maven::jars(maven::KAFKA, "kafka_2.13");
     let folder = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().expect("a folder").keep();
     // Both are held until both are known, so that they differ.
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     let [port, controller] = ports.map(|listener| listener.local_addr().expect("an address").port());
-    let properties = folder.join("server.properties");
+    let file = folder.join("server.properties");
     let data = folder.join("data");
-    std::fs::write(&properties, server_properties(port, controller, &data)).expect("the server's properties");
+    std::fs::write(&file, server_properties(port, controller, &data) + properties).expect("the server's properties");
 
     let mut id = [0; 16];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").expect("random bytes"), &mut id).expect("random bytes");
@@ -201,14 +209,14 @@ fn start() -> Cluster {
     let id = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, id);
     let output = java(&jars)
         .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c"])
-        .arg(&properties)
+        .arg(&file)
         .stdin(Stdio::null())
         .output()
         .expect("java");
     assert!(output.status.success(), "Kafka's storage could not be made:\n{}", String::from_utf8_lossy(&output.stderr));
 
     let mut server = java(&jars);
-    server.arg("kafka.Kafka").arg(&properties);
+    server.arg("kafka.Kafka").arg(&file);
     let mut watchdog = Command::new("sh");
     watchdog.args(["-c", WATCHDOG, "watchdog"]).arg(&folder).arg(server.get_program()).args(server.get_args());
     // A group of its own: an interrupt from the terminal must not end the watchdog before its server.
@@ -225,6 +233,8 @@ fn start() -> Cluster {
     Cluster { brokers, server: Some(server) }
 }
 
+/// Sessions of the consumer group protocol are as short as those that tests ask for with the classic one; clients cannot ask for them there.
+///
 /// Records are kept for ever: by default those with times of long ago, as tests have them, are deleted half a minute after the start.
 fn server_properties(port: u16, controller: u16, data: &Path) -> String {
     let data = data.display();
@@ -233,10 +243,12 @@ fn server_properties(port: u16, controller: u16, data: &Path) -> String {
          listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
          controller.listener.names=CONTROLLER\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={data}\n\
          auto.create.topics.enable=false\ndefault.replication.factor=1\nmin.insync.replicas=1\n\
-         offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
+         offsets.topic.replication.factor=1\noffsets.topic.num.partitions={OFFSETS_PARTITIONS}\n\
          transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
          share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
          transaction.abort.timed.out.transaction.cleanup.interval.ms=500\ngroup.initial.rebalance.delay.ms=0\n\
+         group.consumer.min.session.timeout.ms=1000\ngroup.consumer.session.timeout.ms=6000\n\
+         group.consumer.min.heartbeat.interval.ms=100\ngroup.consumer.heartbeat.interval.ms=500\n\
          log.retention.ms=-1\n"
     )
 }

@@ -188,7 +188,7 @@ fn what_is_deleted_stays_deleted_and_leaves_the_rest() {
     let state = |log: &EmbeddedLog, group: &str| log.state(group).unwrap().unwrap().get("s", 0, b"key").unwrap();
     let at = |topic: &str| TopicPartition::new(topic, 0);
     let log = EmbeddedLog::open(folder.path()).unwrap();
-    for topic in ["first", "gone", "last"] {
+    for topic in ["first", "last", "gone"] {
         log.create_topic(topic, 1).unwrap();
         log.produce(topic, Some(0), &numbers(0..5)).unwrap();
     }
@@ -211,6 +211,9 @@ fn what_is_deleted_stays_deleted_and_leaves_the_rest() {
     log.create_topic("next", 1).unwrap();
     log.create_topic("gone", 1).unwrap();
     assert_eq!(committed(&log, "gg"), [None, Some(position("last", 4)[0].1.clone())]);
+    assert_eq!(log.committed("gg", &[at("next")]).unwrap(), [None]);
+    drop(log);
+    let log = EmbeddedLog::open(folder.path()).unwrap();
     for (topic, end) in [("first", 5), ("last", 5), ("next", 0), ("gone", 0)] {
         assert_eq!(read_all(&log, topic, 0), strings(0..end), "{topic}");
     }
@@ -276,7 +279,7 @@ fn exclusive_writes_of_several_processes_lose_nothing() {
 #[test]
 fn an_exclusive_write_survives_the_holder() {
     let folder = tempfile::tempdir().unwrap();
-    let mut holder = Some(attach(folder.path()));
+    let (mut holder, mut next) = (Some(attach(folder.path())), None);
     let client = attach(folder.path());
     client.create_topic("t", 1).unwrap();
     let at = TopicPartition::new("t", 0);
@@ -285,9 +288,11 @@ fn an_exclusive_write_survives_the_holder() {
         .exclusively("name", &at, &mut || {
             decided += 1;
             let read = log_contract::read_whole(&client, &at, &mut || {});
-            // Whoever holds the folder next knows nothing of what was read under the last holder.
+            // Whoever holds the folder next knows nothing of what was read under the last holder, also if it has been asked for a turn of its own.
             if let Some(holder) = holder.take() {
                 log_contract::count_on(&holder, "name", &at).unwrap();
+                drop(holder);
+                next.insert(attach(folder.path())).exclusively("name", &at, &mut || Ok(None)).unwrap();
             }
             Ok(Some(numbers(read.len() + 1..read.len() + 2)))
         })

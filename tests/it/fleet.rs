@@ -4,7 +4,7 @@ use crate::cluster::{cluster, unique};
 use crate::program::millstream;
 use millstream::fleet::record::records;
 use millstream::fleet::{Answer, Answered, Control, Cut, HostRecord, Key, PROTOCOL, State, Value};
-use millstream::io::{Log, TopicPartition};
+use millstream::io::{Commit, CommitState, Event, FetchLimit, Guarantee, Log, Membership, Position, TopicPartition};
 use millstream::log::embedded;
 use millstream::plugin::standard;
 use serde_json::Value as Json;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PIPELINE: &str = "\
 pipeline: low
@@ -387,4 +387,51 @@ fn on_kafka_too() {
     });
     controls[0].refresh().unwrap();
     assert_eq!(count(&controls[0]), 2 * rounds, "no change was lost, none came twice");
+}
+
+/// A task writes its cut-over within its transaction: until that is over it hides what others have written behind it, which nobody may miss.
+#[test]
+fn on_kafka_an_open_transaction_is_waited_for() {
+    let Some(cluster) = cluster() else { return };
+    let settings = millstream::settings::KafkaSettings::default();
+    let log: Arc<dyn Log> = Arc::new(millstream::log::kafka::KafkaLog::connect(&cluster.brokers, settings).unwrap());
+    let (fleet, topic, group) = (unique("fleet"), unique("in"), unique("group"));
+    log.create_topic(&topic, 1).unwrap();
+    let control = Control::create(log.clone(), &fleet, None).unwrap();
+    let membership = Membership { group, member: unique("m"), topics: vec![topic.as_str().into()], guarantee: Guarantee::ExactlyOnce };
+    let mut member = log.member(&membership).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let limit = FetchLimit { rows: 1000, bytes: 1 << 20 };
+    while !matches!(member.poll(limit, Duration::from_millis(200)).unwrap(), Event::Assigned(_)) {
+        assert!(Instant::now() < deadline, "nothing is assigned");
+    }
+    let at = TopicPartition::new(topic.as_str(), 0);
+    member.start(&[(at.clone(), 0)]).unwrap();
+    let cut = (Key::Cut("p".to_owned(), 1, at.clone()), Some(Value::Cut(Cut { offset: 0, host: "h".to_owned(), at: 0 })));
+    member.append(control.partition(), &records(&[cut], 0)).unwrap();
+    while log.high_watermark(control.partition()).unwrap() == 0 {
+        assert!(Instant::now() < deadline, "the append does not reach the brokers");
+        member.poll(limit, Duration::from_millis(50)).unwrap();
+    }
+    // Behind it, a host's word.
+    let answer = Value::Answer(Answer { state: Answered::Ready, error: None, at: 0 });
+    control.produce(&[(Key::Answer("p".to_owned(), 1, "h".to_owned()), Some(answer))]).unwrap();
+    let (send, come) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut control = control;
+        let read = control.refresh().map(|view| {
+            let known = view.pipeline("p");
+            known.is_some_and(|known| known.cuts[&1].len() == 1 && known.answers[&1].len() == 1)
+        });
+        send.send(read).unwrap();
+    });
+    let early = come.recv_timeout(Duration::from_secs(1));
+    assert!(early.is_err(), "it did not wait: {early:?}");
+    let position = Position { offset: 0, metadata: String::new() };
+    member.begin_commit(Commit { positions: vec![(at, position)], state: Vec::new() }).unwrap();
+    while member.poll_commit(Duration::from_millis(100)).unwrap() == CommitState::InFlight {
+        assert!(Instant::now() < deadline, "the commit does not end");
+    }
+    assert!(come.recv_timeout(Duration::from_secs(30)).unwrap().unwrap(), "something was missed");
+    reader.join().unwrap();
 }

@@ -29,6 +29,12 @@ pub fn totals() -> [&'static [u8]; 2] {
     [&components[0], &components[1]]
 }
 
+/// The same as another version.
+pub fn list_append_next() -> &'static [u8] {
+    static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
+    COMPONENT.get_or_init(|| build("millstream-list-append-next"))
+}
+
 fn build(package: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     // Beside the standard plugins, whose dependencies it shares.

@@ -1,11 +1,13 @@
 //! The log on a real Kafka. Transactions, fencing and rebalancing can be tested nowhere else.
 
+mod members;
+mod rebalances;
+mod refusals;
+
 use crate::cluster::{Admin, cluster, unique};
 use crate::log_contract::{self, contract_tests};
-use millstream::io::{
-    Bounds, Commit, CommitState, Event, FetchLimit, Guarantee, Internal, Log, LogError, Member, Membership, Position, Remedy, Retention,
-    TopicPartition,
-};
+use members::{assigned, commit, membership};
+use millstream::io::{Bounds, Event, FetchLimit, Internal, Log, Remedy, Retention, TopicPartition};
 use millstream::log::kafka::KafkaLog;
 use millstream::record::{Records, RecordsBuilder};
 use millstream::settings::{KafkaSettings, Settings};
@@ -29,15 +31,76 @@ macro_rules! log {
     };
 }
 
-mod contract {
-    use super::*;
+/// A group protocol on a cluster.
+#[derive(Clone)]
+struct On {
+    brokers: String,
+    protocol: &'static str,
+}
 
-    fn open() -> Option<Box<dyn Log>> {
-        cluster()
-            .map(|cluster| -> Box<dyn Log> { Box::new(KafkaLog::connect(&cluster.brokers, KafkaSettings::default()).expect("connected")) })
+impl On {
+    /// None where there is no cluster.
+    fn new(protocol: &'static str) -> Option<Self> {
+        cluster().map(|cluster| Self { brokers: cluster.brokers.clone(), protocol })
     }
 
-    contract_tests!(open);
+    fn log(&self) -> KafkaLog {
+        self.log_with("")
+    }
+
+    /// With more tables of settings.
+    fn log_with(&self, more: &str) -> KafkaLog {
+        let settings = settings(&format!("[kafka.consumer]\ngroup.protocol = \"{}\"\n{more}", self.protocol));
+        KafkaLog::connect(&self.brokers, settings).expect("the cluster answers")
+    }
+
+    fn is_classic(&self) -> bool {
+        self.protocol == "classic"
+    }
+}
+
+/// Makes two tests of each function, one for each group protocol.
+macro_rules! both_protocols {
+    ($($test:ident),* $(,)?) => {
+        both_protocols!(classic, "classic": $($test),*);
+        both_protocols!(consumer, "consumer": $($test),*);
+    };
+    ($module:ident, $protocol:literal: $($test:ident),*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $test() {
+                    if let Some(on) = super::On::new($protocol) {
+                        super::$test(&on);
+                    }
+                }
+            )*
+        }
+    };
+}
+use both_protocols;
+
+mod contract {
+    mod classic {
+        use super::super::*;
+
+        fn open() -> Option<Box<dyn Log>> {
+            On::new("classic").map(|on| -> Box<dyn Log> { Box::new(on.log()) })
+        }
+
+        contract_tests!(open);
+    }
+
+    mod consumer {
+        use super::super::*;
+
+        fn open() -> Option<Box<dyn Log>> {
+            On::new("consumer").map(|on| -> Box<dyn Log> { Box::new(on.log()) })
+        }
+
+        contract_tests!(open: a_group_starts_without_positions, a_commit_is_seen_whole, an_abort_leaves_nothing, a_rewind_reads_again,
+            a_paused_partition_keeps_its_place, what_is_not_committed_is_lost_on_leave);
+    }
 }
 
 fn settings(text: &str) -> KafkaSettings {
@@ -105,57 +168,41 @@ fn read(log: &KafkaLog, topic: &Arc<str>) -> BTreeMap<i32, (Vec<i64>, Vec<Record
     found
 }
 
+/// Waits until what was committed can be read: a commit is told before each of its partitions shows it. Nothing may be open.
+fn settled(log: &KafkaLog, topic: &Arc<str>) {
+    let partitions = log.topic(topic).expect("metadata").expect("the topic").partitions;
+    for at in (0..partitions).map(|partition| at(topic, partition)) {
+        until("the end of a commit", || (log.bounds(&at).expect("bounds").end == log.high_watermark(&at).expect("the end")).then_some(()));
+    }
+}
+
+/// Everything that was committed to a topic, and is settled.
+fn committed_values(log: &KafkaLog, topic: &Arc<str>) -> Vec<String> {
+    settled(log, topic);
+    read_values(log, topic)
+}
+
 fn read_values(log: &KafkaLog, topic: &Arc<str>) -> Vec<String> {
     read(log, topic).into_values().flat_map(|(_, batches, _)| batches.iter().flat_map(values).collect::<Vec<_>>()).collect()
 }
 
-fn membership(group: &str, member: &str, topics: &[&Arc<str>]) -> Membership {
-    Membership {
-        group: group.to_owned(),
-        member: member.to_owned(),
-        topics: topics.iter().map(|topic| (*topic).clone()).collect(),
-        guarantee: Guarantee::ExactlyOnce,
+#[test]
+fn of_hosts_that_make_a_topic_at_the_same_time_none_fails() {
+    let hosts = [log!(), log!(), log!(), log!(), log!(), log!()];
+    for round in 0..40 {
+        let name = unique("own");
+        let start = std::sync::Barrier::new(hosts.len());
+        std::thread::scope(|scope| {
+            for log in &hosts {
+                scope.spawn(|| {
+                    start.wait();
+                    log.create_internal(&name, 3, Internal::Changelog).unwrap_or_else(|error| panic!("round {round}: {error}"));
+                    // Whoever is told so finds it.
+                    assert_eq!(log.topic(&name).unwrap().map(|topic| topic.partitions), Some(3), "round {round}");
+                });
+            }
+        });
     }
-}
-
-/// Polls until partitions are assigned, and starts them from the committed positions, or the beginning.
-fn assigned(member: &mut Box<dyn Member>) -> Vec<TopicPartition> {
-    let partitions = until("an assignment", || match member.poll(LIMIT, WAIT).expect("a poll") {
-        Event::Assigned(partitions) => Some(partitions),
-        Event::Idle => None,
-        other => panic!("before the assignment: {other:?}"),
-    });
-    resume_from_committed(member, &partitions);
-    partitions
-}
-
-fn resume_from_committed(member: &mut Box<dyn Member>, partitions: &[TopicPartition]) {
-    let positions = member.committed(partitions).expect("committed positions");
-    let places: Vec<_> =
-        partitions.iter().cloned().zip(positions.into_iter().map(|position| position.map_or(0, |position| position.offset))).collect();
-    member.start(&places).expect("started");
-}
-
-fn commit(member: &mut Box<dyn Member>, positions: &[(TopicPartition, i64, &str)]) -> Result<(), LogError> {
-    let positions = positions
-        .iter()
-        .map(|(at, offset, metadata)| (at.clone(), Position { offset: *offset, metadata: (*metadata).to_owned() }))
-        .collect();
-    member.begin_commit(Commit { positions, state: Vec::new() })?;
-    let deadline = Instant::now() + DEADLINE;
-    while member.poll_commit(WAIT)? == CommitState::InFlight {
-        assert!(Instant::now() < deadline, "a commit did not end");
-    }
-    Ok(())
-}
-
-/// The next records that a member hands over.
-fn next_records(member: &mut Box<dyn Member>) -> (TopicPartition, Vec<i64>, Records) {
-    until("records", || match member.poll(LIMIT, WAIT).expect("a poll") {
-        Event::Records(fetched) => Some((fetched.from, fetched.offsets, fetched.records)),
-        Event::End { .. } | Event::Idle => None,
-        other => panic!("instead of records: {other:?}"),
-    })
 }
 
 #[test]
@@ -380,362 +427,6 @@ fn no_broker_is_told_soon_with_its_address() {
 }
 
 #[test]
-fn output_and_positions_commit_as_one_and_an_abort_leaves_nothing() {
-    let log = log!();
-    let (input, output) = (topic(&log, "in", 1), topic(&log, "out", 2));
-    let group = unique("group");
-    log.produce(&input, None, &records(["a", "b", "c"])).expect("produced");
-    let mut member = log.member(&membership(&group, "host.0", &[&input])).expect("a member");
-    let partitions = assigned(&mut member);
-    assert_eq!(partitions, [at(&input, 0)]);
-    assert_eq!(log.committed(&group, &partitions).expect("positions"), [None]);
-
-    let (from, offsets, batch) = next_records(&mut member);
-    assert_eq!((from, offsets, values(&batch)), (at(&input, 0), vec![0, 1, 2], vec!["a".to_owned(), "b".to_owned(), "c".to_owned()]));
-    // Aborted: neither seen nor counted.
-    member.append(&at(&output, 0), &records(["dropped"])).expect("appended");
-    member.abort().expect("aborted");
-    member.abort().expect("nothing to abort is fine");
-    // Rewound: the same records again.
-    resume_from_committed(&mut member, &partitions);
-    let (_, offsets, _) = next_records(&mut member);
-    assert_eq!(offsets, [0, 1, 2]);
-    member.append(&at(&output, 0), &records(["A", "B"])).expect("appended");
-    member.append(&at(&output, 1), &records(["C"])).expect("appended");
-    // Open: nothing is to be seen yet. Its records hold back the end.
-    assert_eq!(read_values(&log, &output), Vec::<String>::new());
-    assert_eq!(log.committed(&group, &partitions).expect("positions"), [None]);
-    commit(&mut member, &[(at(&input, 0), 3, "generation 1 ü")]).expect("committed");
-    let found = read(&log, &output);
-    assert_eq!(found[&0].1.iter().flat_map(values).collect::<Vec<_>>(), ["A", "B"]);
-    assert_eq!(found[&1].1.iter().flat_map(values).collect::<Vec<_>>(), ["C"]);
-    let position = Position { offset: 3, metadata: "generation 1 ü".to_owned() };
-    assert_eq!(log.committed(&group, &partitions).expect("positions"), [Some(position.clone())]);
-    assert_eq!(member.committed(&partitions).expect("positions"), [Some(position)]);
-    // The end lies past the records of an abort and the markers of transactions, and is what `bounds` says.
-    for partition in 0..2 {
-        let bounds = log.bounds(&at(&output, partition)).expect("bounds");
-        assert_eq!(found[&partition].2, bounds.end);
-        assert!(bounds.end > found[&partition].0.last().expect("records") + 1);
-    }
-    // Positions alone.
-    commit(&mut member, &[(at(&input, 0), 2, "")]).expect("committed");
-    assert_eq!(log.committed(&group, &partitions).expect("positions"), [Some(Position { offset: 2, metadata: String::new() })]);
-    member.leave().expect("left");
-    // Where it stands outlives the member.
-    let mut member = log.member(&membership(&group, "host.0", &[&input])).expect("a member");
-    assigned(&mut member);
-    assert_eq!(next_records(&mut member).1, [2]);
-}
-
-#[test]
-fn a_commit_needs_positions_and_takes_no_state() {
-    let log = log!();
-    let input = topic(&log, "in", 1);
-    let mut member = log.member(&membership(&unique("group"), "host.0", &[&input])).expect("a member");
-    let error = member.begin_commit(Commit::default()).expect_err("no positions");
-    assert_eq!(error.remedy, Remedy::Stop);
-    let state = vec![millstream::io::StateWrites { store: "counts".into(), task: 0, rows: Vec::new() }];
-    let positions = vec![(at(&input, 0), Position { offset: 0, metadata: String::new() })];
-    let error = member.begin_commit(Commit { positions, state }).expect_err("state goes to changelogs");
-    assert!(error.remedy == Remedy::Stop && error.message.contains("changelogs"), "{error}");
-    assert_eq!(member.poll_commit(Duration::ZERO).expect("nothing in flight"), CommitState::Done);
-}
-
-#[test]
-fn a_member_of_the_same_name_fences_the_older_one() {
-    let log = log!();
-    let (input, output) = (topic(&log, "in", 1), topic(&log, "out", 1));
-    let group = unique("group");
-    log.produce(&input, None, &records(["a"])).expect("produced");
-    let mut old = log.member(&membership(&group, "host.0", &[&input])).expect("a member");
-    assigned(&mut old);
-    next_records(&mut old);
-    old.append(&at(&output, 0), &records(["old"])).expect("appended");
-    // A zombie's open transaction ends by an abort when its successor begins.
-    let mut new = log.member(&membership(&group, "host.0", &[&input])).expect("a member");
-    assigned(&mut new);
-    let error = commit(&mut old, &[(at(&input, 0), 1, "old")]).expect_err("fenced");
-    assert_eq!(error.remedy, Remedy::Fenced, "{error}");
-    assert_eq!(next_records(&mut new).1, [0]);
-    new.append(&at(&output, 0), &records(["new"])).expect("appended");
-    commit(&mut new, &[(at(&input, 0), 1, "new")]).expect("committed");
-    assert_eq!(read_values(&log, &output), ["new"]);
-    // The group refuses the old one too.
-    let error = until("the old member is told", || old.poll(LIMIT, WAIT).err());
-    assert_eq!(error.remedy, Remedy::Fenced, "{error}");
-    drop(old);
-    let committed = log.committed(&group, &[at(&input, 0)]).expect("positions");
-    assert_eq!(committed, [Some(Position { offset: 1, metadata: "new".to_owned() })]);
-}
-
-#[test]
-fn a_transaction_open_for_too_long_is_no_fencing() {
-    let Some(cluster) = cluster() else { return };
-    let log = KafkaLog::connect(&cluster.brokers, settings("[kafka.producer]\ntransaction.timeout.ms = 1000\n")).expect("connected");
-    let (input, output) = (topic(&log, "in", 1), topic(&log, "out", 1));
-    let group = unique("group");
-    let mut member = log.member(&membership(&group, "host.0", &[&input])).expect("a member");
-    assigned(&mut member);
-    member.append(&at(&output, 0), &records(["slow"])).expect("appended");
-    // The brokers abort it by themselves: the end can then be read.
-    let ended = log.reader().and_then(|mut reader| {
-        reader.assign(&[(at(&output, 0), 0)])?;
-        let mut end = 0;
-        until("the brokers' abort", || {
-            if let Event::End { offset, .. } = reader.poll(LIMIT, WAIT).expect("a poll") {
-                end = offset;
-            }
-            (end > 0).then_some(())
-        });
-        Ok(end)
-    });
-    assert!(ended.expect("a reader") >= 2, "the record and its marker");
-    let error = commit(&mut member, &[(at(&input, 0), 7, "late")]).expect_err("too late");
-    assert!(matches!(error.remedy, Remedy::Indefinite | Remedy::Rewind), "{error}");
-    drop(member);
-    assert_eq!(log.committed(&group, &[at(&input, 0)]).expect("positions"), [None]);
-    assert_eq!(read_values(&log, &output), Vec::<String>::new());
-    let mut member = log.member(&membership(&group, "host.0", &[&input])).expect("a new member");
-    assigned(&mut member);
-    member.append(&at(&output, 0), &records(["again"])).expect("appended");
-    commit(&mut member, &[(at(&input, 0), 7, "")]).expect("committed");
-    assert_eq!(read_values(&log, &output), ["again"]);
-}
-
-#[test]
-fn pause_keeps_the_place_also_at_the_end() {
-    let log = log!();
-    let topic = topic(&log, "paused", 2);
-    let mut member = log.member(&membership(&unique("group"), "host.0", &[&topic])).expect("a member");
-    log.produce(&topic, Some(0), &records(["a0"])).expect("produced");
-    log.produce(&topic, Some(1), &records(["b0"])).expect("produced");
-    assigned(&mut member);
-    // To the ends of both.
-    let mut ends = 0;
-    until("both ends", || {
-        ends += i32::from(matches!(member.poll(LIMIT, WAIT).expect("a poll"), Event::End { .. }));
-        (ends == 2).then_some(())
-    });
-    let here = [at(&topic, 0)];
-    for round in 1..4 {
-        member.pause(&here).expect("paused");
-        member.pause(&here).expect("paused twice");
-        log.produce(&topic, Some(0), &records([&*format!("a{round}")])).expect("produced");
-        log.produce(&topic, Some(1), &records([&*format!("b{round}")])).expect("produced");
-        // The other goes on.
-        let (from, _, batch) = next_records(&mut member);
-        assert_eq!((from.partition, values(&batch)), (1, vec![format!("b{round}")]));
-        member.resume(&here).expect("resumed");
-        let (from, offsets, batch) = next_records(&mut member);
-        assert_eq!((from.partition, values(&batch), offsets), (0, vec![format!("a{round}")], vec![round]));
-    }
-}
-
-#[test]
-fn pause_loses_nothing_of_what_was_fetched_and_not_handed_over() {
-    let log = log!();
-    let topic = topic(&log, "fetched", 1);
-    log.produce(&topic, None, &records(["0", "1", "2", "3", "4", "5"])).expect("produced");
-    let mut member = log.member(&membership(&unique("group"), "host.0", &[&topic])).expect("a member");
-    let partitions = assigned(&mut member);
-    // All are fetched at once, and handed over one at a time.
-    let single = FetchLimit { rows: 1000, bytes: 1 };
-    let mut found = Vec::new();
-    until("all records", || {
-        if let Event::Records(fetched) = member.poll(single, WAIT).expect("a poll") {
-            found.extend(fetched.offsets);
-            member.pause(&partitions).expect("paused");
-            assert!(matches!(member.poll(single, Duration::ZERO).expect("a poll"), Event::Idle), "paused is paused");
-            member.resume(&partitions).expect("resumed");
-        }
-        (found.len() >= 6).then_some(())
-    });
-    assert_eq!(found, [0, 1, 2, 3, 4, 5]);
-}
-
-#[test]
-fn a_start_ends_a_pause() {
-    let log = log!();
-    let topic = topic(&log, "restarted", 1);
-    log.produce(&topic, None, &records(["0", "1", "2"])).expect("produced");
-    let mut member = log.member(&membership(&unique("group"), "host.0", &[&topic])).expect("a member");
-    let partitions = assigned(&mut member);
-    assert_eq!(next_records(&mut member).1, [0, 1, 2]);
-    member.pause(&partitions).expect("paused");
-    member.start(&[(at(&topic, 0), 1)]).expect("rewound");
-    assert_eq!(next_records(&mut member).1, [1, 2]);
-    // Nor does one outlive a hold.
-    member.pause(&partitions).expect("paused");
-    member.hold(&partitions).expect("held");
-    member.start(&[(at(&topic, 0), 2)]).expect("rewound");
-    assert_eq!(next_records(&mut member).1, [2]);
-}
-
-#[test]
-fn rewinding_some_partitions_leaves_the_others_where_they_are() {
-    let log = log!();
-    let topic = topic(&log, "rewound", 2);
-    for partition in 0..2 {
-        log.produce(&topic, Some(partition), &records(["0", "1", "2", "3"])).expect("produced");
-    }
-    let mut member = log.member(&membership(&unique("group"), "host.0", &[&topic])).expect("a member");
-    assigned(&mut member);
-    let mut found: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
-    let two = FetchLimit { rows: 2, bytes: 1 << 20 };
-    let mut rewound = false;
-    until("all records", || {
-        if let Event::Records(fetched) = member.poll(two, WAIT).expect("a poll") {
-            let offsets = found.entry(fetched.from.partition).or_default();
-            offsets.extend(fetched.offsets);
-            if !rewound && fetched.from.partition == 0 {
-                rewound = true;
-                member.start(&[(at(&topic, 0), 1)]).expect("rewound");
-            }
-        }
-        (found.values().map(Vec::len).sum::<usize>() == 9).then_some(())
-    });
-    assert_eq!(found[&0], [0, 1, 1, 2, 3]);
-    assert_eq!(found[&1], [0, 1, 2, 3]);
-}
-
-/// What a worker does: copies input to output, commits, gives partitions up when told. Returns when `stop` says so.
-fn copy(log: &KafkaLog, membership: &Membership, output: &Arc<str>, stop: impl Fn() -> bool) -> usize {
-    let mut member = log.member(membership).expect("a member");
-    let mut positions: BTreeMap<TopicPartition, i64> = BTreeMap::new();
-    let mut copied = 0;
-    while !stop() {
-        match member.poll(LIMIT, Duration::from_millis(20)).expect("a poll") {
-            Event::Assigned(partitions) => resume_from_committed(&mut member, &partitions),
-            Event::Revoked { partitions, lost } => {
-                if !lost && !positions.is_empty() {
-                    commit_all(&mut member, &mut positions);
-                }
-                assert!(!lost, "a partition was lost");
-                member.release(&partitions).expect("released");
-            }
-            Event::Records(fetched) => {
-                member.append(&at(output, fetched.from.partition), &fetched.records).expect("appended");
-                copied += fetched.records.len();
-                positions.insert(fetched.from, fetched.offsets.last().expect("records") + 1);
-            }
-            Event::End { .. } | Event::Idle if !positions.is_empty() => commit_all(&mut member, &mut positions),
-            Event::End { .. } | Event::Idle => {}
-        }
-    }
-    if !positions.is_empty() {
-        commit_all(&mut member, &mut positions);
-    }
-    member.leave().expect("left");
-    copied
-}
-
-fn commit_all(member: &mut Box<dyn Member>, positions: &mut BTreeMap<TopicPartition, i64>) {
-    let committing: Vec<_> = std::mem::take(positions).into_iter().map(|(at, offset)| (at, offset, "")).collect();
-    commit(member, &committing).expect("committed");
-}
-
-#[test]
-fn members_share_partitions_and_hand_them_over_without_loss() {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    let log = log!();
-    let (input, output) = (topic(&log, "in", 4), topic(&log, "out", 4));
-    let group = unique("group");
-    let stop = AtomicBool::new(false);
-    let produced = AtomicUsize::new(0);
-    let ended = || stop.load(Ordering::SeqCst);
-    let ended = &ended;
-    let (first, second) = std::thread::scope(|scope| {
-        // Whatever fails, the threads end.
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
-        let _stop = Stop(&stop);
-        let feed = |count: usize| {
-            for _ in 0..count {
-                let start = produced.fetch_add(40, Ordering::SeqCst);
-                let values: Vec<String> = (start..start + 40).map(|number| number.to_string()).collect();
-                let mut builder = RecordsBuilder::default();
-                values.iter().for_each(|value| builder.push(1, None, Some(value.as_bytes()), []));
-                log.produce(&input, None, &builder.finish()).expect("produced");
-            }
-        };
-        let reached = || {
-            until("all records are copied", || {
-                let found = read_values(&log, &output);
-                (found.len() >= produced.load(Ordering::SeqCst)).then_some(())
-            });
-        };
-        let first = scope.spawn(|| copy(&log, &membership(&group, "host.0", &[&input]), &output, ended));
-        feed(5);
-        reached();
-        let second = scope.spawn(|| copy(&log, &membership(&group, "host.1", &[&input]), &output, ended));
-        // Partitions move while records come.
-        feed(30);
-        reached();
-        stop.store(true, Ordering::SeqCst);
-        (first.join().expect("the first member"), second.join().expect("the second member"))
-    });
-    assert!(first > 0 && second > 0, "both worked: {first} and {second}");
-    let mut found: Vec<usize> = read_values(&log, &output).iter().map(|value| value.parse().expect("a number")).collect();
-    found.sort_unstable();
-    assert_eq!(found, (0..produced.into_inner()).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_record_that_the_topic_does_not_take_fails_the_commit() {
-    let log = log!();
-    let (input, output) = (topic(&log, "in", 1), topic(&log, "out", 1));
-    let group = unique("group");
-    log.produce(&input, None, &records(["a"])).expect("produced");
-    let mut member = log.member(&membership(&group, "host.0", &[&input])).expect("a member");
-    let partitions = assigned(&mut member);
-    next_records(&mut member);
-    let mut state = 7_u64;
-    let big: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(2_000_000)
-    .collect();
-    let mut builder = RecordsBuilder::default();
-    builder.push(1, None, Some(&big), []);
-    member.append(&at(&output, 0), &builder.finish()).expect("queued");
-    let error = commit(&mut member, &[(at(&input, 0), 1, "")]).expect_err("too large");
-    assert!(error.remedy == Remedy::Isolate && error.message.contains(&*output) && error.message.contains("max.message.bytes"), "{error}");
-    member.abort().expect("aborted");
-    assert_eq!(log.committed(&group, &partitions).expect("positions"), [None]);
-    // The member is as good as new.
-    resume_from_committed(&mut member, &partitions);
-    assert_eq!(next_records(&mut member).1, [0]);
-    member.append(&at(&output, 0), &records(["fine"])).expect("appended");
-    commit(&mut member, &[(at(&input, 0), 1, "")]).expect("committed");
-    assert_eq!(read_values(&log, &output), ["fine"]);
-}
-
-#[test]
-fn commits_are_quick() {
-    let log = log!();
-    let (input, output) = (topic(&log, "in", 1), topic(&log, "out", 1));
-    let mut member = log.member(&membership(&unique("group"), "host.0", &[&input])).expect("a member");
-    assigned(&mut member);
-    let mut times: Vec<Duration> = (0..20)
-        .map(|round| {
-            member.append(&at(&output, 0), &records(["x"])).expect("appended");
-            let started = Instant::now();
-            commit(&mut member, &[(at(&input, 0), round, "")]).expect("committed");
-            started.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    // The crate's own commit never takes less than 100 ms.
-    assert!(times[0] < Duration::from_millis(90), "{times:?}");
-}
-
-#[test]
 fn exclusive_writes_of_several_hosts_lose_nothing() {
     let (first, second) = (log!(), log!());
     log_contract::count_together(&[&first, &second], 4, 4);
@@ -751,6 +442,7 @@ fn who_dies_while_writing_exclusively_leaves_nothing() {
     let (topic, name) = (topic(&log, "count", 1), unique("counter"));
     let at = at(&topic, 0);
     log_contract::count_on(&log, &name, &at).expect("written");
+    assert_eq!(log_contract::read_whole(&log, &at, &mut || {}), ["1"]);
     // What a host has done that stops before its commit.
     let dead: BaseProducer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", &cluster.brokers)
@@ -766,7 +458,7 @@ fn who_dies_while_writing_exclusively_leaves_nothing() {
     let began = Instant::now();
     log_contract::count_on(&log, &name, &at).expect("written");
     assert!(began.elapsed() < Duration::from_secs(10), "as long as the name takes to change hands: {:?}", began.elapsed());
-    assert_eq!(read_values(&log, &topic), ["1", "2"]);
+    assert_eq!(log_contract::read_whole(&log, &at, &mut || {}), ["1", "2"]);
     assert_eq!(read(&log, &topic)[&0].0, [0, 4], "the second is not the dead one's");
     dead.commit_transaction(DEADLINE).expect_err("too late");
     assert_eq!(read_values(&log, &topic), ["1", "2"]);
@@ -797,7 +489,7 @@ fn an_exclusive_write_sees_what_an_open_transaction_hides() {
         waits.recv_timeout(DEADLINE).expect("somebody reads");
         commit(&mut member, &[(from, 0, "")]).expect("committed");
     });
-    assert_eq!(read_values(&log, &topic), ["cut-over", "1", "2"]);
+    assert_eq!(log_contract::read_whole(&log, &at, &mut || {}), ["cut-over", "1", "2"]);
 }
 
 #[test]

@@ -106,6 +106,16 @@ pub fn read_all(log: &dyn Log, topic: &str, partition: i32) -> Vec<String> {
     to_end(&mut *reader, ALL).0.iter().flat_map(|fetched| texts(&fetched.records)).collect()
 }
 
+/// The same once all that was committed can be read: a commit is told before each of its partitions shows it. Nothing may be open.
+fn read_settled(log: &dyn Log, topic: &str, partition: i32) -> Vec<String> {
+    let at = TopicPartition::new(topic, partition);
+    let deadline = Instant::now() + PATIENCE;
+    while log.bounds(&at).unwrap().end < log.high_watermark(&at).unwrap() {
+        assert!(Instant::now() < deadline, "{at} does not show a commit in {PATIENCE:?}");
+    }
+    read_all(log, topic, partition)
+}
+
 fn join(log: &dyn Log, group: &str, topics: &[&str]) -> (Box<dyn Member>, Vec<TopicPartition>) {
     let membership = Membership {
         group: group.to_owned(),
@@ -348,9 +358,9 @@ pub fn a_commit_is_seen_whole(log: &dyn Log) {
     assert_eq!(log.committed(&group, &assigned).unwrap(), [None]);
 
     commit(&mut *member, &assigned[0], 10, "first");
-    assert_eq!(read_all(log, &output, 0), strings(0..5));
-    assert_eq!(read_all(log, &output, 1), strings(100..900));
-    assert_eq!(read_all(log, &more, 0), strings(1..2));
+    assert_eq!(read_settled(log, &output, 0), strings(0..5));
+    assert_eq!(read_settled(log, &output, 1), strings(100..900));
+    assert_eq!(read_settled(log, &more, 0), strings(1..2));
     let position = |offset, metadata: &str| Some(Position { offset, metadata: metadata.to_owned() });
     assert_eq!(log.committed(&group, &assigned).unwrap(), [position(10, "first")]);
 
@@ -359,7 +369,7 @@ pub fn a_commit_is_seen_whole(log: &dyn Log) {
     member.append(&to(&output, 0), &numbers(5..7)).unwrap();
     commit(&mut *member, &assigned[0], 10, &"m".repeat(512));
     assert_eq!(member.committed(&assigned).unwrap(), [position(10, &"m".repeat(512))]);
-    assert_eq!(read_all(log, &output, 0), strings(0..7));
+    assert_eq!(read_settled(log, &output, 0), strings(0..7));
     member.leave().unwrap();
 
     let (mut member, again) = join(log, &group, &[&input]);
@@ -374,10 +384,10 @@ pub fn an_abort_leaves_nothing(log: &dyn Log) {
     member.append(&to, &numbers(0..600)).unwrap();
     member.append(&to, &numbers(600..601)).unwrap();
     member.abort().unwrap();
-    assert_eq!(read_all(log, &output, 0), Vec::<String>::new());
+    assert_eq!(read_settled(log, &output, 0), Vec::<String>::new());
     member.append(&to, &numbers(7..9)).unwrap();
     commit(&mut *member, &assigned[0], 0, "");
-    assert_eq!(read_all(log, &output, 0), strings(7..9), "only what was appended after the abort");
+    assert_eq!(read_settled(log, &output, 0), strings(7..9), "only what was appended after the abort");
     member.leave().unwrap();
 }
 
@@ -467,7 +477,7 @@ pub fn count_together(logs: &[&dyn Log], threads: usize, times: usize) {
             });
         }
     });
-    let values = read_all(logs[0], &topic, 0);
+    let values = read_whole(logs[0], &at, &mut || {});
     assert_eq!(counted(&values), (1..=threads * times).collect::<Vec<_>>());
     assert_eq!(values.len(), 2 * threads * times);
 }
@@ -493,7 +503,7 @@ pub fn who_is_overtaken_decides_anew(first: &dyn Log, second: &dyn Log) {
         })
         .unwrap();
     assert_eq!(seen, [vec![], vec![1]], "it read again, once");
-    assert_eq!(read_all(first, &topic, 0), ["1", "2"]);
+    assert_eq!(read_whole(first, &at, &mut || {}), ["1", "2"]);
 }
 
 /// What has another name, or none, comes between without a consequence.
@@ -510,7 +520,7 @@ pub fn who_is_not_overtaken_decides_once(first: &dyn Log, second: &dyn Log) {
         })
         .unwrap();
     assert_eq!(decided, 1);
-    assert_eq!(read_all(first, &topic, 0), ["other", "noise", "1"]);
+    assert_eq!(read_whole(first, &at, &mut || {}), ["other", "noise", "1"]);
 }
 
 pub fn an_exclusive_write_may_be_none(log: &dyn Log) {
@@ -522,7 +532,7 @@ pub fn an_exclusive_write_may_be_none(log: &dyn Log) {
     assert_eq!((error.remedy, &*error.message), (Remedy::Stop, "I do not want to"));
     assert_eq!(log.high_watermark(&at).unwrap(), 0, "nothing was written");
     count_on(log, &name, &at).unwrap();
-    assert_eq!(read_all(log, &topic, 0), ["1"]);
+    assert_eq!(read_whole(log, &at, &mut || {}), ["1"]);
     let missing = TopicPartition::new(fresh("missing"), 0);
     let error = log.exclusively(&name, &missing, &mut || Ok(Some(numbers(0..1)))).unwrap_err();
     assert!(error.message.contains(&*missing.topic), "{error}");

@@ -2,6 +2,7 @@
 
 mod cli;
 mod cluster;
+mod dev;
 mod embedded;
 mod examples;
 mod fleet;
@@ -16,4 +17,6 @@ mod peer;
 mod pipelines;
 mod program;
 mod schema;
+mod serve;
 mod standard;
+mod trials;

@@ -78,6 +78,10 @@ impl Member for Troubled {
         self.inner().start(partitions)
     }
 
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.inner().hold(partitions)
+    }
+
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.inner().pause(partitions)
     }

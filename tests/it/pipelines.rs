@@ -5,14 +5,16 @@ mod bad_plugin;
 mod cache;
 mod crash;
 mod crash_suite;
+mod deployments;
 mod joins;
 mod leaks;
 mod migration;
-mod operation;
+pub mod operation;
 mod order;
 mod outage;
 mod refusal;
 mod state;
+mod swap_suite;
 mod tables;
 mod timers;
 mod topics;
@@ -27,6 +29,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Settings that choose the consumer group protocol.
+const CONSUMER_PROTOCOL: &str = "[kafka.consumer]\ngroup.protocol = \"consumer\"\n";
 
 /// A folder with a manifest and either a data folder or names of its own on the test cluster.
 pub struct Place {

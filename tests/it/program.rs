@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HEARD: [&str; 10] = [
+const HEARD: [&str; 11] = [
     "MILLSTREAM_BROKERS",
     "MILLSTREAM_DATA",
     "MILLSTREAM_CONFIG",
@@ -14,6 +14,7 @@ const HEARD: [&str; 10] = [
     "MILLSTREAM_LOG_FORMAT",
     "MILLSTREAM_FAULT",
     "MILLSTREAM_FLEET",
+    "MILLSTREAM_TOKENS",
 ];
 
 /// Without it every run of the program would compile its plugins anew, for seconds.

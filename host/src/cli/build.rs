@@ -7,6 +7,7 @@ use crate::plugin::{Loader, Plugin};
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -19,7 +20,22 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let package = Package::find(&args.folder)?;
+    let built = build(&args.folder, args.out.as_deref())?;
+    report(&built.out, built.size, &*built.plugin, context.global.output);
+    Ok(())
+}
+
+/// A component that was built.
+pub struct Built {
+    pub out: PathBuf,
+    /// Bytes.
+    pub size: usize,
+    pub plugin: Arc<dyn Plugin>,
+}
+
+/// Builds the plugin of a folder. `out`: where the component goes; None = NAME.wasm beside Cargo.toml.
+pub fn build(folder: &Path, out: Option<&Path>) -> Result<Built> {
+    let package = Package::find(folder)?;
     let toolchain = find_toolchain(|message| anstream::eprintln!("{message}"))?;
     let names = [package.name.clone()];
     let build = Build { manifest: &package.manifest, packages: &names, target_dir: &package.target_dir, profile: None, locked: false };
@@ -28,18 +44,17 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let component = component(&module)?;
     let plugin = Engine::new()?.load(&component).context("the component is built, but no host would take it")?;
 
-    let out = args.out.clone().unwrap_or_else(|| args.folder.join(format!("{}.wasm", package.name)));
+    let out = out.map_or_else(|| folder.join(format!("{}.wasm", package.name)), Path::to_owned);
     // Whole or not at all: a pipeline may be reading it.
-    let folder = match out.parent() {
+    let beside = match out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(|| format!("cannot write into {}", folder.display()))?;
+    let mut file = tempfile::NamedTempFile::new_in(beside).with_context(|| format!("cannot write into {}", beside.display()))?;
     std::io::Write::write_all(&mut file, &component).with_context(|| format!("cannot write {}", out.display()))?;
     readable_by_all(file.as_file())?;
     file.persist(&out).with_context(|| format!("cannot write {}", out.display()))?;
-    report(&out, component.len(), &*plugin, context.global.output);
-    Ok(())
+    Ok(Built { out, size: component.len(), plugin })
 }
 
 /// A temporary file is its owner's alone; a component is like any other file that a build makes.

@@ -5,9 +5,9 @@ mod check;
 mod completion;
 mod consume;
 mod demo;
+mod dev;
 mod files;
 mod fleet;
-mod listen;
 mod new;
 mod produce;
 mod run;
@@ -17,6 +17,7 @@ mod test;
 mod topic;
 
 use crate::log::Connection;
+pub use crate::verbs::{Exit, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -88,6 +89,8 @@ enum Command {
     Test(test::Args),
     /// Run a pipeline
     Run(run::Args),
+    /// Run a pipeline while you work on it: what is saved is built and takes over
+    Dev(dev::Args),
     /// Run a host of a fleet, and on it whatever is deployed
     Serve(serve::Args),
     /// Make a pipeline's file the active generation of a fleet
@@ -101,13 +104,19 @@ enum Command {
     /// Go back to an earlier generation
     Rollback(fleet::rollback::Args),
     /// Let a generation that is on trial work in every partition
-    Promote(fleet::canary::PromoteArgs),
+    Promote(fleet::promote::Args),
     /// Show the generations of a pipeline, and from which offset on each ran
     History(fleet::history::Args),
+    /// Show where an output record comes from
+    Why(fleet::why::Args),
+    /// Process records of a source once more, by any generation, and show what it gives
+    Replay(fleet::replay::Args),
     /// Have hosts pause a pipeline
     Pause(fleet::steer::Args),
     /// Have hosts run a pipeline again, parked partitions too
     Resume(fleet::steer::Args),
+    /// Have a pipeline go on from other positions, with its state or without
+    Reset(fleet::reset::Args),
     /// Have hosts end a pipeline; its topics stay
     Delete(fleet::steer::Args),
     /// Create, list and describe topics
@@ -118,56 +127,6 @@ enum Command {
     Consume(consume::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
-}
-
-/// Exit codes that scripts may rely on; listed in `host/docs/command.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Anything without a code of its own.
-    Failure = 1,
-    /// Wrong arguments (as clap has it).
-    Usage = 2,
-    /// The pipeline's file has mistakes.
-    Manifest = 3,
-    /// A record failed and the policy is `fail`.
-    Record = 4,
-    /// A plugin failed: trap, limit, malformed output.
-    Plugin = 5,
-    /// The log cannot be reached or used.
-    Log = 6,
-    /// A test of the pipeline failed.
-    Test = 7,
-    /// Somebody else has changed, or is changing, the pipeline in the fleet.
-    Conflict = 8,
-    /// A host cannot run the generation.
-    Refused = 9,
-    /// Hosts have not answered in time.
-    Timeout = 10,
-    /// A permission that is not allowed, or a change that cannot be made under the same name.
-    Denied = 11,
-    /// A signal ended it before it was done; what it had begun is taken back.
-    Interrupted = 130,
-}
-
-/// Why a command failed.
-#[derive(Debug)]
-pub struct Failure {
-    pub exit: Exit,
-    pub error: anyhow::Error,
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let error = error.into();
-        let exit = if error.chain().any(|cause| cause.is::<crate::io::LogError>()) {
-            Exit::Log
-        } else if error.is::<crate::manifest::Diagnostics>() {
-            Exit::Manifest
-        } else {
-            Exit::Failure
-        };
-        Self { exit, error }
-    }
 }
 
 pub type Outcome = Result<(), Failure>;
@@ -198,16 +157,20 @@ pub fn main() -> i32 {
         Command::Schema(args) => schema::run(&args, &context),
         Command::Test(args) => test::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
+        Command::Dev(args) => dev::run(&args, &context),
         Command::Serve(args) => serve::run(&args, &context),
         Command::Deploy(args) => fleet::deploy::run(&args, &context),
         Command::Diff(args) => fleet::deploy::diff_file(&args, &context),
         Command::Status(args) => fleet::status::run(&args, &context),
         Command::Swap(args) => fleet::swap::run(&args, &context),
         Command::Rollback(args) => fleet::rollback::run(&args, &context),
-        Command::Promote(args) => fleet::canary::promote(&args, &context),
+        Command::Promote(args) => fleet::promote::run(&args, &context),
         Command::History(args) => fleet::history::run(&args, &context),
+        Command::Why(args) => fleet::why::run(&args, &context),
+        Command::Replay(args) => fleet::replay::run(&args, &context),
         Command::Pause(args) => fleet::steer::run(&args, crate::fleet::State::Paused, &context),
         Command::Resume(args) => fleet::steer::run(&args, crate::fleet::State::Running, &context),
+        Command::Reset(args) => fleet::reset::run(&args, &context),
         Command::Delete(args) => fleet::steer::run(&args, crate::fleet::State::Deleted, &context),
         Command::Topic(args) => topic::run(&args, &context),
         Command::Produce(args) => produce::run(&args, &context),
@@ -218,14 +181,9 @@ pub fn main() -> i32 {
         Ok(()) => 0,
         Err(failure) => {
             match (context.global.output, failure.error.downcast_ref::<crate::manifest::Diagnostics>()) {
+                (Output::Json, _) => println!("{}", failure.to_json()),
                 (Output::Text, Some(found)) => check::print_diagnostics(found),
-                (Output::Json, Some(found)) => {
-                    println!("{}", serde_json::json!({ "diagnostics": found.to_json(), "exit": failure.exit as i32 }))
-                }
                 (Output::Text, None) => anstream::eprintln!("error: {:#}", failure.error),
-                (Output::Json, None) => {
-                    println!("{}", serde_json::json!({ "error": format!("{:#}", failure.error), "exit": failure.exit as i32 }))
-                }
             }
             failure.exit as i32
         }

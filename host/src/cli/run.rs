@@ -1,8 +1,9 @@
 //! `millstream run`.
 
 use super::files::Files;
-use super::{Context, Exit, Failure, Outcome, Output, listen};
+use super::{Context, Exit, Failure, Outcome, Output};
 use crate::dry_run::{DryLog, DryRun};
+use crate::http;
 use crate::io::{Log, Member, TopicPartition, partitions_of};
 use crate::jsonl::{self, Standing};
 use crate::log::embedded::{EmbeddedLog, folder};
@@ -73,14 +74,14 @@ fn assignment(text: &str) -> Result<(String, PathBuf), String> {
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let interrupted = stop_on_signals()?;
-    let listener = args.listen.as_deref().map(listen::bind).transpose()?;
+    let listener = args.listen.as_deref().map(http::bind).transpose()?;
     let loaded = manifest::load(&args.file, &Engine::new()?)?;
     if !loaded.warnings.0.is_empty() && context.global.output == Output::Text {
         super::check::print_diagnostics(&loaded.warnings);
     }
     let files = Files::new(args, &loaded.pipeline, context)?;
     let (log, _identity, host) = open(context, &loaded.pipeline, files.temporary(context))?;
-    super::check::check_log(&loaded, &*log, context.connection.brokers.is_some())?;
+    crate::verbs::check_log(&loaded, &*log, context.connection.brokers.is_some())?;
     let creates = match (args.dry_run, &context.connection.brokers) {
         (true, Some(_)) => Creates::Nothing,
         (false, Some(_)) => Creates::Declared,
@@ -103,12 +104,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         limit: args.limit,
         host,
         workers,
+        alone: context.connection.brokers.is_none(),
         ..Options::default()
     };
     let listener =
-        listener.map(|listener| listen::Listener::start(listener, &setting.pipeline, &options.monitor, log.clone())).transpose()?;
+        listener.map(|listener| http::run::Listener::start(listener, &setting.pipeline, &options.monitor, log.clone())).transpose()?;
     if let Some(listener) = &listener {
-        tell_address(context, listener);
+        tell_address(context, listener.address);
     }
     let mut printers = files.print(&log)?;
     let mut status = Status::new(context);
@@ -142,10 +144,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 }
 
 /// Where the run is to be found: needed where any free port was asked for.
-fn tell_address(context: &Context, listener: &listen::Listener) {
-    tracing::info!(address = %listener.address, "listening");
+pub(super) fn tell_address(context: &Context, address: std::net::SocketAddr) {
+    tracing::info!(%address, "listening");
     if context.global.output == Output::Text {
-        anstream::eprintln!("figures and health: http://{0}/metrics http://{0}/healthz", listener.address);
+        anstream::eprintln!("figures and health: http://{address}/metrics http://{address}/healthz");
     }
 }
 
@@ -205,7 +207,7 @@ pub(super) fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// A member that prints what would be written.
-fn dry_member(log: &Arc<DryLog>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
+pub(super) fn dry_member(log: &Arc<DryLog>, setting: &Arc<Setting>) -> Result<Box<dyn Member>, Failure> {
     let pipeline = &setting.pipeline;
     let mut partitions = Vec::new();
     for source in &pipeline.sources {

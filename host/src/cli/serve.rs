@@ -4,12 +4,18 @@ use super::{Context, Failure, Outcome, Output, run};
 use crate::fleet::control::Control;
 use crate::fleet::host::Host;
 use crate::fleet::running::Place;
+use crate::http;
+use crate::http::api::Api;
+use crate::http::host::{Listener, check_address};
+use crate::http::tokens::Tokens;
 use crate::io::Log;
 use crate::log::embedded::{EmbeddedLog, FolderError, Identity, identity};
 use crate::manifest::Secrets;
+use crate::plugin::Loader;
 use crate::plugin::engine::Engine;
 use crate::task::BatchLimit;
 use crate::worker::Options;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +34,27 @@ pub struct Args {
     /// Threads of each pipeline that share its partitions [default: as many as there are cores on Kafka, one on the embedded log]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// Serve figures (/metrics) and health (/healthz) of all pipelines, and the API (/v1) by which the fleet is steered, over HTTP; a port alone is one of 127.0.0.1
+    #[arg(long, value_name = "HOST:PORT", env = "MILLSTREAM_LISTEN")]
+    listen: Option<String>,
+    /// Answer only whoever has one of these tokens. A line is TOKEN, ROLE TOKEN or ROLE NAME TOKEN; the role is `admin`, or `read` for who may only look. Without it,
+    /// MILLSTREAM_TOKENS may hold such lines
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    tokens: Option<PathBuf>,
+    /// Serve no API, only figures and health
+    #[arg(long, requires = "listen")]
+    figures_only: bool,
     #[command(flatten)]
     fleet: super::fleet::Fleet,
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let interrupted = run::stop_on_signals()?;
+    let tokens = if args.listen.is_some() { Tokens::load(args.tokens.as_deref())? } else { Tokens::default() };
+    let listener = args.listen.as_deref().map(http::bind).transpose()?;
+    if let Some(listener) = &listener {
+        check_address(listener.local_addr()?, &tokens, args.figures_only).map_err(anyhow::Error::msg)?;
+    }
     let data = context.connection.data_folder();
     let kafka = context.connection.brokers.is_some();
     let (log, id, _held): (Arc<dyn Log>, String, Option<Identity>) = match kafka {
@@ -51,9 +72,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         host: id.clone(),
         ..Options::default()
     };
+    let loader: Arc<dyn Loader> = Arc::new(Engine::new()?);
     let place = Place {
         log: log.clone(),
-        loader: Arc::new(Engine::new()?),
+        loader: loader.clone(),
         secrets: Arc::new(Secrets::load()?),
         data,
         kafka,
@@ -62,6 +84,15 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         workers: args.workers.map_or_else(cores, usize::from),
     };
     let mut host = Host::new(control, place, id.clone(), &interrupted);
+    let api = || {
+        let control = (log.clone(), args.fleet.fleet.clone(), context.global.cache_folder());
+        Api::new(control, kafka, loader.clone(), interrupted.clone())
+    };
+    let start = |listener| Listener::start(listener, host.shown(), log.clone(), tokens, (!args.figures_only).then(api));
+    let listener = listener.map(start).transpose()?;
+    if let Some(listener) = &listener {
+        run::tell_address(context, listener.address);
+    }
     if context.global.output == Output::Text {
         anstream::eprintln!("host {id} of the fleet `{}`; Ctrl-C commits what is done and leaves", args.fleet.fleet);
     }

@@ -200,6 +200,7 @@ sinks: [{ from: b, topic: out }]
             digest: bundle.digest(),
             at: 0,
             by: String::new(),
+            epoch: 0,
             withdrawn: None,
         }
     }

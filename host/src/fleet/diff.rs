@@ -167,7 +167,14 @@ impl Comparison<'_> {
         let by_topic = |pipeline: &Pipeline, topic: &str| pipeline.sources.iter().find(|source| *source.topic == *topic).cloned();
         for source in &old.sources {
             if by_topic(new, &source.topic).is_none() {
-                self.because(Class::Drain, format!("{} `{}` is no longer read", what(source), source.topic));
+                match source.carries {
+                    None => self.because(Class::Drain, format!("{} `{}` is no longer read", what(source), source.topic)),
+                    // Hosts would have to agree on its end first.
+                    Some(_) => {
+                        let why = "what is under way in it would be lost";
+                        self.because(Class::New, format!("the repartition topic `{}` would no longer be read: {why}", source.topic));
+                    }
+                }
                 changes.push(Change::of(&source.topic, What::Removed, vec![what(source).to_owned()]));
             }
         }
@@ -206,7 +213,11 @@ impl Comparison<'_> {
             let grouped = |pipeline: &Pipeline, source: &Source| source.carries.and_then(|sink| pipeline.sinks[sink].regroup.clone());
             let regrouped = !fields::same_regroup(grouped(old, &before).as_ref(), grouped(new, source).as_ref());
             if regrouped {
-                self.because(Class::Drain, format!("the repartition topic `{}` brings records together by something else", source.topic));
+                let why = "what is under way in it is spread by what was";
+                self.because(
+                    Class::New,
+                    format!("the repartition topic `{}` would bring records together by something else: {why}", source.topic),
+                );
                 details.push("brings records together by something else".to_owned());
             }
             // What a repartition topic holds is told by the stages before it; the user's own are declared.

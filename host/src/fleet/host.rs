@@ -3,16 +3,17 @@
 
 use super::bundle::Bundle;
 use super::control::{Control, ControlError};
-use super::record::{Answer, Answered, Entry, Head, HostRecord, Key, PROTOCOL, Parked, State, Value};
+use super::record::{Answer, Answered, Entry, Head, HostRecord, Key, Mode, PROTOCOL, Parked, State, Value};
 use super::running::{self, Place, Prepared, Running};
+use super::shown::{Board, Shown};
 use super::trial::{self, Judgement};
 use crate::clock::SystemClock;
 use crate::generation::Generation;
 use crate::io::{Clock, LogError, Remedy, TopicPartition};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a host says that it lives.
@@ -21,11 +22,10 @@ const SIGN: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(50);
 /// A run that ended with an error is begun anew after these pauses, the last one again and again.
 const AGAIN: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20), Duration::from_secs(60)];
+/// How often a host says how a generation in the shadow compares.
+const REPORT: Duration = Duration::from_secs(1);
 /// How long brokers that are away are left alone.
 const AWAY: Duration = Duration::from_secs(1);
-
-/// The pipelines of a host as others see them: by name, each with the run that it has.
-pub type Shown = Arc<Mutex<BTreeMap<String, (Arc<crate::task::Setting>, Arc<crate::monitor::Monitor>)>>>;
 
 pub struct Host<'a> {
     control: Control,
@@ -37,7 +37,7 @@ pub struct Host<'a> {
     said: Option<Instant>,
     charges: BTreeMap<String, Charge>,
     stop: &'a AtomicBool,
-    shown: Shown,
+    board: Arc<Board>,
     troubled: bool,
 }
 
@@ -52,21 +52,27 @@ struct Charge {
     answered: BTreeMap<u64, Answered>,
     /// A generation that did not run, how often in a row, and when it is tried again.
     failed: Option<(u64, usize, Instant)>,
+    /// Why a generation did not run, the last time.
+    why: Option<(u64, String)>,
     /// The last change of the head that was heard.
     heard: String,
     parked: BTreeMap<TopicPartition, Arc<str>>,
+    /// When it was told how a generation in the shadow compares.
+    reported: Option<Instant>,
+    /// Since when a trial is on here.
+    tried: Option<Instant>,
 }
 
 impl<'a> Host<'a> {
     pub fn new(control: Control, place: Place, id: String, stop: &'a AtomicBool) -> Self {
         let clock = SystemClock::default();
         let started = clock.now();
-        Self { control, place, id, started, clock, said: None, charges: BTreeMap::new(), stop, shown: Arc::default(), troubled: false }
+        Self { control, place, id, started, clock, said: None, charges: BTreeMap::new(), stop, board: Arc::default(), troubled: false }
     }
 
     /// What runs here, for figures and health.
-    pub fn shown(&self) -> Shown {
-        self.shown.clone()
+    pub fn shown(&self) -> Arc<Board> {
+        self.board.clone()
     }
 
     /// Runs until it is told to stop. Then every pipeline commits what is done and leaves.
@@ -74,12 +80,14 @@ impl<'a> Host<'a> {
         while !self.stop.load(Ordering::Relaxed) {
             match self.round() {
                 Ok(()) => {
+                    self.board.reached();
                     if std::mem::take(&mut self.troubled) {
                         tracing::info!(fleet = self.control.fleet(), "the control topic can be read again");
                     }
                 }
                 Err(error) if error.remedy == Remedy::Stop => return Err(error),
                 Err(error) => {
+                    self.board.lost();
                     // Told once, however long it lasts; what runs goes on by itself.
                     if !std::mem::replace(&mut self.troubled, true) {
                         tracing::warn!(fleet = self.control.fleet(), "{error}; what runs goes on, deployments are heard of later");
@@ -93,7 +101,8 @@ impl<'a> Host<'a> {
 
     /// Hears what is new, and looks after each pipeline.
     fn round(&mut self) -> Result<(), LogError> {
-        while self.control.poll(ROUND)? > 0 {}
+        let since = Instant::now();
+        while self.control.poll(ROUND)? > 0 && since.elapsed() < SIGN / 5 {}
         if self.said.is_none_or(|said| said.elapsed() >= SIGN) {
             self.say_alive()?;
         }
@@ -128,12 +137,12 @@ impl<'a> Host<'a> {
         self.hear(name, charge)?;
         self.begin_preparing(name, charge, &head)?;
         self.let_ended_go(name, charge)?;
-        let wanted = if head.state == State::Deleted { 0 } else { head.generation };
+        let wanted = if matches!(head.state, State::Deleted | State::Stopped) { 0 } else { head.generation };
         match &charge.running {
             Some(running) if wanted == 0 => {
-                tracing::info!(pipeline = name, "the pipeline is deleted: it ends here");
+                tracing::info!(pipeline = name, "the pipeline is {}: it ends here", head.state.name());
                 let number = running.number;
-                self.end(charge);
+                self.end(name, charge);
                 self.answer(name, charge, number, Answered::Left, None)?;
             }
             Some(running) if running.number < wanted || running.trial != head.trial.as_ref().map(|trial| trial.generation) => {
@@ -159,15 +168,27 @@ impl<'a> Host<'a> {
     }
 
     /// Promotes a trial or rolls it back, by what this host sees of it.
-    fn judge(&mut self, name: &str, charge: &Charge, head: &Head) -> Result<(), LogError> {
+    fn judge(&mut self, name: &str, charge: &mut Charge, head: &Head) -> Result<(), LogError> {
         let (Some(trial), Some(running)) = (&head.trial, &charge.running) else { return Ok(()) };
-        if running.trial != Some(trial.generation) || head.state != State::Running {
+        if running.trial != Some(trial.generation) || head.state != State::Running || !running.is_turned() {
+            charge.tried = None;
             return Ok(());
         }
-        let parked = charge.parked.iter().find(|(at, _)| trial.partitions.contains(&at.partition)).map(|(_, why)| &**why);
+        let began = *charge.tried.get_or_insert_with(Instant::now);
+        let lasts = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
         let now = self.clock.now();
-        let judgement =
-            trial::judge(&trial.terms, running.works(trial.generation), running.works(running.number), parked, now - trial.since);
+        let judgement = match &trial.mode {
+            Mode::Canary { partitions, terms } => {
+                let parked = running.parked();
+                let parked = parked.iter().find(|(at, _)| partitions.contains(&at.partition)).map(|(_, why)| &**why);
+                trial::judge(terms, running.works(trial.generation), running.works(running.number), parked, lasts)
+            }
+            Mode::Shadow { clean } => {
+                self.report_shadow(name, charge, trial.generation)?;
+                let total = self.control.view().shadow(name, trial.generation, now);
+                trial::judge_shadow(*clean, &total)
+            }
+        };
         let by = format!("host {}", self.id);
         let decided = match &judgement {
             Judgement::Undecided => return Ok(()),
@@ -186,6 +207,16 @@ impl<'a> Host<'a> {
             Err(ControlError::NoFleet { .. }) => return Err(LogError::stop("the control topic is gone")),
         }
         Ok(())
+    }
+
+    /// Says how the generation in the shadow compares here, now and then.
+    fn report_shadow(&self, name: &str, charge: &mut Charge, generation: u64) -> Result<(), LogError> {
+        let Some(running) = charge.running.as_ref().filter(|_| charge.reported.is_none_or(|at| at.elapsed() >= REPORT)) else {
+            return Ok(());
+        };
+        charge.reported = Some(Instant::now());
+        let report = running.shadow();
+        self.control.produce(&[(Key::Shadow(name.to_owned(), generation, self.id.clone()), Some(Value::Shadow(report)))])
     }
 
     /// What a preparation came to.
@@ -214,12 +245,18 @@ impl<'a> Host<'a> {
 
     /// Loads and compiles in a thread of its own what is asked for, or is to run: nobody waits for it here.
     fn begin_preparing(&mut self, name: &str, charge: &mut Charge, head: &Head) -> Result<(), LogError> {
-        if charge.preparing.is_some() || head.state == State::Deleted {
+        if charge.preparing.is_some() || matches!(head.state, State::Deleted | State::Stopped) {
             return Ok(());
         }
         let runs = charge.running.as_ref().map_or(0, |running| running.number);
         let tries = charge.running.as_ref().and_then(|running| running.trial).unwrap_or(0);
-        charge.prepared.retain(|known, _| *known >= head.generation);
+        let asked =
+            [Some(head.generation), head.trial.as_ref().map(|trial| trial.generation), head.next.as_ref().map(|next| next.generation)];
+        charge.prepared.retain(|known, _| asked.contains(&Some(*known)));
+        // What is made to take over where something stands needs to know it.
+        if charge.running.as_ref().is_some_and(|running| running.setting().is_none()) {
+            return Ok(());
+        }
         let next = head.next.as_ref().map(|next| next.generation).filter(|next| !charge.answered.contains_key(next));
         let active = Some(head.generation).filter(|active| runs < *active && tries != *active);
         // Beside what runs.
@@ -231,7 +268,7 @@ impl<'a> Host<'a> {
         let Some(record) = self.control.view().pipeline(name).and_then(|known| known.generations.get(&number).cloned()) else {
             return Ok(());
         };
-        let base = self.control.view().pipeline(name).and_then(|known| known.generations.get(&record.base).cloned());
+        let last = self.control.view().pipeline(name).and_then(|known| known.ran_before(number).cloned());
         let bundle = match self.bundle(&record)? {
             Ok(bundle) => bundle,
             Err(missing) => {
@@ -239,11 +276,22 @@ impl<'a> Host<'a> {
                 return self.answer(name, charge, number, Answered::Failed, Some(missing));
             }
         };
-        let base = base.map(|base| self.bundle(&base)).transpose()?.and_then(Result::ok);
-        let generation = self.generation(number);
+        let last = match &last {
+            Some(ran) => self.bundle(ran)?.ok().map(|bundle| (ran.number, bundle)),
+            None => None,
+        };
+        let generation = self.generation(number, record.epoch);
         let now = charge.running.as_ref().and_then(Running::setting);
         let (place, (done, result)) = (self.place.clone(), mpsc::channel());
-        let prepare = move || drop(done.send(running::prepare(&place, &bundle, &generation, base.as_ref(), now.as_deref())));
+        let prepare = move || {
+            drop(done.send(running::prepare(
+                &place,
+                &bundle,
+                &generation,
+                last.as_ref().map(|(ran, bundle)| (*ran, bundle)),
+                now.as_deref(),
+            )))
+        };
         let thread = std::thread::Builder::new().name(format!("prepare {name}")).spawn(prepare);
         thread.map_err(|error| LogError::stop(format!("cannot start a thread: {error}")))?;
         tracing::info!(pipeline = name, generation = number, "preparing a generation");
@@ -271,8 +319,8 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn generation(&self, number: u64) -> Generation {
-        Generation { number, control: self.control.partition().topic.clone(), host: self.id.as_str().into() }
+    fn generation(&self, number: u64, epoch: u64) -> Generation {
+        Generation { number, control: self.control.partition().topic.clone(), host: self.id.as_str().into(), epoch }
     }
 
     /// The generation that is to run takes the place of what runs, if it is prepared.
@@ -281,8 +329,7 @@ impl<'a> Host<'a> {
             return Ok(());
         }
         if let Some(running) = &mut charge.running {
-            let trial = head.trial.as_ref().map(|trial| (trial.generation, &trial.partitions));
-            if running.turn_to(wanted, trial, &charge.prepared) {
+            if running.turn_to(wanted, head.trial.as_ref(), &charge.prepared) {
                 return Ok(());
             }
             // What is on trial is waited for.
@@ -293,11 +340,14 @@ impl<'a> Host<'a> {
                 return Ok(());
             }
             tracing::info!(pipeline = name, generation = wanted, "the run ends, to begin anew by another generation");
-            self.end(charge);
+            // As it is, it would stand on the run that ends.
+            let fresh = charge.prepared.remove(&wanted).map(Prepared::without_run);
+            self.end(name, charge);
+            charge.prepared.extend(fresh.map(|fresh| (wanted, fresh)));
         }
         let Some(prepared) = charge.prepared.remove(&wanted) else { return Ok(()) };
         let paused = head.state == State::Paused;
-        match Running::start(&self.place, &prepared, self.generation(wanted), paused) {
+        match Running::start(&self.place, &prepared, paused) {
             Ok(running) => {
                 charge.running = Some(running);
                 Ok(())
@@ -314,20 +364,28 @@ impl<'a> Host<'a> {
         let Some(running) = &mut charge.running else { return Ok(()) };
         let Some(ended) = running.ended() else { return Ok(()) };
         let number = running.number;
-        charge.running = None;
+        self.forget(name, charge);
         charge.put_off(number);
         let error = ended.err().unwrap_or_else(|| "the run ended by itself".to_owned());
         tracing::error!(pipeline = name, generation = number, "{error}");
         self.answer(name, charge, number, Answered::Failed, Some(error))
     }
 
-    fn end(&self, charge: &mut Charge) {
-        if let Some(mut running) = charge.running.take() {
+    fn end(&self, name: &str, charge: &mut Charge) {
+        if let Some(running) = &mut charge.running {
             running.stop();
             if let Err(error) = running.join() {
                 tracing::error!("{error}");
             }
         }
+        self.forget(name, charge);
+    }
+
+    /// Nothing is kept that stands on a run that is over: it would hold the folder of its state.
+    fn forget(&self, name: &str, charge: &mut Charge) {
+        charge.running = None;
+        charge.prepared.clear();
+        self.show(name, charge);
     }
 
     /// Pauses, resumes, and has parked tasks try again.
@@ -348,6 +406,11 @@ impl<'a> Host<'a> {
 
     /// Says how far it is with a generation, if that is news.
     fn answer(&self, name: &str, charge: &mut Charge, number: u64, state: Answered, error: Option<String>) -> Result<(), LogError> {
+        match (&error, state) {
+            (Some(error), _) => charge.why = Some((number, error.clone())),
+            (None, Answered::Running) => charge.why = None,
+            _ => {}
+        }
         if charge.answered.get(&number) == Some(&state) && state != Answered::Failed {
             return Ok(());
         }
@@ -379,11 +442,15 @@ impl<'a> Host<'a> {
     }
 
     fn show(&self, name: &str, charge: &Charge) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        match charge.running.as_ref().and_then(|running| Some((running.setting()?, running.monitor.clone()))) {
-            Some(run) => drop(shown.insert(name.to_owned(), run)),
-            None => drop(shown.remove(name)),
+        let head = self.control.view().pipeline(name).and_then(|known| known.head.as_ref()).filter(|head| head.state != State::Deleted);
+        let run = charge.running.as_ref().and_then(|running| Some((running.setting()?, running.monitor.clone())));
+        if head.is_none() && run.is_none() {
+            return self.board.remove(name);
         }
+        let active = head.map_or(0, |head| head.generation);
+        let trial = head.and_then(|head| head.trial.as_ref()).map(|trial| trial.generation);
+        let failure = charge.why.as_ref().filter(|(number, _)| *number == active).map(|(_, why)| why.clone());
+        self.board.put(name, Shown { active, trial, run, failure });
     }
 
     /// Ends all that runs, and says so.
@@ -394,7 +461,7 @@ impl<'a> Host<'a> {
         }
         for (name, charge) in &mut charges {
             let Some(number) = charge.running.as_ref().map(|running| running.number) else { continue };
-            self.end(charge);
+            self.end(name, charge);
             self.answer(name, charge, number, Answered::Left, None)?;
             self.tell_parked(name, charge)?;
         }

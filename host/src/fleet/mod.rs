@@ -8,8 +8,10 @@ pub mod diff;
 mod fields;
 pub mod host;
 pub mod record;
+pub mod reset;
 pub mod rollout;
 pub mod running;
+pub mod shown;
 pub mod trial;
 pub mod view;
 
@@ -19,7 +21,8 @@ pub use control::{Control, ControlError, Refusal};
 pub use diff::{Diff, Permission};
 pub use fields::{Change, What};
 pub use record::{
-    Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Next, PROTOCOL, Parked, State, Terms, Trial, Value,
+    Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Mode, Next, PROTOCOL, Parked, State, Terms, Trial,
+    Value,
 };
 pub use rollout::{Ended, Rollout, RolloutError, Told};
 pub use view::{Aside, Deployment, LIVE, View};

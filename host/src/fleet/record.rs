@@ -3,6 +3,7 @@
 pub use crate::generation::Cut;
 use crate::io::TopicPartition;
 use crate::record::{Records, RecordsBuilder};
+use crate::shadow::Report;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +33,8 @@ pub enum Key {
     Host(String),
     /// `parked/<pipeline>/<topic>/<partition>`
     Parked(String, TopicPartition),
+    /// `shadow/<pipeline>/<generation>/<host>`
+    Shadow(String, u64, String),
 }
 
 impl Key {
@@ -48,6 +51,7 @@ impl Key {
             ["component", digest, chunk] => Self::Component((*digest).to_owned(), chunk.parse().ok()?),
             ["cut", pipeline, number, topic, partition] => Self::Cut((*pipeline).to_owned(), number.parse().ok()?, at(topic, partition)?),
             ["answer", pipeline, number, host] => Self::Answer((*pipeline).to_owned(), number.parse().ok()?, (*host).to_owned()),
+            ["shadow", pipeline, number, host] => Self::Shadow((*pipeline).to_owned(), number.parse().ok()?, (*host).to_owned()),
             ["host", id] => Self::Host((*id).to_owned()),
             ["parked", pipeline, topic, partition] => Self::Parked((*pipeline).to_owned(), at(topic, partition)?),
             _ => return None,
@@ -63,6 +67,7 @@ impl std::fmt::Display for Key {
             Self::Component(digest, chunk) => write!(f, "component/{digest}/{chunk}"),
             Self::Cut(pipeline, number, at) => write!(f, "cut/{pipeline}/{number}/{at}"),
             Self::Answer(pipeline, number, host) => write!(f, "answer/{pipeline}/{number}/{host}"),
+            Self::Shadow(pipeline, number, host) => write!(f, "shadow/{pipeline}/{number}/{host}"),
             Self::Host(id) => write!(f, "host/{id}"),
             Self::Parked(pipeline, at) => write!(f, "parked/{pipeline}/{at}"),
         }
@@ -75,6 +80,8 @@ impl std::fmt::Display for Key {
 pub enum State {
     Running,
     Paused,
+    /// Nothing runs while positions and state are reset.
+    Stopped,
     Deleted,
 }
 
@@ -83,6 +90,7 @@ impl State {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Stopped => "stopped",
             Self::Deleted => "deleted",
         }
     }
@@ -138,18 +146,40 @@ pub struct Next {
     pub until: i64,
 }
 
-/// A canary: a generation that works in some partitions only, until it is promoted or rolled back.
+/// A generation on trial, until it is promoted or rolled back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     pub generation: u64,
-    /// Partition numbers: at least one, never all.
-    pub partitions: BTreeSet<i32>,
-    pub terms: Terms,
+    pub mode: Mode,
     /// When it began, milliseconds since the epoch.
     pub since: i64,
 }
 
-/// What decides about a trial.
+/// How a generation is tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It works in these partition numbers: at least one, never all.
+    Canary { partitions: BTreeSet<i32>, terms: Terms },
+    /// It processes what the active one does, over its state, and is compared with it; what it gives is dropped.
+    Shadow {
+        /// So many records in a row without a difference, over all hosts, promote it; None = a command decides.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clean: Option<u64>,
+    },
+}
+
+impl Trial {
+    /// The partition numbers in which it works.
+    pub fn partitions(&self) -> Option<&BTreeSet<i32>> {
+        match &self.mode {
+            Mode::Canary { partitions, .. } => Some(partitions),
+            Mode::Shadow { .. } => None,
+        }
+    }
+}
+
+/// What decides about a canary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
     /// How long it must do well before it is promoted, milliseconds; None = a command decides.
@@ -178,6 +208,10 @@ pub enum Kind {
     Rollback {
         of: u64,
     },
+    /// The same content from other positions; `cleared`: without the state that there was.
+    Reset {
+        cleared: bool,
+    },
 }
 
 impl std::fmt::Display for Kind {
@@ -186,6 +220,8 @@ impl std::fmt::Display for Kind {
             Self::Deploy => f.write_str("deploy"),
             Self::Swap { stage } => write!(f, "swap of stage {stage}"),
             Self::Rollback { of } => write!(f, "rollback to {of}"),
+            Self::Reset { cleared: false } => f.write_str("reset of positions"),
+            Self::Reset { cleared: true } => f.write_str("reset of positions and state"),
         }
     }
 }
@@ -221,6 +257,9 @@ pub struct Generation {
     /// By what the manifest says under `plugin:`, standard plugins too: every host runs the very same component.
     pub plugins: BTreeMap<String, ComponentRef>,
     pub class: Class,
+    /// The generation with which the pipeline's state was emptied last; 0 = never.
+    #[serde(default)]
+    pub epoch: u64,
     /// Of manifest, files and plugins: SHA-256, its first 16 hexadecimal digits.
     pub digest: String,
     /// Milliseconds since the epoch.
@@ -300,6 +339,7 @@ pub enum Value {
     Answer(Answer),
     Host(HostRecord),
     Parked(Parked),
+    Shadow(Report),
 }
 
 impl Value {
@@ -317,6 +357,7 @@ impl Value {
             Key::Answer(..) => Self::Answer(json(bytes)?),
             Key::Host(_) => Self::Host(json(bytes)?),
             Key::Parked(..) => Self::Parked(json(bytes)?),
+            Key::Shadow(..) => Self::Shadow(json(bytes)?),
         })
     }
 
@@ -330,6 +371,7 @@ impl Value {
             Self::Answer(answer) => serde_json::to_vec(answer),
             Self::Host(host) => serde_json::to_vec(host),
             Self::Parked(parked) => serde_json::to_vec(parked),
+            Self::Shadow(report) => serde_json::to_vec(report),
         }
         .unwrap_or_default()
     }
@@ -369,6 +411,7 @@ mod tests {
             "answer/ratings/12/0123456789ab",
             "host/0123456789ab",
             "parked/ratings/ratings/0",
+            "shadow/ratings/12/0123456789ab",
         ];
         for text in texts {
             assert_eq!(Key::parse(text).map(|key| key.to_string()).as_deref(), Some(text));

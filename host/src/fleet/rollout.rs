@@ -6,10 +6,10 @@
 
 use super::bundle::Bundle;
 use super::control::{Control, ControlError, Refusal};
-use super::record::{Answer, Answered, Class, Cut, Entry, Generation, Head, Key, Kind, Next, State, Terms, Trial, Value};
+use super::record::{Answer, Answered, Class, Cut, Entry, Generation, Head, Key, Kind, Mode, Next, State, Trial, Value};
 use super::view::{Deployment, View};
 use crate::io::{Clock, LogError, TopicPartition};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ pub struct Rollout {
     pub timeout: Duration,
     /// Topics that it reads, by partition: all are cut over when it runs everywhere.
     pub partitions: Vec<TopicPartition>,
-    /// It begins in these partition numbers only, on these terms.
-    pub trial: Option<(BTreeSet<i32>, Terms)>,
+    /// It is tried first.
+    pub trial: Option<Mode>,
     pub by: String,
 }
 
@@ -124,7 +124,7 @@ pub fn undisturbed(deployment: &Deployment, pipeline: &str, now: i64) -> Result<
 }
 
 /// Err: a generation is on trial, which is to be ended first.
-fn off_trial(deployment: &Deployment, pipeline: &str) -> Result<(), Refusal> {
+pub fn off_trial(deployment: &Deployment, pipeline: &str) -> Result<(), Refusal> {
     let Some((head, trial)) = deployment.head.as_ref().and_then(|head| Some((head, head.trial.as_ref()?))) else { return Ok(()) };
     Err(Refusal::Conflict(format!(
         "generation {} of `{pipeline}` is on trial, by {}: `millstream promote {pipeline}` or `millstream rollback {pipeline}` ends that first",
@@ -221,12 +221,21 @@ impl Rollout {
                 entries.extend(left_behind(known, &self.pipeline));
             }
             let number = known.next_number();
-            let generation = self.generation(number, now);
+            let generation = self.generation(number, now, known.epoch());
             entries.push((Key::Generation(self.pipeline.clone(), number), Some(Value::Generation(generation))));
+            if known.head.as_ref().is_some_and(|head| head.state == State::Stopped) {
+                return Err(Refusal::Conflict(format!(
+                    "`{0}` is being reset: wait for that, or do it again (`millstream reset {0}`)",
+                    self.pipeline
+                )));
+            }
             let hosts: Vec<String> = view.live(now).map(|(id, _)| id.to_owned()).collect();
             // A pipeline that was deleted begins anew.
             let state = known.head.as_ref().map(|head| head.state).filter(|state| *state != State::Deleted).unwrap_or(State::Running);
             let mut head = Head { generation: active, next: None, trial: None, state, change: String::new(), at: now, by: self.by.clone() };
+            if hosts.is_empty() && self.trial.is_some() {
+                return Err(Refusal::Wrong(format!("no host lives that could try `{}`: start one with `millstream serve`", self.pipeline)));
+            }
             if hosts.is_empty() {
                 head.generation = number;
             } else {
@@ -250,8 +259,9 @@ impl Rollout {
         Ok(asked)
     }
 
-    fn generation(&self, number: u64, now: i64) -> Generation {
+    fn generation(&self, number: u64, now: i64, epoch: u64) -> Generation {
         Generation {
+            epoch,
             number,
             base: self.base,
             kind: self.kind.clone(),
@@ -362,8 +372,8 @@ impl Rollout {
             let (now, by) = (clock.now(), self.by.clone());
             let head = match &self.trial {
                 None => Head { generation, next: None, at: now, by, ..head.clone() },
-                Some((partitions, terms)) => {
-                    let trial = Trial { generation, partitions: partitions.clone(), terms: terms.clone(), since: now };
+                Some(mode) => {
+                    let trial = Trial { generation, mode: mode.clone(), since: now };
                     Head { trial: Some(trial), next: None, at: now, by, ..head.clone() }
                 }
             };
@@ -374,7 +384,11 @@ impl Rollout {
 
     /// Whether it works in this partition.
     fn is_for(&self, at: &TopicPartition) -> bool {
-        self.trial.as_ref().is_none_or(|(partitions, _)| partitions.contains(&at.partition))
+        match &self.trial {
+            None => true,
+            Some(Mode::Canary { partitions, .. }) => partitions.contains(&at.partition),
+            Some(Mode::Shadow { .. }) => false,
+        }
     }
 
     /// Waits until every live host runs it, then a little for the partitions.

@@ -1,6 +1,7 @@
 //! A pipeline that a host runs: its workers in threads of their own, and what is prepared beside them to take their place.
 
 use super::bundle::Bundle;
+use super::record::{self, Mode};
 use crate::course::{Course, Heading, Trial};
 use crate::explain;
 use crate::generation::Generation;
@@ -11,6 +12,7 @@ use crate::monitor::{Figures, Monitor, Phase};
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;
 use crate::runtime::{self, Creates, RunError};
+use crate::shadow::Report;
 use crate::summary::Works;
 use crate::task::{BatchLimit, Setting};
 use crate::worker::Options;
@@ -45,44 +47,57 @@ impl Place {
 
 /// A generation that is loaded, compiled and checked, and takes over when it is told to.
 pub struct Prepared {
-    pub number: u64,
+    pub generation: Generation,
     pub pipeline: Pipeline,
     /// To which the tasks that run can turn where they stand. None: they end, and begin anew by it.
     pub hot: Option<Arc<Setting>>,
-    /// Stores that the generation before had not: their changelogs may be missing.
-    pub new_stores: BTreeSet<String>,
+    /// Stores that the generation which ran last had not, and the first number that may have them: their changelogs may be missing.
+    pub new_stores: (BTreeSet<String>, u64),
 }
 
-/// Loads a generation and makes sure that its plugins start, beside what runs. `base`: what it replaces, as far as that is known.
+impl Prepared {
+    /// To begin anew by it.
+    pub fn without_run(self) -> Self {
+        Self { hot: None, ..self }
+    }
+}
+
+/// Loads a generation and makes sure that its plugins start, beside what runs. `last`: the one that ran last, as far as that is known.
 ///
 /// Err: why it cannot run on this host, for whoever deploys.
 pub fn prepare(
     place: &Place,
     bundle: &Bundle,
     generation: &Generation,
-    base: Option<&Bundle>,
+    last: Option<(u64, &Bundle)>,
     now: Option<&Setting>,
 ) -> anyhow::Result<Prepared> {
     let loaded = bundle.pipeline(&*place.loader)?;
     let pipeline = loaded.pipeline;
     let not_started = |pipeline: &Pipeline, (stage, error)| anyhow::anyhow!(explain::not_started(pipeline, stage, &error));
     let mut hot = None;
-    if let Some(now) = now.filter(|now| runtime::can_turn(&now.pipeline, &pipeline)) {
-        let mut next = runtime::prepare_next(pipeline.clone(), now, &*place.log, &place.secrets, place.creates())?;
+    if let Some(now) = now.filter(|now| is_of(now, generation.epoch) && runtime::can_turn(&now.pipeline, &pipeline)) {
+        hot = runtime::prepare_next(pipeline.clone(), now, &*place.log, &place.secrets, place.creates())?;
+    }
+    if let Some(next) = &mut hot {
         next.generation = Some(generation.clone());
         // As many as there may be tasks here: at the turn nobody waits for an instance.
         let tasks = next.partitions.iter().copied().max().unwrap_or(1);
         next.make_ready(tasks.max(1) as usize).map_err(|error| not_started(&pipeline, error))?;
-        hot = Some(Arc::new(next));
     } else {
         runtime::try_start(&pipeline, &place.secrets)?.map_err(|error| not_started(&pipeline, error))?;
     }
-    let mut new_stores = BTreeSet::new();
-    if let Some(base) = base.filter(|_| hot.is_none()) {
-        let before = runtime::store_names(&base.pipeline(&*place.loader)?.pipeline);
-        new_stores = runtime::store_names(&pipeline).difference(&before).cloned().collect();
+    let mut new_stores = (BTreeSet::new(), 0);
+    if let Some((ran, bundle)) = last.filter(|_| hot.is_none()) {
+        let before = runtime::store_names(&bundle.pipeline(&*place.loader)?.pipeline);
+        new_stores = (runtime::store_names(&pipeline).difference(&before).cloned().collect(), ran + 1);
     }
-    Ok(Prepared { number: generation.number, pipeline, hot, new_stores })
+    Ok(Prepared { generation: generation.clone(), pipeline, hot: hot.map(Arc::new), new_stores })
+}
+
+/// Whether a run stands on the state that there is; else it was emptied under it.
+fn is_of(now: &Setting, epoch: u64) -> bool {
+    now.generation.as_ref().is_some_and(|generation| generation.epoch == epoch)
 }
 
 /// A pipeline at work.
@@ -100,18 +115,21 @@ pub struct Running {
 
 impl Running {
     /// Begins to run a generation. `paused`: it takes no records before it is told to.
-    pub fn start(place: &Place, prepared: &Prepared, generation: Generation, paused: bool) -> std::io::Result<Self> {
+    pub fn start(place: &Place, prepared: &Prepared, paused: bool) -> std::io::Result<Self> {
         let monitor = Arc::new(Monitor::default());
         if paused {
             monitor.pause();
         }
         let (course, stop) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
+        let generation = prepared.generation.clone();
         let number = generation.number;
         let thread = {
             let (place, pipeline, new_stores) = (place.clone(), prepared.pipeline.clone(), prepared.new_stores.clone());
             let (monitor, course, stop) = (monitor.clone(), course.clone(), stop.clone());
             let name = format!("run {}", pipeline.name);
-            std::thread::Builder::new().name(name).spawn(move || run(&place, pipeline, generation, &new_stores, monitor, &course, &stop))?
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || run(&place, pipeline, generation, (&new_stores.0, new_stores.1), monitor, &course, &stop))?
         };
         Ok(Self { number, trial: None, monitor, course, stop, thread: Some(thread) })
     }
@@ -121,27 +139,28 @@ impl Running {
         Some(self.course.get()?.now().0.setting)
     }
 
-    /// Its workers turn to another generation where they stand, with one on trial in some partition numbers. `prepared`: what was prepared for it. False: it has
+    /// Its workers turn to another generation where they stand, with one on trial. `prepared`: what was prepared for it. False: it has
     /// not begun yet, or cannot where it stands.
-    pub fn turn_to(&mut self, number: u64, trial: Option<(u64, &BTreeSet<i32>)>, prepared: &BTreeMap<u64, Prepared>) -> bool {
+    pub fn turn_to(&mut self, number: u64, trial: Option<&record::Trial>, prepared: &BTreeMap<u64, Prepared>) -> bool {
         let Some(course) = self.course.get() else { return false };
         let now = course.now().0;
         let setting = |number: u64| {
-            let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting)];
+            let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting), now.shadow.as_ref()];
             let known = known.into_iter().flatten().find(|known| known.generation_number() == number);
-            known.or_else(|| prepared.get(&number)?.hot.as_ref()).cloned()
+            known.or_else(|| prepared.get(&number)?.hot.as_ref().filter(|hot| runtime::of_one_run(hot, &now.setting))).cloned()
         };
         let Some(own) = setting(number) else { return false };
-        let on_trial = match trial {
-            None => None,
-            Some((number, partitions)) => {
-                let Some(setting) = setting(number) else { return false };
-                Some(Trial { setting, partitions: Arc::new(partitions.clone()) })
+        let (mut canary, mut shadow) = (None, None);
+        if let Some(trial) = trial {
+            let Some(setting) = setting(trial.generation) else { return false };
+            match &trial.mode {
+                Mode::Canary { partitions, .. } => canary = Some(Trial { setting, partitions: Arc::new(partitions.clone()) }),
+                Mode::Shadow { .. } => shadow = Some(setting),
             }
-        };
-        course.turn_to(Heading { setting: own, trial: on_trial });
+        }
+        course.turn_to(Heading { setting: own, trial: canary, shadow, number: now.number + 1 });
         self.number = number;
-        self.trial = trial.map(|(number, _)| number);
+        self.trial = trial.map(|trial| trial.generation);
         true
     }
 
@@ -159,7 +178,8 @@ impl Running {
     pub fn is_turned(&self) -> bool {
         let workers = self.monitor.workers();
         let mut running = workers.iter().filter(|worker| worker.phase == Phase::Running).peekable();
-        let is = |figures: &Figures| figures.generation == self.number && figures.trial == self.trial.unwrap_or(0);
+        let tried = |figures: &Figures| figures.trial.max(figures.shadow.as_ref().map_or(0, |(number, _)| *number));
+        let is = |figures: &Figures| figures.generation == self.number && tried(figures) == self.trial.unwrap_or(0);
         running.peek().is_some() && running.all(|worker| is(&worker.figures))
     }
 
@@ -170,6 +190,16 @@ impl Running {
             works += worker.figures.works.get(&number).copied().unwrap_or_default();
         }
         works
+    }
+
+    /// How the generation in the shadow compares in its workers.
+    pub fn shadow(&self) -> Report {
+        let mut report = Report::default();
+        for worker in self.monitor.workers() {
+            let own = worker.figures.shadow.as_ref().filter(|(number, _)| Some(*number) == self.trial);
+            own.inspect(|(_, own)| report.add(own));
+        }
+        report
     }
 
     /// Partitions that stand still, and why.
@@ -213,7 +243,7 @@ fn run(
     place: &Place,
     pipeline: Pipeline,
     generation: Generation,
-    new_stores: &BTreeSet<String>,
+    (new_stores, since): (&BTreeSet<String>, u64),
     monitor: Arc<Monitor>,
     course: &OnceLock<Arc<Course>>,
     stop: &AtomicBool,
@@ -223,7 +253,7 @@ fn run(
         true => Some(identity(&place.data, &pipeline.name).map_err(|error| RunError::Setup(error.to_string()))?),
         false => None,
     };
-    let fresh = Some(runtime::Fresh { stores: new_stores, generation: generation.number });
+    let fresh = Some(runtime::Fresh { stores: new_stores, generation: since, epoch: generation.epoch });
     let data = Some(place.data.as_path());
     let mut setting = runtime::prepare_fresh(pipeline, &place.log, &place.secrets, place.limit, place.creates(), data, fresh)?;
     setting.generation = Some(generation);

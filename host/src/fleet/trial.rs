@@ -2,11 +2,14 @@
 //! back, or has done well for long enough and is promoted. Each host judges by what it sees itself; the first whose judgement is made decides.
 
 use super::control::{Control, ControlError};
-use super::record::{Entry, Generation, Head, Key, Kind, Terms, Trial, Value};
+use super::record::{Entry, Generation, Head, Key, Kind, Mode, Terms, Trial, Value};
 use super::view::{Deployment, View};
+use crate::shadow::Report;
 use crate::summary::Works;
 use std::collections::BTreeSet;
 
+/// The share of refused records that a host without a partition beside the canary takes for too many.
+const BLIND: f64 = 0.05;
 /// Fewer records say nothing of a share.
 const FEW: u64 = 50;
 /// Fewer say nothing of the time that a record takes.
@@ -21,22 +24,23 @@ pub enum Judgement {
 }
 
 /// Judges a trial by what its generation and the one beside it did on this host. `parked`: why one of its tasks stands still. `lasts`: milliseconds since it
-/// began.
+/// began here.
 pub fn judge(terms: &Terms, trial: Works, beside: Works, parked: Option<&str>, lasts: i64) -> Judgement {
     if let Some(why) = parked {
         return Judgement::RollBack(why.to_owned());
     }
     let share = |works: Works| if works.records == 0 { 0.0 } else { works.refused as f64 / works.records as f64 };
-    if trial.records >= FEW && trial.refused > 1 && share(trial) > share(beside) + terms.errors {
+    let allowed = if beside.records >= FEW { share(beside) + terms.errors } else { terms.errors.max(BLIND) };
+    if trial.records >= FEW && trial.refused > 1 && share(trial) > allowed {
         return Judgement::RollBack(format!(
-            "{} of {} records were refused ({:.2} %); beside it {} of {} ({:.2} %), and {:.2} % more are allowed",
+            "{} of {} records were refused ({:.2} %); beside it {} of {} ({:.2} %), and {:.2} % are allowed",
             trial.refused,
             trial.records,
             100.0 * share(trial),
             beside.refused,
             beside.records,
             100.0 * share(beside),
-            100.0 * terms.errors
+            100.0 * allowed
         ));
     }
     let nanos = |works: Works| works.time.as_nanos() as f64 / works.records.max(1) as f64;
@@ -54,6 +58,17 @@ pub fn judge(terms: &Terms, trial: Works, beside: Works, parked: Option<&str>, l
     match terms.promote_after {
         // One that saw nothing has shown nothing.
         Some(after) if lasts >= after && trial.records > 0 => Judgement::Promote,
+        _ => Judgement::Undecided,
+    }
+}
+
+/// Judges a generation in the shadow by what all hosts have reported.
+pub fn judge_shadow(clean: Option<u64>, report: &Report) -> Judgement {
+    if let Some(why) = &report.ended {
+        return Judgement::RollBack(why.clone());
+    }
+    match clean {
+        Some(clean) if report.clean >= clean => Judgement::Promote,
         _ => Judgement::Undecided,
     }
 }
@@ -90,9 +105,9 @@ pub fn promote(control: &mut Control, pipeline: &str, generation: u64, now: i64,
     Ok(done)
 }
 
-/// Ends a trial: what worked beside it works everywhere again, as a new generation, since partitions have committed by the one on trial.
+/// Ends a trial: what worked beside it works everywhere again. Behind a canary that is a new generation, since partitions have committed by the one on trial.
 ///
-/// The new generation's number; None: the trial is no longer on.
+/// The number of the generation that works; None: the trial is no longer on.
 pub fn roll_back(
     control: &mut Control,
     pipeline: &str,
@@ -104,8 +119,20 @@ pub fn roll_back(
     let mut number = None;
     control.change(|view| {
         number = None;
-        let Some((known, head, _)) = of(view, pipeline).filter(|(.., trial)| trial.generation == generation) else { return Ok(Vec::new()) };
+        let Some((known, head, trial)) = of(view, pipeline).filter(|(.., trial)| trial.generation == generation) else {
+            return Ok(Vec::new());
+        };
         let Some(beside) = known.generations.get(&head.generation) else { return Ok(Vec::new()) };
+        let withdrawn = known.generations.get(&generation).map(|trial| {
+            let withdrawn = Generation { withdrawn: Some(format!("rolled back: {reason}")), ..trial.clone() };
+            (Key::Generation(pipeline.to_owned(), generation), Some(Value::Generation(withdrawn)))
+        });
+        if let Mode::Shadow { .. } = trial.mode {
+            // It has committed nothing: what works goes on as it is.
+            number = Some(head.generation);
+            let head = Head { trial: None, at: now, by: by.to_owned(), ..head.clone() };
+            return Ok(withdrawn.into_iter().chain([(Key::Head(pipeline.to_owned()), Some(Value::Head(head)))]).collect());
+        }
         let next = known.next_number();
         number = Some(next);
         let back = Generation {
@@ -118,10 +145,7 @@ pub fn roll_back(
             ..beside.clone()
         };
         let mut entries: Vec<Entry> = vec![(Key::Generation(pipeline.to_owned(), next), Some(Value::Generation(back)))];
-        entries.extend(known.generations.get(&generation).map(|trial| {
-            let withdrawn = Generation { withdrawn: Some(format!("rolled back: {reason}")), ..trial.clone() };
-            (Key::Generation(pipeline.to_owned(), generation), Some(Value::Generation(withdrawn)))
-        }));
+        entries.extend(withdrawn);
         let head = Head { generation: next, trial: None, next: None, at: now, by: by.to_owned(), ..head.clone() };
         entries.push((Key::Head(pipeline.to_owned()), Some(Value::Head(head))));
         Ok(entries)
@@ -155,6 +179,9 @@ mod tests {
         assert_eq!(judged(works(999, 0, 9000), 1000), Undecided);
         assert_eq!(judged(works(1, 0, 500), 60_000), Promote);
         assert_eq!(judged(works(0, 0, 0), 600_000), Undecided, "it saw nothing");
+        let blind = |refused| judge(&TERMS, works(200, refused, 1), works(0, 0, 1), None, 0);
+        assert_eq!(blind(10), Undecided, "how many are usual is not known here");
+        assert!(matches!(blind(11), RollBack(_)));
         assert!(matches!(judge(&TERMS, works(1, 0, 1), beside, Some("trapped"), 0), RollBack(why) if why == "trapped"));
         let patient = Terms { promote_after: None, slower: None, ..TERMS };
         assert_eq!(judge(&patient, works(5000, 0, 9000), beside, None, i64::MAX), Undecided);

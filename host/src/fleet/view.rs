@@ -3,6 +3,7 @@
 use super::component::Components;
 use super::record::{Answer, COUNT_HEADER, Cut, Generation, Head, HostRecord, Key, PROTOCOL, PROTOCOL_HEADER, Parked, State, Value};
 use crate::io::{Fetched, TopicPartition};
+use crate::shadow::Report;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A host that has not been heard of for so long is taken for gone, milliseconds.
@@ -23,6 +24,8 @@ pub struct Deployment {
     /// By generation and host.
     pub answers: BTreeMap<u64, BTreeMap<String, Answer>>,
     pub parked: BTreeMap<TopicPartition, Parked>,
+    /// By generation and host: how one in the shadow compares there.
+    pub shadows: BTreeMap<u64, BTreeMap<String, Report>>,
 }
 
 impl Deployment {
@@ -35,6 +38,17 @@ impl Deployment {
     /// The generation that hosts are asked to prepare.
     pub fn next(&self) -> Option<&Generation> {
         self.generations.get(&self.head.as_ref()?.next.as_ref()?.generation)
+    }
+
+    /// The last generation before this one that has worked in some partition; else the one that it replaces.
+    pub fn ran_before(&self, number: u64) -> Option<&Generation> {
+        let ran = self.cuts.range(..number).rev().find(|(_, cuts)| !cuts.is_empty()).map(|(ran, _)| *ran);
+        self.generations.get(&ran.or_else(|| Some(self.generations.get(&number)?.base))?)
+    }
+
+    /// With which generation the state was emptied last; 0 = never.
+    pub fn epoch(&self) -> u64 {
+        self.generations.values().map(|generation| generation.epoch).max().unwrap_or(0)
     }
 
     /// Above every number that was ever given.
@@ -102,6 +116,15 @@ impl View {
     /// Hosts that were heard of lately, by id. `now`: milliseconds since the epoch.
     pub fn live(&self, now: i64) -> impl Iterator<Item = (&str, &HostRecord)> {
         self.hosts.iter().filter(move |(_, heard)| heard.is_live(now)).map(|(id, heard)| (id.as_str(), &heard.record))
+    }
+
+    /// How a generation in the shadow compares, over all hosts that live. `now`: milliseconds since the epoch.
+    pub fn shadow(&self, pipeline: &str, generation: u64, now: i64) -> Report {
+        let mut total = Report::default();
+        let reports = self.pipeline(pipeline).and_then(|known| known.shadows.get(&generation));
+        let live = reports.into_iter().flatten().filter(|(host, _)| self.hosts.get(*host).is_some_and(|heard| heard.is_live(now)));
+        live.for_each(|(_, report)| total.add(report));
+        total
     }
 
     /// Whether a change with this random id was read, perhaps overwritten since.
@@ -205,6 +228,9 @@ impl View {
             (Key::Parked(pipeline, at), Value::Parked(parked)) => {
                 self.pipelines.entry(pipeline).or_default().parked.insert(at, parked);
             }
+            (Key::Shadow(pipeline, number, host), Value::Shadow(report)) => {
+                self.pipelines.entry(pipeline).or_default().shadows.entry(number).or_default().insert(host, report);
+            }
             // `Value::parse` goes by the key.
             _ => return Err("its value is another key's".to_owned()),
         }
@@ -220,6 +246,9 @@ impl View {
             Key::Cut(pipeline, number, at) => drop(pipelines.get_mut(pipeline).and_then(|known| known.cuts.get_mut(number)?.remove(at))),
             Key::Answer(pipeline, number, host) => {
                 drop(pipelines.get_mut(pipeline).and_then(|known| known.answers.get_mut(number)?.remove(host)));
+            }
+            Key::Shadow(pipeline, number, host) => {
+                drop(pipelines.get_mut(pipeline).and_then(|known| known.shadows.get_mut(number)?.remove(host)));
             }
             Key::Host(id) => drop(self.hosts.remove(id)),
             Key::Parked(pipeline, at) => drop(pipelines.get_mut(pipeline).and_then(|known| known.parked.remove(at))),

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod migrate;
 pub mod placement;
 pub mod plan;
+pub mod provenance;
 pub mod reject;
 pub mod repartition;
 pub mod sink;

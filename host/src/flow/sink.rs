@@ -4,6 +4,7 @@ use crate::column::{Bitmap, Column, ColumnBuilder, Type};
 use crate::field::Path;
 use crate::flow::batch::{Batch, Held};
 use crate::flow::plan::SourcePlan;
+use crate::flow::provenance::Provenance;
 use crate::flow::reject::Rejected;
 use crate::flow::repartition;
 use crate::flow::stage::write_errors;
@@ -12,6 +13,7 @@ use crate::io::{TopicPartition, partition_for};
 use crate::key;
 use crate::pipeline::{self, KeyFormat};
 use crate::record::Records;
+use crate::shadow::Written;
 use std::sync::Arc;
 
 /// A sink and its topic.
@@ -22,6 +24,10 @@ pub struct Sink {
     partitions: i32,
     max_message_bytes: Option<usize>,
     pub rows: u64,
+    /// What is told of each record.
+    provenance: Option<Provenance>,
+    /// What it wrote since it was last asked, while somebody wants to know.
+    written: Option<Vec<Written>>,
 }
 
 /// Bytes of a record beside key, value and headers: lengths, offset and timestamp differences, and its share of the batch's header.
@@ -29,7 +35,26 @@ const RECORD_OVERHEAD: usize = 100;
 
 impl Sink {
     pub fn new(sink: pipeline::Sink, task: i32, partitions: i32, max_message_bytes: Option<usize>) -> Self {
-        Self { sink, task, partitions: partitions.max(1), max_message_bytes, rows: 0 }
+        Self { sink, task, partitions: partitions.max(1), max_message_bytes, rows: 0, provenance: None, written: None }
+    }
+
+    /// Tells of each record where it comes from.
+    pub fn telling(mut self, provenance: Provenance) -> Self {
+        self.provenance = Some(provenance);
+        self
+    }
+
+    /// Keeps what it writes from now on.
+    pub fn watch(&mut self) {
+        self.written.get_or_insert_default();
+    }
+
+    pub fn unwatch(&mut self) {
+        self.written = None;
+    }
+
+    pub fn take_written(&mut self) -> Vec<Written> {
+        self.written.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Turns a batch into records for the partitions of the topic.
@@ -79,11 +104,12 @@ impl Sink {
         }
 
         if let Some(limit) = self.max_message_bytes {
+            let told = self.provenance.as_ref().map_or(0, Provenance::bytes);
             let (headers, index) = batch.headers();
             for row in (0..batch.rows).filter(|row| !bad.get(*row)).collect::<Vec<_>>() {
                 let at = index.as_ref().map_or(row, |index| index[row] as usize);
                 let headers: usize = headers.of(at).map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + 10).sum();
-                let size = batch.key(row).map_or(0, <[u8]>::len) + values.view().bytes(row).map_or(0, <[u8]>::len) + headers;
+                let size = batch.key(row).map_or(0, <[u8]>::len) + values.view().bytes(row).map_or(0, <[u8]>::len) + headers + told;
                 if size + RECORD_OVERHEAD > limit {
                     bad.set(row);
                     let message = format!(
@@ -123,6 +149,18 @@ impl Sink {
         if let Some(regroup) = &self.sink.regroup {
             let keys = repartition::keys(regroup, batch, &records.keys, &values, source, source_key);
             records = repartition::send(batch, self.task, records, keys);
+        }
+        if let Some(written) = &mut self.written {
+            let place = |row| {
+                let (_, partition, offset) = batch.origin.place(batch.origin_row(row));
+                (partition, offset)
+            };
+            let origins = (0..batch.rows).map(place).collect();
+            written.push(Written { topic: self.sink.topic.clone(), origins, records: records.clone() });
+        }
+        // Of no matter to who compares: it tells the generation.
+        if let Some(provenance) = &self.provenance {
+            records.headers = provenance.add(&records.headers, batch);
         }
         spread(records, batch, self.partitions, &self.sink.topic, out);
     }

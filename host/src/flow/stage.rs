@@ -13,6 +13,7 @@ use crate::flow::reject::{LATE, Rejected, Shown};
 use crate::flow::source::with_place;
 use crate::flow::window;
 use crate::format::{FieldError, Format};
+use crate::io::{CommittedState, LogError, StateRows};
 use crate::key;
 use crate::pipeline::{KeyFormat, Pipeline, Policy, Source, Tombstones};
 use crate::plugin::describe::{self, Part};
@@ -67,6 +68,45 @@ struct Shared {
     timers_from: i64,
     /// The earliest timer that was set or deleted since it was last asked for.
     touched: Option<i64>,
+}
+
+/// A store of a stage as it is now, what is not committed included, as the ground of another's.
+pub struct Below {
+    name: Arc<str>,
+    shared: Arc<Mutex<Shared>>,
+    index: usize,
+}
+
+impl Below {
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut StateStore) -> Result<T, LogError>) -> Result<T, LogError> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        // Gone where the task has turned to another generation: its shadow goes with it.
+        let gone = || LogError::stop(format!("the store `{}` is gone", self.name));
+        work(shared.stores.get_mut(self.index).ok_or_else(gone)?)
+    }
+}
+
+impl CommittedState for Below {
+    fn get(&self, _: &str, _: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        self.with(|store| store.read(key))
+    }
+
+    fn scan(&self, _: &str, _: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
+        self.with(|store| store.rows_from(low, high, limit))
+    }
+
+    // Whoever stands on it keeps nothing.
+    fn row_types(&self, _: &str) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(None)
+    }
+
+    fn keep_row_types(&self, _: &str, _: &[u8]) -> Result<(), LogError> {
+        Ok(())
+    }
 }
 
 struct StageServices {
@@ -167,6 +207,13 @@ impl Stage {
     /// Works on the stage's stores.
     pub fn stores<T>(&mut self, work: impl FnOnce(&mut [StateStore]) -> T) -> T {
         work(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).stores)
+    }
+
+    /// What its stores hold, newest first, for whoever stands on it.
+    pub fn below(&self) -> Vec<Below> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = |(index, store): (usize, &StateStore)| Below { name: store.name().clone(), shared: self.shared.clone(), index };
+        shared.stores.iter().enumerate().map(below).collect()
     }
 
     /// Leaves the stage without its stores.

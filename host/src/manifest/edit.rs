@@ -41,6 +41,14 @@ pub fn topics_read(text: &str) -> Vec<String> {
     entries("sources").chain(tables).filter_map(|node| Some(node.get("topic")?.text()?.to_owned())).collect()
 }
 
+/// The schema files that a manifest names, as it has them.
+pub fn schema_files(text: &str) -> Vec<String> {
+    let Some(root) = parse(text) else { return Vec::new() };
+    let entries = |key| root.get(key).map(Node::entries).unwrap_or_default().iter().map(|entry| &entry.value);
+    let file = |node: &Node| Some(node.get("schema")?.get("file")?.text()?.to_owned());
+    entries("sources").chain(entries("tables")).filter_map(file).collect()
+}
+
 fn parse(text: &str) -> Option<Node> {
     let report = Report::new(Arc::new(Source { path: Path::new("").to_owned(), text: text.to_owned() }));
     yaml::parse(&report)

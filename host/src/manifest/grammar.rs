@@ -299,6 +299,7 @@ static SINK: Keys = Keys {
         may("format", &FORMAT, "How values are written. Default: as the sources."),
         may("fields", &Shape::List(&Shape::Text(&PATH)), "The fields that are written, all others dropped. Default: all."),
         may("create", &Shape::Bool, "Create the topic if it is missing (the embedded log always does)."),
+        may("provenance", &Shape::Bool, "Each record tells in headers where it comes from: pipeline, generation, plugins, source record."),
     ],
 };
 

@@ -20,7 +20,7 @@ mod yaml;
 pub use attachments::{Attachments, OnDisk, Recorded, is_path};
 pub use case::{Case, Expect, ExpectRecord, Expected, ExpectedValue, Given, GivenRecord, GivenValue, Target};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
-pub use edit::{plugins, topics_read, with_plugin};
+pub use edit::{plugins, schema_files, topics_read, with_plugin};
 pub use secret::{Secrets, hide_secrets, resolve_secrets, secret_names, variable};
 pub(crate) use units::{duration as parse_duration, start as parse_start};
 

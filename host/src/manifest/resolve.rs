@@ -370,6 +370,7 @@ impl<'a> Draft<'a> {
             format: format.unwrap_or(flow.format),
             fields,
             create: node.get("create").and_then(Node::boolean).unwrap_or_default(),
+            provenance: node.get("provenance").and_then(Node::boolean).unwrap_or_default(),
             regroup: None,
         })
     }

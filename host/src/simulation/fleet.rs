@@ -23,6 +23,17 @@ use std::time::Duration;
 
 mod swap;
 
+/// What happens most in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// Whatever a seed makes of it.
+    Any,
+    /// Two hosts stand still often and write checkpoints all the time.
+    Restless,
+    /// Two hosts hand tasks over one by one, while partitions are paused and appends are not taken: tasks that stay begin anew.
+    Parting,
+}
+
 /// What a seed makes of a run.
 #[derive(Clone, Debug)]
 struct Shape {
@@ -54,7 +65,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(random: &mut Random, kind: Kind, restless: bool) -> Self {
+    fn of(random: &mut Random, kind: Kind, mood: Mood) -> Self {
         let workers = 1 + random.below(2);
         let users = 1 + random.below(4);
         let shape = Self {
@@ -85,11 +96,30 @@ impl Shape {
             slow: random.of(&[2, 2, 8]),
         };
         let shape = Self { swaps: shape.swaps && shape.runs == 0, ..shape };
-        if !restless {
-            return shape;
+        let faults = shape.faults;
+        match mood {
+            Mood::Any => shape,
+            Mood::Restless => Self {
+                workers: 2,
+                one_host: false,
+                runs: 0,
+                partial: false,
+                steps: 160,
+                checkpoint_interval: Duration::ZERO,
+                faults: Faults { still: 15, crash: 400, away: 0, indefinite: 0, ..faults },
+                ..shape
+            },
+            Mood::Parting => Self {
+                workers: 2,
+                one_host: false,
+                partial: true,
+                partitions: 2,
+                queue_rows: 2,
+                counts: vec![14; 4],
+                faults: Faults { still: 30, untaken: 30, ..faults },
+                ..shape
+            },
         }
-        let faults = Faults { still: 15, crash: 400, away: 0, indefinite: 0, ..shape.faults };
-        Self { runs: 0, partial: false, steps: 160, workers: 2, one_host: false, checkpoint_interval: Duration::ZERO, faults, ..shape }
     }
 }
 
@@ -194,10 +224,10 @@ fn violation() -> Result<(), String> {
     fleet(|fleet| fleet.violation.clone().map_or(Ok(()), Err))
 }
 
-/// Runs a seed. `restless`: two hosts that stand still often and write checkpoints all the time. Err: what does not hold.
-pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: bool) -> Result<Figures, String> {
+/// Runs a seed. Err: what does not hold.
+pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, mood: Mood, loud: bool) -> Result<Figures, String> {
     let mut random = Random::new(seed);
-    let shape = Shape::of(&mut random, kind, restless);
+    let shape = Shape::of(&mut random, kind, mood);
     if loud {
         eprintln!("{shape:?}");
     }
@@ -212,7 +242,8 @@ pub fn run(seed: u64, pipeline: &Pipeline, kind: Kind, restless: bool, loud: boo
 /// Two workers of a host restore the same task, one of which has lost it and did not hear so yet: neither may hold up the other for ever.
 pub fn two_of_a_host_restore(seed: u64, pipeline: &Pipeline, loud: bool) -> Result<Figures, String> {
     let mut random = Random::new(seed);
-    let quiet = Shape { workers: 2, one_host: true, partitions: 1, partial: false, runs: 0, ..Shape::of(&mut random, Kind::Lists, false) };
+    let quiet =
+        Shape { workers: 2, one_host: true, partitions: 1, partial: false, runs: 0, ..Shape::of(&mut random, Kind::Lists, Mood::Any) };
     begin(random, pipeline, Shape { faults: Faults::default(), ..quiet }, loud);
     let gets_the_task = |slot: usize| -> Result<(), String> {
         start(slot);
@@ -497,7 +528,7 @@ fn replace() {
     start(slot);
 }
 
-fn setting(handle: &Handle, folder: usize, told: Option<&swap::Told>) -> Result<(Setting, Arc<dyn Log>), RunError> {
+fn setting(handle: &Handle, folder: usize, told: Option<&(swap::Told, u64)>) -> Result<(Setting, Arc<dyn Log>), RunError> {
     let (mut pipeline, shape) = fleet(|fleet| (fleet.pipeline.clone(), fleet.shape.clone()));
     let generation = told.map(|told| swap::first(told, handle));
     if let Some(generation) = &generation {
@@ -555,8 +586,8 @@ fn start(slot: usize) {
         };
         let role = Role { number, ..Role::default() };
         let course = Arc::new(Course::new(Arc::new(setting)));
-        if let Some(told) = &told {
-            let heading = swap::heading(&course.now().0, told, &handle).map_err(failed)?;
+        if let Some((told, number)) = &told {
+            let heading = swap::heading(&course.now().0, told, *number, &handle).map_err(failed)?;
             course.turn_to(heading);
         }
         Ok((course.clone(), Worker::new(course, log, role, &SimulatedClock, options, stop)?))

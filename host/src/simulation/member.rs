@@ -159,6 +159,14 @@ impl SimulatedMember {
         (!more.is_empty()).then_some(Event::Assigned(more))
     }
 
+    /// As Kafka's: a rewind that crosses a rebalance starts nothing, and holds nothing. What is kept through it goes on.
+    fn crosses_a_rebalance(&self) -> bool {
+        let standing = self.standing();
+        let same = matches!(standing, Standing::Stable(generation) if generation == self.generation);
+        let keeps = with(|world| world.broker.group.partial) && !matches!(standing, Standing::Unknown | Standing::Fenced);
+        self.revoking.is_some() || !(same || keeps)
+    }
+
     fn joined(&mut self) {
         self.generation = -1;
         with(|world| {
@@ -355,16 +363,25 @@ impl Member for SimulatedMember {
 
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         self.enter()?;
-        // As Kafka's: a rewind that crosses a rebalance starts nothing. What is kept through it goes on.
-        let standing = self.standing();
-        let same = matches!(standing, Standing::Stable(generation) if generation == self.generation);
-        let keeps = with(|world| world.broker.group.partial) && !matches!(standing, Standing::Unknown | Standing::Fenced);
-        if self.revoking.is_some() || !(same || keeps) {
+        if self.crosses_a_rebalance() {
             return Ok(());
         }
         for (at, from) in partitions {
             self.places.0.insert(at.clone(), Place::at(*from));
             self.assigned.retain(|assigned| assigned != at);
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.enter()?;
+        if self.crosses_a_rebalance() {
+            return Ok(());
+        }
+        for at in partitions {
+            if self.places.0.remove(at).is_some() {
+                self.assigned.push(at.clone());
+            }
         }
         Ok(())
     }
@@ -382,9 +399,10 @@ impl Member for SimulatedMember {
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.enter()?;
         for at in partitions {
-            if let Some(place) = self.places.0.get_mut(at) {
-                *place = Place::at(place.next);
-            }
+            let Some(place) = self.places.0.get_mut(at) else {
+                return Err(LogError::stop(format!("{at} is resumed, and was not started")));
+            };
+            *place = Place::at(place.next);
         }
         Ok(())
     }

@@ -100,10 +100,15 @@ impl Changelogs {
     }
 }
 
+/// The topic of a store's changelog.
+pub fn topic_of(pipeline: &str, store: &str) -> String {
+    format!("{pipeline}.{store}.changelog")
+}
+
 impl Changelog {
     pub fn new(pipeline: &str, store: &str, segment: usize, described: &Store, types: Arc<RowTypes>) -> Self {
         Self {
-            topic: format!("{pipeline}.{store}.changelog").into(),
+            topic: topic_of(pipeline, store).into(),
             store: store.into(),
             segment,
             key: described.key,

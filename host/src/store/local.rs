@@ -30,7 +30,8 @@ pub struct LocalFolder {
 
 impl LocalFolder {
     /// Opens or creates `<data folder>/state/<pipeline>`.
-    pub fn open(data: &Path, pipeline: &str) -> Result<Self, LogError> {
+    /// `epoch`: counts how often the pipeline's state was emptied; rows of an earlier one are dropped. None = as they are.
+    pub fn open(data: &Path, pipeline: &str, epoch: Option<u64>) -> Result<Self, LogError> {
         let path = data.join("state").join(pipeline);
         let file_failed =
             |what: &str, error: std::io::Error| LogError::stop(format!("cannot {what} the state folder {}: {error}", path.display()));
@@ -58,6 +59,17 @@ impl LocalFolder {
                 std::fs::write(&format, format!("{FORMAT}\n")).map_err(|error| file_failed("write", error))?;
             }
             Err(error) => return Err(file_failed("read", error)),
+        }
+        if let Some(epoch) = epoch {
+            let file = path.join("epoch");
+            let known = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+            if known != epoch {
+                match std::fs::remove_dir_all(path.join("rows")) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file_failed("empty", error)),
+                    _ => {}
+                }
+                std::fs::write(&file, format!("{epoch}\n")).map_err(|error| file_failed("write", error))?;
+            }
         }
         let failed = |error: fjall::Error| match error {
             fjall::Error::Locked => LogError::stop(format!(
@@ -282,7 +294,7 @@ mod tests {
 
     fn both(test: impl Fn(&dyn LocalState)) {
         let folder = tempfile::tempdir().unwrap();
-        test(&LocalFolder::open(folder.path(), "p").unwrap());
+        test(&LocalFolder::open(folder.path(), "p", None).unwrap());
         test(&LocalMemory::default());
     }
 
@@ -316,7 +328,7 @@ mod tests {
             (random >> 33) % below
         };
         let folder = tempfile::tempdir().unwrap();
-        let (kept, model) = (LocalFolder::open(folder.path(), "p").unwrap(), LocalMemory::default());
+        let (kept, model) = (LocalFolder::open(folder.path(), "p", None).unwrap(), LocalMemory::default());
         for offset in 0..12 {
             // Of 40 rows, every second write is above the limit; keys come again within a write, and out of order.
             let width = if offset % 2 == 0 { 10 } else { 2 * TABLE_BYTES / 40 };
@@ -329,7 +341,7 @@ mod tests {
             assert_eq!(kept.scan("s", 0, &[], None, 100).unwrap(), model.scan("s", 0, &[], None, 100).unwrap(), "after write {offset}");
         }
         drop(kept);
-        let again = LocalFolder::open(folder.path(), "p").unwrap();
+        let again = LocalFolder::open(folder.path(), "p", None).unwrap();
         assert_eq!(again.checkpoint("s", 0).unwrap(), Some(Checkpoint { offset: 11, written_at: 1 }));
         assert_eq!(again.scan("s", 0, &[], None, 100).unwrap(), model.scan("s", 0, &[], None, 100).unwrap());
     }
@@ -337,12 +349,12 @@ mod tests {
     #[test]
     fn a_folder_in_use_and_one_of_a_newer_program_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let held = LocalFolder::open(folder.path(), "p").unwrap();
-        let error = LocalFolder::open(folder.path(), "p").err().unwrap().to_string();
+        let held = LocalFolder::open(folder.path(), "p", None).unwrap();
+        let error = LocalFolder::open(folder.path(), "p", None).err().unwrap().to_string();
         assert!(error.contains("in use by another process"), "{error}");
         drop(held);
         std::fs::write(folder.path().join("state/p/format"), "4\n").unwrap();
-        let error = LocalFolder::open(folder.path(), "p").err().unwrap().to_string();
+        let error = LocalFolder::open(folder.path(), "p", None).err().unwrap().to_string();
         assert!(error.contains("newer version") && error.contains("delete the folder"), "{error}");
     }
 }

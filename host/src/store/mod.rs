@@ -26,7 +26,7 @@ pub use turn::Migrate;
 pub use types::{RowType, RowTypes, StoreTypes};
 
 use crate::column::{Cell, Column, ColumnBuilder, Type, Values};
-use crate::io::{CommittedState, LogError, StateWrites};
+use crate::io::{CommittedState, LogError, StateRows, StateWrites};
 use crate::plugin::describe::{Store, Window};
 use crate::plugin::{Found, Page};
 use std::collections::{BTreeMap, HashMap};
@@ -122,6 +122,8 @@ pub struct StateStore {
     cache: Cache,
     /// Every window that starts below is already dropped.
     dropped_below: i64,
+    /// Stands on the rows of another store: what it has once seen or written is its own.
+    apart: bool,
 }
 
 impl StateStore {
@@ -156,7 +158,30 @@ impl StateStore {
             write_back: false,
             cache: Cache::new(CACHE_BYTES),
             dropped_below: i64::MIN,
+            apart: false,
         }
+    }
+
+    /// A row is copied when it is first read, and never asked for again; nothing that is written leaves the store.
+    pub fn apart(mut self) -> Self {
+        self.apart = true;
+        self.write_back = true;
+        self.cache = Cache::new(0);
+        self
+    }
+
+    /// Of a store apart: keeps what was written.
+    pub fn settle_apart(&mut self) {
+        self.in_flight = mem::take(&mut self.open);
+        self.committed();
+    }
+
+    /// Of a store apart: forgets its rows of windows that are closed. Those below are dropped there.
+    pub fn forget_closed(&mut self, stream_time: i64) {
+        let Some(window) = self.window else { return };
+        let open_from = encode_int(window.open_from(stream_time));
+        self.dirty = self.dirty.split_off(open_from.as_slice());
+        self.dirty_bytes = self.dirty.iter().map(|(key, row)| size_of(key.len(), row.as_ref())).sum();
     }
 
     /// Committed rows stay in memory until a checkpoint writes them.
@@ -207,7 +232,8 @@ impl StateStore {
         &self.name
     }
 
-    fn read(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+    /// The encoded row of an encoded key, newest layer first.
+    pub fn read(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
         for layer in [&self.batch, &self.open, &self.in_flight, &self.dirty] {
             if let Some(row) = layer.get(key) {
                 return Ok(row.clone());
@@ -217,7 +243,12 @@ impl StateStore {
             return Ok(row);
         }
         let row = self.committed.get(&self.name, self.task, key)?;
-        self.cache.insert(key.to_vec(), row.clone());
+        if self.apart {
+            self.dirty_bytes += size_of(key.len(), row.as_ref());
+            self.dirty.insert(key.to_vec(), row.clone());
+        } else {
+            self.cache.insert(key.to_vec(), row.clone());
+        }
         Ok(row)
     }
 
@@ -353,6 +384,13 @@ impl StateStore {
             }
         }
         Ok(rows.into_iter().take(limit).collect())
+    }
+
+    /// Encoded rows with low <= key < high (None: to the end), newest layer first.
+    pub fn rows_from(&self, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
+        // No key is as long: it is bounded by what a log takes.
+        let end = vec![u8::MAX; 1 << 16];
+        self.range(low, high.unwrap_or(&end), limit)
     }
 
     fn encoded(&self, keys: &Column, at: usize) -> Result<Key, String> {

@@ -11,6 +11,8 @@ impl Task {
     /// Goes on by another setting, which has the same sources, tables, stores and segments. Everything processed so far is of the generation before, whose
     /// transaction is begun or done. Err: the stage whose plugin does not start; the task is then to be given up.
     pub fn succeed(&mut self, setting: Arc<Setting>) -> Result<(), (usize, CallError)> {
+        // It stands on stores that move.
+        self.end_shadow();
         let mut kept = HashMap::new();
         for stage in &mut self.stages {
             kept.extend(stage.take_stores().into_iter().map(|store| (store.name().clone(), store)));

@@ -54,6 +54,7 @@ impl Worker<'_> {
                     if let Some(generation) = task.setting().generation.as_ref().filter(|_| !planted(Mistake::NoCut)) {
                         let cut = generation.cut(&self.setting.pipeline.name, &at, offset, self.clock.now());
                         self.member.append(&generation.control(), &cut)?;
+                        fault::point("cut");
                     }
                 }
                 tasks.push(*id);

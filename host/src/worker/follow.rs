@@ -1,6 +1,7 @@
 //! A worker turns to newer generations between two transactions, and steps aside from partitions that are at a newer one than it knows.
 
 use super::{Ended, Worker};
+use crate::explain;
 use crate::io::{LogError, TopicPartition};
 use crate::planted::{Mistake, planted};
 use crate::task::{Metadata, TaskId};
@@ -36,12 +37,14 @@ impl Worker<'_> {
         for id in &turning {
             let Some(mut task) = self.tasks.remove(id) else { continue };
             self.retire(&task);
-            task.succeed(heading.setting_of(id.partition).clone()).map_err(|(stage, error)| Ended::Init { stage, error })?;
+            let next = heading.setting_of(id.partition).clone();
+            task.succeed(next.clone()).map_err(|(stage, error)| Ended::Init(explain::not_started(&next.pipeline, stage, &error)))?;
             self.tasks.insert(*id, task);
         }
         self.retired = self.retired.renamed(&self.setting.pipeline, &heading.setting.pipeline);
         self.setting = heading.setting.clone();
         self.heading = heading;
+        self.cast_shadows();
         let took = started.elapsed();
         self.turn_time.observe(took);
         tracing::info!(
@@ -55,21 +58,32 @@ impl Worker<'_> {
         if !turning.is_empty() {
             self.first_since = Some(self.clock.elapsed());
         }
-        self.revive()?;
         let behind: Vec<TopicPartition> = self.behind.keys().cloned().collect();
         self.behind.clear();
         self.behind_since = None;
         if !behind.is_empty() {
             self.assign(&behind)?;
         }
+        self.revive()?;
         Ok(())
+    }
+
+    /// Every task has a shadow, of the generation that is to be compared, or none has.
+    pub(super) fn cast_shadows(&mut self) {
+        for task in self.tasks.values_mut() {
+            match &self.heading.shadow {
+                Some(setting) if task.shadow().is_none_or(|shadow| !shadow.stands_on(task, setting)) => task.begin_shadow(setting.clone()),
+                None if task.shadow().is_some() => task.end_shadow(),
+                _ => {}
+            }
+        }
     }
 
     /// Whether a partition is at a newer generation than this worker's: then it is left alone.
     pub(super) fn is_behind(&mut self, at: &TopicPartition, metadata: &str) -> Result<bool, LogError> {
         let committed = Metadata::of(metadata).map_or(0, |metadata| metadata.generation);
         let own = self.heading.setting_of(at.partition).generation_number();
-        if committed <= own || planted(Mistake::NotBehind) {
+        if committed <= own || own == 0 && self.options.alone || planted(Mistake::NotBehind) {
             return Ok(false);
         }
         if own == 0 {
@@ -117,7 +131,6 @@ impl Worker<'_> {
         }
         partitions.sort();
         partitions.dedup();
-        self.paused.retain(|paused| !partitions.contains(paused));
         self.assign(&partitions)
     }
 }

@@ -1,10 +1,12 @@
 //! Partitions that come and go: tasks begin at committed positions, behind the restore of their state, and end with a commit.
 
 use super::{Ended, IDLE, Worker, task_of};
+use crate::explain;
 use crate::fault;
 use crate::io::{LogError, Position, Remedy, TopicPartition};
 use crate::isolation::Isolation;
 use crate::pipeline::Start;
+use crate::planted::{Mistake, planted};
 use crate::restore::Restore;
 use crate::task::{Metadata, Task, TaskId};
 use std::collections::BTreeSet;
@@ -16,6 +18,10 @@ const REVOKE: Duration = Duration::from_secs(10);
 impl Worker<'_> {
     /// Makes tasks of partitions, each from its committed position on.
     pub(super) fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), Ended> {
+        // A pause was of the task before. Resuming a partition that is held would let records in while their task is being restored, and from the old place.
+        if !planted(Mistake::PausesKept) {
+            self.paused.retain(|paused| !partitions.contains(paused));
+        }
         let committed = self.member.committed(partitions)?;
         let setting = self.setting.clone();
         let (mut starts, mut behind) = (Vec::new(), Vec::new());
@@ -39,7 +45,7 @@ impl Worker<'_> {
                     if self.options.until_end {
                         task.to_end();
                     }
-                    task.prepare().map_err(|(stage, error)| Ended::Init { stage, error })?;
+                    task.prepare().map_err(|(stage, error)| Ended::Init(explain::not_started(&task.setting().pipeline, stage, &error)))?;
                     fresh.insert(id);
                     task
                 }
@@ -58,6 +64,7 @@ impl Worker<'_> {
             }
             self.tasks.insert(id, task);
         }
+        self.cast_shadows();
         // What is to be restored first is started behind that.
         let waits = |at: &TopicPartition| {
             let id = task_of(&setting, at);

@@ -2,11 +2,13 @@
 //! are killed, halted and bereft of their state, and their brokers too. In the end everything that came out is held against a model.
 //!
 //! `short` does everything once. `long` goes on for `MILLSTREAM_CRASH_MINUTES`:
-//! `cargo test -p millstream --test it crash_suite::long -- --ignored --nocapture`.
+//! `cargo test -p millstream --test it crash_suite::long -- --ignored --nocapture`. With `MILLSTREAM_CRASH_GROUP_PROTOCOL=consumer` both run by the consumer
+//! group protocol; what that protocol does otherwise, `consumer_protocol` does in each run of the tests.
 
-mod checker;
-mod host;
-mod topics;
+// The suite of swaps uses them too.
+pub mod checker;
+pub mod host;
+pub mod topics;
 
 use super::state::copy;
 use super::{Place, Random, success};
@@ -18,6 +20,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use topics::{Feed, PARTITIONS, Sender};
+
+/// What a host does here: small batches and many commits.
+const RUN: [&str; 6] = ["run", "pipeline.yaml", "--commit-interval", "20", "--batch-rows", "50"];
 
 const MANIFEST: &str = "\
 pipeline: NAME
@@ -42,6 +47,13 @@ const SETTINGS: &str = "\
 [kafka.consumer]
 session.timeout.ms = 6000
 heartbeat.interval.ms = 500
+[kafka.producer]
+transaction.timeout.ms = 6000
+";
+/// The same by the consumer group protocol, where the brokers decide what a session is: see `server_properties`.
+const SETTINGS_CONSUMER: &str = "\
+[kafka.consumer]
+group.protocol = \"consumer\"
 [kafka.producer]
 transaction.timeout.ms = 6000
 ";
@@ -128,18 +140,18 @@ struct Suite {
 
 impl Suite {
     /// None where there can be no cluster, which was said.
-    fn new() -> Option<(Self, Sender)> {
+    fn new(settings: &str) -> Option<(Self, Sender)> {
         let cluster = Cluster::own()?;
         let place = Place::on(&cluster);
         place.write(MANIFEST);
         std::fs::write(place.path().join("list-append.wasm"), crate::guests::list_append()).unwrap();
-        std::fs::write(place.path().join("millstream.toml"), SETTINGS).unwrap();
+        std::fs::write(place.path().join("millstream.toml"), settings).unwrap();
         for topic in ["NAME.in"].iter().chain(&OUTPUTS) {
             place.topic(topic, &PARTITIONS.to_string());
         }
         let mut random = Random::new();
         let sender = Sender::new(&place, &cluster.brokers, Random(random.below(u64::MAX) | 1));
-        let hosts: Vec<Host> = ["a", "b"].iter().map(|name| Host::new(&place, name)).collect();
+        let hosts: Vec<Host> = ["a", "b"].iter().map(|name| Host::new(&place, name, &RUN)).collect();
         let disk = SmallDisk::on(&hosts[1].data);
         if disk.is_none() {
             eprintln!("NOT TESTED: a full disk, since no small file system can be mounted here (that needs root)");
@@ -235,7 +247,7 @@ impl Suite {
     /// Another host joins the group.
     fn joins(&mut self) -> Host {
         self.guests += 1;
-        let mut guest = Host::new(&self.place, &format!("guest-{}", self.guests));
+        let mut guest = Host::new(&self.place, &format!("guest-{}", self.guests), &RUN);
         guest.start(&self.place, None);
         guest
     }
@@ -486,9 +498,26 @@ fn wanted() -> Vec<Fault> {
     ALL.into_iter().filter(|fault| fault.name().contains(&only)).collect()
 }
 
+/// By the group protocol that `MILLSTREAM_CRASH_GROUP_PROTOCOL` names; without it the classic one.
+fn wanted_settings() -> &'static str {
+    match std::env::var("MILLSTREAM_CRASH_GROUP_PROTOCOL").as_deref() {
+        Err(_) | Ok("classic") => SETTINGS,
+        Ok("consumer") => SETTINGS_CONSUMER,
+        Ok(other) => panic!("MILLSTREAM_CRASH_GROUP_PROTOCOL is `classic` or `consumer`, not `{other}`"),
+    }
+}
+
+/// What the consumer protocol does otherwise: partitions that move while others stay, and sessions that only the brokers end.
+#[test]
+fn consumer_protocol() {
+    let Some((suite, sender)) = Suite::new(SETTINGS_CONSUMER) else { return };
+    let mut faults = vec![Fault::Zombie, Fault::Rebalance, Fault::Kill, Fault::Rebalance];
+    suite.run(sender, move |_| faults.pop());
+}
+
 #[test]
 fn short() {
-    let Some((mut suite, sender)) = Suite::new() else { return };
+    let Some((mut suite, sender)) = Suite::new(wanted_settings()) else { return };
     let mut faults = wanted();
     for at in (1..faults.len()).rev() {
         faults.swap(at, suite.random.below(at as u64 + 1) as usize);
@@ -499,7 +528,7 @@ fn short() {
 #[test]
 #[ignore = "goes on for MILLSTREAM_CRASH_MINUTES (30)"]
 fn long() {
-    let Some((suite, sender)) = Suite::new() else { return };
+    let Some((suite, sender)) = Suite::new(wanted_settings()) else { return };
     let minutes: u64 = std::env::var("MILLSTREAM_CRASH_MINUTES").map_or(30, |text| text.parse().expect("a number of minutes"));
     let end = Instant::now() + Duration::from_secs(minutes * 60);
     let faults = wanted();

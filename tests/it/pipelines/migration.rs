@@ -111,7 +111,7 @@ fn check(found: &BTreeMap<String, Vec<(i64, i64, Option<i64>)>>, fed: &[u64]) {
 fn first_bytes(place: &Place) -> Vec<u8> {
     let scan = |scan: &dyn Fn(i32) -> Vec<(Vec<u8>, Vec<u8>)>| -> Vec<u8> { (0..2).flat_map(scan).map(|(_, row)| row[0]).collect() };
     if place.brokers.is_some() {
-        let local = LocalFolder::open(&place.path().join("data"), &place.name).unwrap();
+        let local = LocalFolder::open(&place.path().join("data"), &place.name, None).unwrap();
         let state: &dyn LocalState = &local;
         scan(&|task| state.scan("totals", task, &[], None, usize::MAX).unwrap())
     } else {

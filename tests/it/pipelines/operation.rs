@@ -90,11 +90,22 @@ impl Watched {
 }
 
 /// Series by name and labels, which are in the order of their names.
-struct Figures(BTreeMap<String, f64>);
+pub struct Figures(pub BTreeMap<String, f64>);
 
 impl Figures {
-    /// Holds every line to what OpenMetrics asks for.
+    /// Of one pipeline, whose name is left out.
     fn parse(text: &str) -> Self {
+        let named = Self::parse_named(text);
+        let unnamed = |name: String| {
+            let (metric, labels) = name.split_once('{').unwrap();
+            let labels = labels.strip_suffix('}').unwrap().split(',').filter(|label| !label.starts_with("pipeline="));
+            format!("{metric}{{{}}}", labels.collect::<Vec<_>>().join(","))
+        };
+        Self(named.0.into_iter().map(|(name, value)| (unnamed(name), value)).collect())
+    }
+
+    /// Holds every line to what OpenMetrics asks for.
+    pub fn parse_named(text: &str) -> Self {
         let lines = text.strip_suffix("# EOF\n").unwrap_or_else(|| panic!("no end: {text}"));
         let (mut families, mut series) = (BTreeSet::new(), BTreeMap::new());
         let (mut family, mut kind) = (String::new(), String::new());
@@ -130,7 +141,6 @@ impl Figures {
             let mut labels: Vec<&str> = labels.split(',').filter(|label| !label.is_empty()).collect();
             assert!(labels.iter().all(|label| label.split_once("=\"").is_some_and(|(_, value)| value.ends_with('"'))), "{line}");
             labels.sort_unstable();
-            let labels: Vec<_> = labels.into_iter().filter(|label| !label.starts_with("pipeline=")).collect();
             let value: f64 = value.parse().unwrap();
             assert!(value >= 0.0, "{line}");
             assert!(series.insert(format!("{metric}{{{}}}", labels.join(",")), value).is_none(), "{line}: twice");
@@ -138,7 +148,7 @@ impl Figures {
         Self(series)
     }
 
-    fn find(&self, name: &str) -> Option<f64> {
+    pub fn find(&self, name: &str) -> Option<f64> {
         self.0.get(name).copied()
     }
 

@@ -247,7 +247,17 @@ fn settled(place: &Place, records: u64) {
 
 #[test]
 fn groups_over_several_workers_and_hosts_count_every_record_once() {
+    several_workers_and_hosts("");
+}
+
+#[test]
+fn groups_by_the_consumer_protocol_over_several_workers_and_hosts_count_every_record_once() {
+    several_workers_and_hosts(super::CONSUMER_PROTOCOL);
+}
+
+fn several_workers_and_hosts(settings: &str) {
     let Some(place) = Place::kafka() else { return };
+    std::fs::write(place.path().join("millstream.toml"), settings).unwrap();
     place.write(REGROUPED);
     for topic in ["NAME.in", "NAME.teams", "NAME.houses", "NAME.minutes"] {
         place.topic(topic, "4");
@@ -301,23 +311,27 @@ fn repartition_topics_lose_what_is_processed() {
 
 #[test]
 fn at_least_once_loses_nothing_and_says_what_it_is() {
-    let Some(place) = Place::kafka() else { return };
-    place.write(&format!("{BY_KEY}guarantee: at-least-once\n"));
-    for topic in ["NAME.in", "NAME.totals", "NAME.minutes"] {
-        place.topic(topic, "3");
+    for settings in ["", super::CONSUMER_PROTOCOL] {
+        let Some(place) = Place::kafka() else { return };
+        std::fs::write(place.path().join("millstream.toml"), settings).unwrap();
+        place.write(&format!("{BY_KEY}guarantee: at-least-once\n"));
+        for topic in ["NAME.in", "NAME.totals", "NAME.minutes"] {
+            place.topic(topic, "3");
+        }
+        let shown = success(&place.call(&["check", "pipeline.yaml"]));
+        assert!(shown.contains("guarantee: at least once"), "{shown}");
+        // Undisturbed, it counts as exactly as any.
+        for (from, to) in [(0, 1000), (1000, 4000)] {
+            place.produce("NAME.in", &lines(from, to));
+            assert_eq!(place.run_well(&["--commit-interval", "20"]), to - from);
+        }
+        let [totals, minutes] = expected(1000, 4000);
+        let [found_totals, found_minutes] = outputs(&place);
+        assert!(found_totals == totals && found_minutes == minutes, "other results than on the embedded log");
+        assert_eq!(place.run_well(&[]), 0);
     }
-    let shown = success(&place.call(&["check", "pipeline.yaml"]));
-    assert!(shown.contains("guarantee: at least once"), "{shown}");
-    // Undisturbed, it counts as exactly as any.
-    for (from, to) in [(0, 1000), (1000, 4000)] {
-        place.produce("NAME.in", &lines(from, to));
-        assert_eq!(place.run_well(&["--commit-interval", "20"]), to - from);
-    }
-    let [totals, minutes] = expected(1000, 4000);
-    let [found_totals, found_minutes] = outputs(&place);
-    assert!(found_totals == totals && found_minutes == minutes, "other results than on the embedded log");
-    assert_eq!(place.run_well(&[]), 0);
 }
+
 /// A window of one key, and a group behind a repartition, whose clock goes by all partitions.
 const TWO_CLOCKS: &str = "\
 pipeline: NAME

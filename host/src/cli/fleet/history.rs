@@ -1,10 +1,8 @@
-//! `millstream history`: the generations of a pipeline, and from which offset on each ran.
+//! `millstream history`.
 
-use super::super::{Context, Outcome, Output};
-use super::{Fleet, deployment, print};
-use crate::fleet::Generation;
-use serde_json::json;
-use std::collections::BTreeMap;
+use super::super::{Context, Outcome};
+use super::{Fleet, show};
+use crate::verbs;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,53 +13,6 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let control = args.fleet.open(context)?;
-    let known = deployment(&control, &args.pipeline, true)?;
-    let active = known.active().map(|generation| generation.number);
-    let on_trial = known.head.as_ref().and_then(|head| head.trial.as_ref()).map(|trial| trial.generation);
-    let none = BTreeMap::new();
-    let cuts = |generation: &Generation| known.cuts.get(&generation.number).unwrap_or(&none);
-    if context.global.output == Output::Json {
-        let one = |generation: &Generation| {
-            let cuts: Vec<_> = cuts(generation)
-                .iter()
-                .map(|(at, cut)| json!({ "topic": *at.topic, "partition": at.partition, "offset": cut.offset, "host": cut.host, "at": cut.at }))
-                .collect();
-            json!({
-                "generation": generation.number,
-                "base": generation.base,
-                "kind": generation.kind,
-                "class": generation.class,
-                "digest": generation.digest,
-                "at": generation.at,
-                "by": generation.by,
-                "active": active == Some(generation.number),
-                "withdrawn": generation.withdrawn,
-                "plugins": generation.plugins,
-                "cuts": cuts,
-            })
-        };
-        let generations: Vec<_> = known.generations.values().map(one).collect();
-        println!("{}", json!({ "pipeline": args.pipeline, "generations": generations }));
-        return Ok(());
-    }
-    for generation in known.generations.values() {
-        let standing = match (&generation.withdrawn, active == Some(generation.number)) {
-            (Some(why), _) => format!("withdrawn: {why}"),
-            (None, true) => "active".to_owned(),
-            (None, false) if on_trial == Some(generation.number) => "on trial".to_owned(),
-            (None, false) if known.next().is_some_and(|next| next.number == generation.number) => "being prepared".to_owned(),
-            (None, false) => "past".to_owned(),
-        };
-        anstream::println!(
-            "{} {} {} ({}, {}) by {}: {standing}",
-            generation.number,
-            print::time(generation.at),
-            generation.kind,
-            generation.class.name(),
-            generation.digest,
-            generation.by
-        );
-        anstream::print!("{}", print::cuts(cuts(generation)));
-    }
+    show(context, &verbs::history(&control, &args.pipeline)?);
     Ok(())
 }

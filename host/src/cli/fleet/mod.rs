@@ -1,21 +1,24 @@
 //! Commands that steer a fleet: they read and write its control topic, and ask no host.
 
-pub mod canary;
 pub mod deploy;
 pub mod history;
-mod print;
+pub mod promote;
+pub mod replay;
+pub mod reset;
 pub mod rollback;
 pub mod status;
 pub mod steer;
 pub mod swap;
+pub mod why;
 
-use super::{Context, Exit, Failure};
-use crate::fleet::bundle::{Bundle, Component};
-use crate::fleet::{self, ComponentRef, Control, ControlError, Deployment, Generation, Refusal, RolloutError, State, View};
+use super::{Context, Failure, Output, run};
+use crate::fleet::bundle::Component;
+use crate::fleet::{self, Control, ControlError, Told, View};
 use crate::io::Log;
-use crate::manifest::Loaded;
 use crate::plugin::Loader;
+use crate::verbs::{Answer, Caller, Step, failed, print};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Which fleet is meant.
 #[derive(Clone, Debug, clap::Args)]
@@ -81,77 +84,6 @@ fn tell_aside(view: &View) {
     }
 }
 
-fn failed(error: ControlError) -> Failure {
-    match error {
-        ControlError::Log(error) => error.into(),
-        ControlError::Refused(Refusal::Conflict(_)) => Failure { exit: Exit::Conflict, error: error.into() },
-        error => Failure { exit: Exit::Failure, error: error.into() },
-    }
-}
-
-fn rollout_failed(error: RolloutError) -> Failure {
-    let exit = match error {
-        RolloutError::Control(error) => return failed(error),
-        RolloutError::Refused { .. } | RolloutError::Fails { .. } => Exit::Refused,
-        RolloutError::Late { .. } => Exit::Timeout,
-        RolloutError::Clocks { .. } => Exit::Failure,
-        RolloutError::Interrupted { .. } => Exit::Interrupted,
-    };
-    Failure { exit, error: error.into() }
-}
-
-fn denied(message: String) -> Failure {
-    Failure { exit: Exit::Denied, error: anyhow::Error::msg(message) }
-}
-
-/// A pipeline of the fleet; deleted ones only if `deleted`.
-fn deployment<'a>(control: &'a Control, pipeline: &str, deleted: bool) -> anyhow::Result<&'a Deployment> {
-    let view = control.view();
-    let is = |known: &&Deployment| deleted || known.head.as_ref().is_none_or(|head| head.state != State::Deleted);
-    if let Some(known) = view.pipeline(pipeline).filter(is) {
-        return Ok(known);
-    }
-    let names: Vec<&str> = view.pipelines.iter().filter(|(_, known)| is(known)).map(|(name, _)| name.as_str()).collect();
-    let near = names.iter().max_by(|one, other| strsim::jaro_winkler(pipeline, one).total_cmp(&strsim::jaro_winkler(pipeline, other)));
-    let hint = match near.filter(|near| strsim::jaro_winkler(pipeline, near) > 0.75) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if names.is_empty() => "nothing is deployed there yet; `millstream deploy FILE` does".to_owned(),
-        None => format!("there are {}", names.join(", ")),
-    };
-    let was = if view.pipeline(pipeline).is_some() { "was deleted" } else { "is not deployed" };
-    anyhow::bail!("the pipeline `{pipeline}` {was} in the fleet `{}`; {hint}", control.fleet())
-}
-
-/// The active generation of a pipeline. Err: there is none, in words.
-fn active(control: &Control, pipeline: &str) -> anyhow::Result<Generation> {
-    let known = deployment(control, pipeline, false)?;
-    let none = || anyhow::anyhow!("no generation of `{pipeline}` is active yet; `millstream history {pipeline}` shows what was tried");
-    known.active().cloned().ok_or_else(none)
-}
-
-/// What a generation carries, out of the control topic.
-fn bundle(control: &mut Control, generation: &Generation) -> anyhow::Result<Bundle> {
-    let fleet = control.fleet().to_owned();
-    Bundle::of(generation, &mut |reference: &ComponentRef| {
-        control.component(&reference.digest)?.ok_or_else(|| {
-            anyhow::anyhow!(
-                "the component {} {} ({}) of generation {} is not in the topic `{fleet}.control`: its chunks were deleted; deploy it again from its file",
-                reference.name,
-                reference.version,
-                reference.digest.get(..8).unwrap_or_default(),
-                generation.number
-            )
-        })
-    })
-}
-
-/// A generation's bundle and checked pipeline.
-fn loaded(control: &mut Control, generation: &Generation, loader: &dyn Loader) -> Result<(Bundle, Loaded), Failure> {
-    let bundle = bundle(control, generation)?;
-    let loaded = bundle.pipeline(loader)?;
-    Ok((bundle, loaded))
-}
-
 /// A component that is named on the command line: a file's, relative to where the command is called, or a standard plugin's.
 fn component(written: &str, loader: &dyn Loader) -> anyhow::Result<Component> {
     use anyhow::Context as _;
@@ -170,4 +102,61 @@ fn component(written: &str, loader: &dyn Loader) -> anyhow::Result<Component> {
     };
     let plugin = loader.load(&bytes).with_context(|| format!("{written} cannot be used"))?;
     Ok(Component::new(bytes, plugin.about()))
+}
+
+/// Prints what something came to.
+fn show(context: &Context, answer: &Answer) {
+    match context.global.output {
+        Output::Json => println!("{}", answer.json),
+        Output::Text => anstream::print!("{}", answer.text),
+    }
+}
+
+/// Whoever calls the command.
+struct Terminal {
+    output: Output,
+}
+
+impl Terminal {
+    fn of(context: &Context) -> Self {
+        Self { output: context.global.output }
+    }
+}
+
+impl Caller for Terminal {
+    fn by(&self) -> String {
+        fleet::by()
+    }
+
+    fn stop(&self) -> anyhow::Result<Arc<AtomicBool>> {
+        run::stop_on_signals()
+    }
+
+    fn tell(&self, step: &Step<'_>) {
+        match step {
+            Step::Compared { pipeline, base, diff } if self.output == Output::Text => {
+                anstream::print!("{}", print::diff(diff, pipeline, *base));
+            }
+            Step::Compared { .. } => {}
+            Step::Rollout { pipeline, tried, told } => tell(pipeline, *tried, told),
+        }
+    }
+}
+
+/// To standard error, as it comes.
+fn tell(pipeline: &str, tried: bool, told: &Told) {
+    match told {
+        Told::Replaced { generation, by } => {
+            anstream::eprintln!("{pipeline}: generation {generation}, left behind by a command of {by} that ended early, is withdrawn");
+        }
+        Told::Asked { generation, hosts } => {
+            anstream::eprintln!("{pipeline}: generation {generation}: asked of {} to prepare it", hosts.join(", "));
+        }
+        Told::Answered { host, answer } => {
+            let error = answer.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            anstream::eprintln!("{pipeline}: host {host}: {}{error}", answer.state.name());
+        }
+        Told::Active { generation } if tried => anstream::eprintln!("{pipeline}: generation {generation} is on trial"),
+        Told::Active { generation } => anstream::eprintln!("{pipeline}: generation {generation} is active"),
+    }
 }

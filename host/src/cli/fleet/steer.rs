@@ -1,12 +1,9 @@
-//! `millstream pause`, `resume` and `delete`: what hosts are to do with a pipeline.
+//! `millstream pause`, `resume` and `delete`.
 
-use super::super::{Context, Outcome, Output};
-use super::{Fleet, deployment, failed};
-use crate::clock::SystemClock;
-use crate::fleet::rollout::{left_behind, undisturbed};
-use crate::fleet::{self, Head, Key, Refusal, State, Value};
-use crate::io::Clock;
-use serde_json::json;
+use super::super::{Context, Outcome};
+use super::{Fleet, Terminal, show};
+use crate::fleet::State;
+use crate::verbs;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,49 +14,6 @@ pub struct Args {
 
 pub fn run(args: &Args, wanted: State, context: &Context) -> Outcome {
     let mut control = args.fleet.open(context)?;
-    let name = args.pipeline.as_str();
-    deployment(&control, name, false)?;
-    let mut before = None;
-    let change = control.change(|view| {
-        let Some((known, head)) = view.pipeline(name).and_then(|known| Some((known, known.head.as_ref()?))) else {
-            return Err(Refusal::Wrong(format!("`{name}` is not deployed")));
-        };
-        let now = SystemClock::default().now();
-        before = Some(head.state);
-        match (head.state, wanted) {
-            (State::Deleted, _) => return Err(Refusal::Conflict(format!("`{name}` was deleted meanwhile by {}", head.by))),
-            // What stands parked goes on by every `resume`: hosts look for the change.
-            (had, wanted) if had == wanted && wanted != State::Running => return Ok(Vec::new()),
-            _ => {}
-        }
-        undisturbed(known, name, now)?;
-        // One that was left behind, for nothing is on its way.
-        let left = left_behind(known, name);
-        let mut head = Head { state: wanted, next: None, at: now, by: fleet::by(), ..head.clone() };
-        if wanted == State::Deleted {
-            head.generation = 0;
-            head.trial = None;
-        }
-        Ok([(Key::Head(name.to_owned()), Some(Value::Head(head)))].into_iter().chain(left).collect())
-    });
-    change.map_err(failed)?;
-    let hosts = control.view().live(SystemClock::default().now()).count();
-    if context.global.output == Output::Json {
-        println!("{}", json!({ "pipeline": name, "state": wanted.name(), "before": before.map(State::name), "hosts": hosts }));
-        return Ok(());
-    }
-    let asked = match wanted {
-        _ if before == Some(wanted) && wanted != State::Running => format!("`{name}` is {} already", wanted.name()),
-        State::Running => format!("`{name}` is to run, parked partitions too"),
-        State::Paused => format!("`{name}` is to pause: what is processed is committed first"),
-        State::Deleted => format!(
-            "`{name}` is to end on every host; its topics, committed positions and history stay, and `millstream deploy` under this name goes on from them"
-        ),
-    };
-    let who = match hosts {
-        0 => "no host runs at the moment".to_owned(),
-        hosts => format!("asked of {hosts} host{}; `millstream status` shows how far they are", if hosts == 1 { "" } else { "s" }),
-    };
-    anstream::println!("{asked}; {who}");
+    show(context, &verbs::steer(&mut control, &args.pipeline, wanted, &Terminal::of(context))?);
     Ok(())
 }

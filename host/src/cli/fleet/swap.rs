@@ -1,10 +1,9 @@
-//! `millstream swap`: another plugin for one stage of what is deployed.
+//! `millstream swap`.
 
 use super::super::{Context, Outcome};
-use super::deploy::{Candidate, How};
-use super::{Fleet, active, bundle, component};
-use crate::fleet::Kind;
+use super::{Fleet, Terminal, component, show};
 use crate::plugin::engine::Engine;
+use crate::verbs::{self, How, Means};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,11 +21,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let engine = Engine::new()?;
     let component = component(&args.plugin, &engine)?;
     let mut control = args.fleet.open(context)?;
-    let base = active(&control, &args.pipeline)?;
-    let bundle = bundle(&mut control, &base)?;
-    let bundle = bundle.with_plugin(&args.stage, &args.plugin, component).map_err(anyhow::Error::msg)?;
-    let loaded = bundle.pipeline(&engine)?;
-    let log = control.log().clone();
-    let candidate = Candidate { bundle, loaded, kind: Kind::Swap { stage: args.stage.clone() } };
-    candidate.go(Some(control), Some(&*log), &args.how, context)
+    let means = Means { kafka: context.connection.brokers.is_some(), loader: &engine, caller: &Terminal::of(context) };
+    let plugin = (args.plugin.as_str(), component);
+    show(context, &verbs::swap(&mut control, &args.pipeline, &args.stage, plugin, &args.how, &means)?);
+    Ok(())
 }

@@ -3,7 +3,9 @@
 use super::*;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::manifest;
+use crate::plugin::describe::{About, Description, Request};
 use crate::plugin::engine::Engine;
+use crate::plugin::{CallError, DescribeError, Instance, Limits, Plugin};
 use std::path::Path;
 
 const BASE: &str = "pipeline: p
@@ -160,6 +162,7 @@ sinks: [{ from: one, topic: out }, { from: two, topic: other }]
 
 #[test]
 fn what_the_same_name_cannot_have_is_new() {
+    is(&changed("group_by: [user]", "group_by: [user, stars]"), Class::New, "would bring records together by something else");
     is(&changed("key: text,", "key: json,"), Class::New, "the keys of `in` are read as others (key: text -> json)");
     is(&of(&format!("{BASE}guarantee: at-least-once\n")), Class::New, "guarantee: exactly-once -> at-least-once");
     let (one, other) = (pipeline(BASE), pipeline(&BASE.replace("stars < 3", "stars < 2")));
@@ -197,6 +200,38 @@ sinks: [{ from: low, topic: out }]
     let back = super::diff(Some((&other, &counts)), (&one, &counts));
     assert_eq!(names(&back.lost), names(&diff.gained));
     assert!(back.gained.is_empty());
+}
+
+/// A plugin that asks for more than it needs.
+struct Asking(Arc<dyn Plugin>, Vec<String>);
+
+impl Plugin for Asking {
+    fn about(&self) -> &About {
+        self.0.about()
+    }
+    fn digest(&self) -> &str {
+        self.0.digest()
+    }
+    fn imports(&self) -> &[String] {
+        &self.1
+    }
+    fn describe(&self, request: &Request) -> Result<Description, DescribeError> {
+        self.0.describe(request)
+    }
+    fn instantiate(&self, request: &Request, description: &Description, limits: Limits) -> Result<Box<dyn Instance>, CallError> {
+        self.0.instantiate(request, description, limits)
+    }
+}
+
+#[test]
+fn to_log_needs_no_permission() {
+    let mut asking = pipeline(BASE);
+    let imports = ["log", "state", "wasi:clocks/wall-clock"].map(str::to_owned).to_vec();
+    asking.stages[0].plugin = Arc::new(Asking(asking.stages[0].plugin.clone(), imports));
+    let counts = Counts::new();
+    let diff = diff(Some((&pipeline(BASE), &counts)), (&asking, &counts));
+    let gained: Vec<_> = diff.gained.iter().map(|one| (one.stage.as_str(), one.permission.as_str())).collect();
+    assert_eq!(gained, [("low", "state"), ("low", "wasi:clocks/wall-clock")]);
 }
 
 #[test]

@@ -290,7 +290,7 @@ fn what_a_killed_command_left_behind_gives_way() {
                 let next = Some(Next { generation: 1, mode: Class::New, until });
                 let head =
                     Head { generation: 0, next, trial: None, state: State::Running, change: String::new(), at: 0, by: "killed".to_owned() };
-                let generation = Value::Generation(left.generation(1, 0));
+                let generation = Value::Generation(left.generation(1, 0, 0));
                 Ok(vec![(Key::Generation("p".to_owned(), 1), Some(generation)), (Key::Head("p".to_owned()), Some(Value::Head(head)))])
             })
             .unwrap();

@@ -79,6 +79,11 @@ impl Member for EmbeddedMember {
         partitions.iter().try_for_each(|(at, offset)| self.cursors.start(&self.shared, at, *offset))
     }
 
+    fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.cursors.stop(partitions);
+        Ok(())
+    }
+
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.cursors.set_paused(partitions, true);
         Ok(())

@@ -87,8 +87,8 @@ pub fn retention(admin: &Admin, topic: &str) -> Result<Option<Retention>, LogErr
     }
 }
 
-/// Makes a topic with the brokers' own replication. `settings`: of the topic, beside the brokers' defaults.
-pub fn create(admin: &Admin, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
+/// Makes a topic with the brokers' own replication. `settings`: of the topic, beside the brokers' defaults. False: there is one already.
+pub fn create(admin: &Admin, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<bool, LogError> {
     if partitions < 1 {
         return Err(LogError::stop(format!("creating the topic {name}: it needs at least one partition, not {partitions}")));
     }
@@ -97,8 +97,9 @@ pub fn create(admin: &Admin, name: &str, partitions: i32, settings: &[(&str, &st
     let what = format!("creating the topic {name}");
     match block_on(admin.create_topics([&topic], &options())) {
         Ok(results) => match results.into_iter().next() {
+            Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(errors::failed(&what, &Failure::new(code, code.to_string()))),
-            _ => Ok(()),
+            _ => Ok(true),
         },
         Err(error) => Err(errors::failed(&what, &error.into())),
     }

@@ -1,7 +1,7 @@
 //! The configuration of each client: what is ours, then what the user's settings add.
 
 use crate::io::{Guarantee, Membership};
-use crate::settings::KafkaSettings;
+use crate::settings::{GroupProtocol, KafkaSettings};
 use rdkafka::ClientConfig;
 use std::time::Duration;
 
@@ -83,13 +83,22 @@ pub fn group(brokers: &str, settings: &KafkaSettings, group: &str) -> ClientConf
 /// A group's member. The assignor is `range`, which keeps co-partitioned topics together; a static name lets a restart take its own partitions back.
 pub fn member(brokers: &str, settings: &KafkaSettings, group: &str, member: &str) -> ClientConfig {
     let mut config = consumer_base(brokers);
-    config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "1000");
+    if settings.group_protocol == GroupProtocol::Classic {
+        config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "1000");
+    }
     let mut config = with(config, &[&settings.common, &settings.consumer]);
-    config
-        .set("group.id", group)
-        .set("group.instance.id", format!("{group}.{member}"))
-        .set("group.protocol", "classic")
-        .set("partition.assignment.strategy", "range");
+    config.set("group.id", group).set("group.instance.id", format!("{group}.{member}"));
+    match settings.group_protocol {
+        GroupProtocol::Classic => {
+            config.set("group.protocol", "classic").set("partition.assignment.strategy", "range");
+        }
+        GroupProtocol::Consumer => {
+            config.set("group.protocol", "consumer").set("group.remote.assignor", "range");
+            // That brokers do not know this protocol is said nowhere but in this part of the log: see `Context::logged`.
+            let debug = config.get("debug").map_or_else(|| "cgrp".to_owned(), |wanted| format!("{wanted},cgrp"));
+            config.set("debug", debug).set_log_level(rdkafka::config::RDKafkaLogLevel::Debug);
+        }
+    }
     config
 }
 

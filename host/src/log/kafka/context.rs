@@ -29,6 +29,7 @@ struct State {
     undelivered: Option<Undelivered>,
     down_since: Option<Instant>,
     last_error: Option<String>,
+    unsupported: bool,
 }
 
 /// Shared between a client's owner and librdkafka's callbacks.
@@ -47,6 +48,10 @@ impl Context {
 
     /// librdkafka's log, in syslog's levels. Its warnings about keys that are for the other kind of client are none of the user's business.
     pub fn logged(&self, level: i32, facility: &str, message: &str) {
+        // librdkafka looks for another coordinator then, for ever, and tells it nowhere else.
+        if facility == "COORD" && message.contains("ConsumerGroupHeartbeatRequest not supported") {
+            self.state().unsupported = true;
+        }
         match level {
             _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
             // A fatal error is found by whoever uses the client, and is told with what is done about it.
@@ -80,6 +85,11 @@ impl Context {
     pub fn down(&self) -> (Option<Instant>, Option<String>) {
         let state = self.state();
         (state.down_since, state.last_error.clone())
+    }
+
+    /// Whether the brokers have no API for the group's protocol.
+    pub fn unsupported(&self) -> bool {
+        self.state().unsupported
     }
 
     pub fn undelivered(&self, code: Code, topic: impl FnOnce() -> String, partition: i32) {

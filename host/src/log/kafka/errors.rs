@@ -85,6 +85,11 @@ fn advice(code: Code) -> &'static str {
             "; lower `transaction.timeout.ms` under [kafka.producer], or raise the broker's `transaction.max.timeout.ms`"
         }
         Code::InvalidSessionTimeout => "; set `session.timeout.ms` under [kafka.consumer] within the broker's bounds",
+        Code::UnsupportedAssignor => "; have `range` among the brokers' `group.consumer.assignors`",
+        Code::UnreleasedInstanceId => {
+            "; the group still has a member of this name: a process that runs, or one that ended without leaving, which the brokers wait for until its session is \
+             over (`group.consumer.session.timeout.ms`, 45 s unless set)"
+        }
         Code::UnsupportedCompressionType => "; choose another `compression.type` under [kafka.producer]",
         Code::PolicyViolation => "; a policy of the brokers forbids it",
         _ => "",
@@ -95,6 +100,26 @@ fn advice(code: Code) -> &'static str {
 pub fn failed(what: &str, failure: &Failure) -> LogError {
     let remedy = if failure.fatal && remedy(failure.code) != Remedy::Fenced { Remedy::Stop } else { remedy(failure.code) };
     LogError { remedy, message: message(what, failure) }
+}
+
+/// The error after which a member's client can do nothing more.
+pub fn membership_failed(group: &str, failure: &Failure) -> LogError {
+    let what = format!("the membership in the group {group}");
+    match failure.code {
+        Code::UnsupportedVersion | Code::UnsupportedFeature => unknown_protocol(group),
+        // The client is lost, the name will be free.
+        Code::UnreleasedInstanceId => LogError { remedy: Remedy::Wait, message: message(&what, failure) },
+        _ => failed(&what, failure),
+    }
+}
+
+/// The brokers do not know the protocol that was chosen for the group.
+pub fn unknown_protocol(group: &str) -> LogError {
+    LogError::stop(format!(
+        "joining the group {group}: these brokers do not know `group.protocol = \"consumer\"` (KIP-848). Leave it out of [kafka.consumer] in the settings, for the \
+         classic protocol, or use brokers from 4.0 on that have it (`group.version` 1, `group.coordinator.rebalance.protocols` with `consumer`); nothing was \
+         changed"
+    ))
 }
 
 /// The error of a step of a transaction. A time-out leaves unknown what the brokers did, so that only a new producer may go on

@@ -1,10 +1,11 @@
 //! The log on Apache Kafka, by librdkafka.
 //!
 //! `native` is the only place with calls of the C library; `fetch` turns its messages into columns, `producer` columns into messages;
-//! `reader` and `member` are the two ways to read, `transaction` is how a member commits;
+//! `reader` and `member` are the two ways to read, `assignment` is what a member fetches and `transaction` how it commits;
 //! `exclusive` writes what hangs on what was read before.
 
 mod admin;
+mod assignment;
 mod config;
 mod context;
 mod errors;
@@ -33,6 +34,9 @@ use std::time::{Duration, Instant};
 
 /// How long brokers may refuse connections before they count as down; within it, further addresses of a name are tried.
 const REFUSED: Duration = Duration::from_secs(2);
+
+/// How long a passing state is waited out, as after an election, or where a topic was made just now. It is asked again once even if the first answer took longer.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// The last row of each key is kept. Segments are short, so that what was replaced does not stay for a week before it can be compacted.
 const CHANGELOG: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.ms", "3600000")];
@@ -112,15 +116,19 @@ impl KafkaLog {
         if self.lookup.context().down().0.is_some() {
             self.reach()?;
         }
-        let first = match ask(&self.lookup) {
-            Err(failure) if errors::away(failure.code) => {
-                self.reach()?;
-                // The brokers are there: it was a passing state, as after an election.
-                ask(&self.lookup)
+        let deadline = Instant::now() + SETTLING;
+        let mut asked_again = false;
+        let answer = loop {
+            match ask(&self.lookup) {
+                Err(failure) if errors::away(failure.code) && (!asked_again || Instant::now() < deadline) => self.reach()?,
+                answer => break answer,
             }
-            answer => answer,
+            // The brokers are there: it is a passing state.
+            if std::mem::replace(&mut asked_again, true) {
+                native::serve(&self.lookup, Duration::from_millis(20));
+            }
         };
-        first.map_err(|failure| errors::failed(what, &failure))
+        answer.map_err(|failure| errors::failed(what, &failure))
     }
 
     fn admin(&self) -> Result<&admin::Admin, LogError> {
@@ -143,12 +151,12 @@ impl KafkaLog {
         Ok(found.iter().map(topic).collect())
     }
 
-    /// Makes a topic and waits until it can be used.
-    fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), LogError> {
+    /// Makes a topic and waits until it can be used; one that somebody else has made just now, too. False: there was one already.
+    fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<bool, LogError> {
         self.ask("creating a topic", |client| native::ping(client, PATIENCE))?;
-        admin::create(self.admin()?, name, partitions, settings)?;
+        let made = admin::create(self.admin()?, name, partitions, settings)?;
         let there = self.wait_until(|| Ok(!self.ask("creating a topic", |client| admin::topics(client, Some(name)))?.is_empty()))?;
-        if there { Ok(()) } else { Err(wait(format!("the topic {name} was created, but the brokers do not show it yet; try again"))) }
+        if there { Ok(made) } else { Err(wait(format!("the topic {name} was created, but the brokers do not show it yet; try again"))) }
     }
 
     /// Whether it came to be so in time. Brokers learn of topics that come and go one after the other.
@@ -234,7 +242,10 @@ impl Log for KafkaLog {
     }
 
     fn create_topic(&self, name: &str, partitions: i32) -> Result<(), LogError> {
-        self.create(name, partitions, &[])
+        match self.create(name, partitions, &[])? {
+            true => Ok(()),
+            false => Err(LogError::stop(format!("creating the topic {name}: it exists already"))),
+        }
     }
 
     fn create_internal(&self, name: &str, partitions: i32, what: Internal) -> Result<(), LogError> {
@@ -243,8 +254,8 @@ impl Log for KafkaLog {
             Internal::Repartition => &REPARTITION,
             Internal::Control => &CONTROL,
         };
-        let created = self.create(name, partitions, settings);
         // Hosts that start at the same time want the same topics: one of them is the first.
+        let created = self.create(name, partitions, settings).map(drop);
         if created.is_err() && self.topic(name)?.is_some() { Ok(()) } else { created }
     }
 
@@ -382,7 +393,7 @@ impl Log for KafkaLog {
         let Membership { group, member, .. } = membership;
         let consumer = config::member(&self.brokers, &self.settings, group, member);
         let producer = config::member_producer(&self.brokers, &self.settings, membership);
-        Ok(Box::new(member::KafkaMember::join(&consumer, &producer, membership)?))
+        Ok(Box::new(member::KafkaMember::join(self.settings.group_protocol, &consumer, &producer, membership)?))
     }
 
     fn state(&self, _group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {

@@ -520,6 +520,18 @@ pub fn assign(client: &Client, partitions: Option<&TopicPartitionList>) -> Resul
     checked(unsafe { rd::rd_kafka_assign(client.native_ptr(), partitions.map_or(ptr::null(), |list| list.ptr().cast_const())) })
 }
 
+/// Adds to what a member fetches; confirms an assignment of the brokers' (KIP-848).
+pub fn incremental_assign(client: &Client, partitions: &TopicPartitionList) -> Result<(), Failure> {
+    // SAFETY: both are live; the list is copied.
+    outcome(unsafe { rd::rd_kafka_incremental_assign(client.native_ptr(), partitions.ptr()) })
+}
+
+/// Takes from what a member fetches; confirms a revocation of the brokers' (KIP-848), whichever it is.
+pub fn incremental_unassign(client: &Client, partitions: &TopicPartitionList) -> Result<(), Failure> {
+    // SAFETY: both are live; the list is copied.
+    outcome(unsafe { rd::rd_kafka_incremental_unassign(client.native_ptr(), partitions.ptr()) })
+}
+
 pub fn pause(client: &Client, partitions: &TopicPartitionList) -> Result<(), Failure> {
     // SAFETY: both are live.
     checked(unsafe { rd::rd_kafka_pause_partitions(client.native_ptr(), partitions.ptr()) })
@@ -570,14 +582,10 @@ pub fn group_metadata(client: &Client) -> Result<GroupMetadata, Failure> {
     if metadata.is_null() { Err(Failure::new(Code::UnknownGroup, "the client has no group")) } else { Ok(GroupMetadata(metadata)) }
 }
 
-/// Leaves the group. Rebalances that come now are confirmed at once; so is one that still waits.
+/// Leaves the group. Rebalances that come now are confirmed at once; one that still waits must have been.
 pub fn close_member(client: &Client) -> Result<(), Failure> {
-    client.context().close();
     // SAFETY: the client is live, and closed once.
-    unsafe {
-        rd::rd_kafka_assign(client.native_ptr(), ptr::null());
-        checked(rd::rd_kafka_consumer_close(client.native_ptr()))
-    }
+    checked(unsafe { rd::rd_kafka_consumer_close(client.native_ptr()) })
 }
 
 /// Waits until all that was produced is acknowledged, or has failed.

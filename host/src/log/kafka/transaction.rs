@@ -15,6 +15,7 @@ use super::producer::Producer;
 use crate::fault;
 use crate::io::{CommitState, LogError, Remedy, TopicPartition};
 use crate::record::Records;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, TopicPartitionList};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -269,6 +270,10 @@ pub fn commit_records(client: &Client) -> Result<(), LogError> {
 }
 
 fn explained(client: &Client, outcome: Result<(), native::Failure>) -> Result<(), LogError> {
+    // "Erroneous state": the transaction was lost before. Reports of what was not delivered wait to be served.
+    if outcome.as_ref().is_err_and(|failure| failure.code == Code::State) {
+        native::serve(client, Duration::from_millis(100));
+    }
     // Records that were not taken are the cause of what the transaction says, and name the topic.
     let undelivered = client.context().take_undelivered();
     outcome.map_err(|failure| {

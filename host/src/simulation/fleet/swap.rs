@@ -35,18 +35,19 @@ impl Told {
 }
 
 fn generation(number: u64, handle: &Handle) -> Generation {
-    Generation { number, control: CONTROL.into(), host: handle.name.clone() }
+    Generation { number, control: CONTROL.into(), host: handle.name.clone(), epoch: 0 }
 }
 
-/// What a worker that starts knows: something that was told once.
-pub fn known_at_a_start() -> Option<Told> {
+/// What a worker that starts knows: something that was told once, and as which.
+pub fn known_at_a_start() -> Option<(Told, u64)> {
     let told = fleet(|fleet| fleet.told.clone());
-    let last = told.last()?.clone();
-    Some(if once_in(3) { told[below(told.len())].clone() } else { last })
+    let last = told.len().checked_sub(1)?;
+    let at = if once_in(3) { below(told.len()) } else { last };
+    Some((told[at].clone(), at as u64 + 1))
 }
 
 /// The generation that a worker starts with.
-pub fn first(told: &Told, handle: &Handle) -> Generation {
+pub fn first((told, _): &(Told, u64), handle: &Handle) -> Generation {
     generation(told.works, handle)
 }
 
@@ -82,23 +83,20 @@ pub fn learn(slot: usize, last: bool) {
         let handle = Handle { process: running.process, name: fleet.slots[slot].name.clone() };
         Some((running.course.clone(), handle, fleet.told.clone()))
     });
-    let Some((course, handle, told)) = known.filter(|(.., told)| !told.is_empty()) else { return };
+    let Some((course, handle, told)) = known else { return };
     let now = course.now().0;
-    let is_known = |told: &Told| {
-        let trial = now.trial.as_ref().map(|trial| (trial.setting.generation_number(), (*trial.partitions).clone()));
-        *told == Told { works: now.setting.generation_number(), trial }
-    };
-    let at = told.iter().position(is_known).map_or(0, |at| at + 1);
-    let Some(next) = (if last { told.get(at..).and_then(<[Told]>::last) } else { told.get(at) }) else { return };
+    let at = now.number as usize;
+    let number = if last { told.len() } else { at + 1 };
+    let Some(next) = told.get(at..number).and_then(<[Told]>::last) else { return };
     // What fails is tried again at another time.
-    if let Ok(heading) = heading(&now, next, &handle) {
+    if let Ok(heading) = heading(&now, next, number as u64, &handle) {
         say!("{handle} learns of {next:?}");
         course.turn_to(heading);
     }
 }
 
-/// What a worker makes of what it is told; `now`: what it has.
-pub fn heading(now: &Heading, told: &Told, handle: &Handle) -> Result<Heading, RunError> {
+/// What a worker makes of what it is told, the `number`th that was told; `now`: what it has.
+pub fn heading(now: &Heading, told: &Told, number: u64, handle: &Handle) -> Result<Heading, RunError> {
     let setting = |number: u64| -> Result<Arc<Setting>, RunError> {
         let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting)];
         if let Some(known) = known.into_iter().flatten().find(|known| known.generation_number() == number) {
@@ -106,12 +104,13 @@ pub fn heading(now: &Heading, told: &Told, handle: &Handle) -> Result<Heading, R
         }
         let log = SimulatedLog(handle.clone());
         let pipeline = workload::pipeline_of(fleet(|fleet| fleet.shape.kind), number);
-        let mut next = runtime::prepare_next(pipeline, &now.setting, &log as &dyn Log, &Secrets::default(), Creates::Declared)?;
+        let next = runtime::prepare_next(pipeline, &now.setting, &log as &dyn Log, &Secrets::default(), Creates::Declared)?;
+        let mut next = next.expect("partitions stay as many");
         next.generation = Some(generation(number, handle));
         Ok(Arc::new(next))
     };
     let trial = |(trial, partitions): &(u64, BTreeSet<i32>)| -> Result<Trial, RunError> {
         Ok(Trial { setting: setting(*trial)?, partitions: Arc::new(partitions.clone()) })
     };
-    Ok(Heading { setting: setting(told.works)?, trial: told.trial.as_ref().map(trial).transpose()? })
+    Ok(Heading { setting: setting(told.works)?, trial: told.trial.as_ref().map(trial).transpose()?, shadow: None, number })
 }

@@ -1,5 +1,6 @@
 //! Keyed list-append: each record's number is appended to its key's list. How long the list was and a hash over all of it go out, so that a checker sees
-//! from one output what state the record met.
+//! from one output what state the record met. The version is that of the package: `list-append-next` is the same source as another version, so that the
+//! checker sees too which of them made an output.
 
 use millstream_guest::{Fields, Rows};
 
@@ -25,6 +26,12 @@ struct List {
 struct Appended {
     count: i64,
     hash: i64,
+    version: i64,
+}
+
+/// The package's major version.
+fn version() -> i64 {
+    env!("CARGO_PKG_VERSION_MAJOR").parse().unwrap_or(-1)
 }
 
 /// Appends to the list of the record's key.
@@ -42,7 +49,7 @@ fn append(entry: Entry<'_>, lists: &mut Rows<List>) -> Appended {
         list.newest.push(',');
     }
     list.newest.push_str(&entry.seq.to_string());
-    let appended = Appended { count: list.count, hash: list.hash };
+    let appended = Appended { count: list.count, hash: list.hash, version: version() };
     lists.put(entry.key, list);
     appended
 }

@@ -78,6 +78,9 @@ pub struct Found {
     pub state: State,
 }
 
+/// Violations that are told.
+const MOST_TOLD: usize = 40;
+
 /// What was looked at, and what was wrong with it.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -90,13 +93,20 @@ pub struct Verdict {
 impl Verdict {
     pub fn violation(&mut self, what: String) {
         self.violations += 1;
-        if self.told.len() < 40 {
-            self.told.push(what);
-        }
+        self.told.push(what);
+        self.told.truncate(MOST_TOLD);
+    }
+
+    /// What another look has found.
+    pub fn add(&mut self, other: Self) {
+        self.checked += other.checked;
+        self.violations += other.violations;
+        self.told.extend(other.told);
+        self.told.truncate(MOST_TOLD);
     }
 
     /// Compares what was found with what is expected, one by one.
-    fn alike<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, found: &[T], expected: &[T]) {
+    pub fn alike<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, found: &[T], expected: &[T]) {
         self.checked += found.len() as u64;
         if let Some(at) = (0..found.len().max(expected.len())).find(|at| found.get(*at) != expected.get(*at)) {
             let (found_one, expected_one) = (found.get(at), expected.get(at));
@@ -158,11 +168,7 @@ fn by_key<T: Clone>(records: &[T], key: impl Fn(&T) -> u32) -> BTreeMap<u32, Vec
 pub fn check(found: &Found) -> Verdict {
     let mut verdict = Verdict::default();
     let expected = model(&found.input);
-    for (key, records) in by_key(&found.input.concat(), |record| record.key) {
-        let numbers: Vec<i64> = records.iter().map(|record| record.seq).collect();
-        verdict.alike(&format!("input, key {key}"), &numbers, &(1..=numbers.len() as i64).collect::<Vec<_>>());
-    }
-    same_by_key(&mut verdict, "list-append", &found.appended, &expected.appended, |record| record.key);
+    lists(&mut verdict, &found.input, &found.appended, &expected);
     same_by_key(&mut verdict, "windows", &found.windowed, &expected.windowed, |record| record.key);
     groups(&mut verdict, &found.grouped, &found.input.concat());
 
@@ -171,6 +177,15 @@ pub fn check(found: &Found) -> Verdict {
     verdict.alike("rows of groups", &Vec::from_iter(&state.groups), &Vec::from_iter(&kept.groups));
     verdict.alike("rows of windows", &Vec::from_iter(&state.windows), &Vec::from_iter(&kept.windows));
     verdict
+}
+
+/// Every key's list took the key's records in order, none missing, none twice. `expected`: the model of the input.
+pub fn lists(verdict: &mut Verdict, input: &[Vec<Input>], appended: &[Appended], expected: &Found) {
+    for (key, records) in by_key(&input.concat(), |record| record.key) {
+        let numbers: Vec<i64> = records.iter().map(|record| record.seq).collect();
+        verdict.alike(&format!("input, key {key}"), &numbers, &(1..=numbers.len() as i64).collect::<Vec<_>>());
+    }
+    same_by_key(verdict, "list-append", appended, &expected.appended, |record| record.key);
 }
 
 fn same_by_key<T: Clone + PartialEq + std::fmt::Debug>(
@@ -190,7 +205,7 @@ fn same_by_key<T: Clone + PartialEq + std::fmt::Debug>(
 
 /// The order in which records of several partitions reach a group is not promised; that each does once, and those of a key in order, is. A result's total
 /// is larger than the one before by the `id` of the record that it stands for.
-fn groups(verdict: &mut Verdict, found: &[Grouped], input: &[Input]) {
+pub fn groups(verdict: &mut Verdict, found: &[Grouped], input: &[Input]) {
     let sent: HashMap<i64, &Input> = input.iter().map(|record| (record.id, record)).collect();
     let mut results = by_key(found, |record| record.group);
     for (group, records) in by_key(input, |record| record.group) {

@@ -13,16 +13,22 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Host {
     pub name: String,
     pub data: PathBuf,
+    /// The command that it runs.
+    arguments: Vec<String>,
+    /// Of its environment, beside what all have.
+    pub variables: Vec<(&'static str, String)>,
     /// What all of its processes have said.
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Host {
-    pub fn new(place: &Place, name: &str) -> Self {
+    pub fn new(place: &Place, name: &str, arguments: &[&str]) -> Self {
         let folder = place.path().join("hosts");
         std::fs::create_dir_all(&folder).unwrap();
-        let host = Self { name: name.to_owned(), data: folder.join(name), log: folder.join(format!("{name}.log")), child: None };
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let (data, log) = (folder.join(name), folder.join(format!("{name}.log")));
+        let host = Self { name: name.to_owned(), data, arguments, variables: Vec::new(), log, child: None };
         std::fs::create_dir_all(&host.data).unwrap();
         host
     }
@@ -32,10 +38,10 @@ impl Host {
         assert!(self.child.is_none(), "{} runs", self.name);
         let mut log = self.log();
         writeln!(log, "--- started, fault {fault:?}").unwrap();
-        let often =
-            ["run", "pipeline.yaml", "--commit-interval", "20", "--batch-rows", "50", "--log", "warn,millstream=info", "--output", "json"];
-        let mut command = place.command(&often);
-        command.env("MILLSTREAM_DATA", &self.data).stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let mut command = place.command(&[&arguments[..], &["--log", "warn,millstream=info", "--output", "json"]].concat());
+        command.envs(self.variables.iter().cloned()).env("MILLSTREAM_DATA", &self.data);
+        command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         if let Some(fault) = fault {
             command.env("MILLSTREAM_FAULT", fault);
         }

@@ -18,7 +18,7 @@ const KEYS: u64 = 100;
 const GROUPS: u64 = 12;
 /// Milliseconds from a record's time to the next one's.
 const STEP: i64 = 5;
-/// Records between two looks at the clock, and the pause after them.
+/// Records between two pauses, unless the suite wants others.
 const GUST: u64 = 10;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Records that wait for the hosts when the broker is killed.
@@ -57,6 +57,8 @@ pub struct Sender {
     topic: String,
     random: Random,
     seqs: Vec<i64>,
+    /// Records between two pauses.
+    pub gust: u64,
     pub sent: i64,
 }
 
@@ -68,7 +70,7 @@ impl Sender {
         // Longer than any outage of the suite.
         config.set("message.timeout.ms", "300000").set("linger.ms", "5").set("reconnect.backoff.max.ms", "500");
         let producer = config.create_with_context(lost.clone()).expect("a producer");
-        Self { producer, lost, topic: place.named("NAME.in"), random, seqs: vec![0; KEYS as usize], sent: 0 }
+        Self { producer, lost, topic: place.named("NAME.in"), random, seqs: vec![0; KEYS as usize], gust: GUST, sent: 0 }
     }
 
     /// One in fifty is three windows late.
@@ -106,7 +108,7 @@ impl Sender {
                     continue;
                 }
                 holds.store(false, Ordering::SeqCst);
-                for _ in 0..GUST {
+                for _ in 0..self.gust {
                     let key = self.random.below(KEYS);
                     self.send(key);
                 }
@@ -163,22 +165,29 @@ impl Drop for Feed {
 }
 
 /// Reads a topic from beginning to end: partition, offset, key, value.
-fn read(brokers: &str, topic: &str, isolation: &str, mut take: impl FnMut(i32, i64, &str, Option<&[u8]>)) {
+pub fn read(brokers: &str, topic: &str, isolation: &str, mut take: impl FnMut(i32, i64, &str, Option<&[u8]>)) {
+    let mut take = |partition, offset, key: &[u8], value: Option<&[u8]>| {
+        take(partition, offset, std::str::from_utf8(key).expect("a text"), value);
+    };
+    read_bytes(brokers, topic, PARTITIONS, isolation, &mut take);
+}
+
+/// The same of any number of partitions, with any keys.
+pub fn read_bytes(brokers: &str, topic: &str, partitions: i32, isolation: &str, take: &mut dyn FnMut(i32, i64, &[u8], Option<&[u8]>)) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", "reads-alone").set("enable.auto.commit", "false");
     config.set("enable.partition.eof", "true").set("isolation.level", isolation).set("auto.offset.reset", "error");
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let mut list = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
+    for partition in 0..partitions {
         list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
     }
     consumer.assign(&list).expect("an assignment");
     let mut ended = 0;
-    while ended < PARTITIONS {
+    while ended < partitions {
         match consumer.poll(Duration::from_secs(60)) {
             Some(Ok(record)) => {
-                let key = std::str::from_utf8(record.key().unwrap_or_default()).expect("a text");
-                take(record.partition(), record.offset(), key, record.payload());
+                take(record.partition(), record.offset(), record.key().unwrap_or_default(), record.payload());
             }
             Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
             Some(Err(error)) => panic!("reading {topic}: {error}"),
@@ -202,11 +211,18 @@ pub fn last_offsets(place: &Place, brokers: &str, topic: &str) -> Vec<i64> {
 }
 
 #[derive(Deserialize)]
-struct InputValue {
+pub struct InputValue {
     seq: i64,
     id: i64,
     group: String,
     time: i64,
+}
+
+impl InputValue {
+    pub fn of(self, key: &str) -> Input {
+        let Self { seq, id, group, time } = self;
+        Input { key: number(key), group: number(&group), seq, id, time }
+    }
 }
 
 #[derive(Deserialize)]
@@ -244,13 +260,13 @@ struct WindowKey {
     start: i64,
 }
 
-fn parse<'v, T: Deserialize<'v>>(topic: &str, value: Option<&'v [u8]>) -> T {
+pub fn parse<'v, T: Deserialize<'v>>(topic: &str, value: Option<&'v [u8]>) -> T {
     let value = value.unwrap_or_default();
     serde_json::from_slice(value).unwrap_or_else(|error| panic!("{topic}: {error}: {}", String::from_utf8_lossy(value)))
 }
 
 /// The number behind the first letter of a key or group.
-fn number(text: &str) -> u32 {
+pub fn number(text: &str) -> u32 {
     text.get(1..).and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no key of the input: {text}"))
 }
 
@@ -261,8 +277,7 @@ pub fn found(place: &Place, brokers: &str) -> Found {
         read(brokers, &place.named(topic), "read_committed", |partition, _, key, value| take(partition, key, value));
     };
     all("NAME.in", &mut |partition, key, value| {
-        let InputValue { seq, id, group, time } = parse("in", value);
-        found.input[partition as usize].push(Input { key: number(key), group: number(&group), seq, id, time });
+        found.input[partition as usize].push(parse::<InputValue>("in", value).of(key));
     });
     all("NAME.lists", &mut |_, key, value| {
         let AppendedValue { seq, count, hash } = parse("lists", value);

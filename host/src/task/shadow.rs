@@ -1,0 +1,202 @@
+//! A generation in the shadow of the one that works: it processes the same records, over what the other has in its stores as it was before each batch, and
+//! what it writes is its own. What it gives is compared and dropped.
+
+use super::{Setting, Task, TaskId, pipeline, stages, types_of};
+use crate::explain;
+use crate::flow::sink::Sink;
+use crate::flow::source::Taken;
+use crate::flow::stage::{Below, Stage};
+use crate::shadow::{Report, Written};
+use crate::store::StateStore;
+use crate::task::timers;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Rows of its own that a task's shadow may have, bytes; beyond, it ends.
+const BUDGET: usize = 64 << 20;
+
+/// A task's shadow.
+pub struct Shadow {
+    task: Box<Task>,
+    /// The fields that the two pipelines name.
+    known: BTreeSet<String>,
+    pub report: Report,
+}
+
+impl Shadow {
+    pub fn setting(&self) -> &Arc<Setting> {
+        self.task.setting()
+    }
+
+    /// Whether it is this task's, with all of its partitions, and works by `setting`.
+    pub fn stands_on(&self, task: &Task, setting: &Arc<Setting>) -> bool {
+        Arc::ptr_eq(self.setting(), setting) && self.task.partitions() == task.partitions()
+    }
+}
+
+/// Why a pipeline's tasks can have no shadow: None = they can.
+pub fn refusal(pipeline: &pipeline::Pipeline) -> Option<String> {
+    let stage = |why: &str, is: &dyn Fn(&pipeline::Stage) -> bool| {
+        pipeline.stages.iter().find(|stage| is(stage)).map(|stage| format!("stage `{}` {why}", stage.name))
+    };
+    use crate::plugin::describe::Occasion;
+    stage("has timers", &|stage| stage.description.timers.is_some()).or_else(|| {
+        let changes = |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&Occasion::Changed));
+        stage("gives out what changed at each commit (`emit: changes`)", &changes)
+    })
+}
+
+impl Task {
+    /// Begins a shadow that works by `setting`, which has the same sources, tables, stores and segments. Its count begins anew.
+    pub fn begin_shadow(&mut self, setting: Arc<Setting>) {
+        let mut own: HashMap<Arc<str>, StateStore> = HashMap::new();
+        for (stage, described) in self.stages.iter().zip(&self.setting.pipeline.stages) {
+            let next = setting.pipeline.stages.iter().find(|next| next.stores == described.stores);
+            let Some(description) = next.map(|next| &next.description) else { continue };
+            let timers = timers(description);
+            let stores = description.stores.iter().chain(&timers).zip(stage.below());
+            own.extend(stores.map(|(described, below): (_, Below)| {
+                let name = below.name().clone();
+                let store =
+                    StateStore::new(&name, self.id.partition, described, description.window, Arc::new(below), types_of(&setting, &name));
+                (name, store.apart())
+            }));
+        }
+        let stages = stages(&setting, self.id, &self.tables, &mut own);
+        let sinks = watching(&setting, self.id);
+        let task = self.beside(setting, stages, sinks);
+        self.sinks.iter_mut().for_each(Sink::watch);
+        let known = named(&self.setting.pipeline).chain(named(&task.setting.pipeline)).collect();
+        self.shadow = Some(Shadow { task: Box::new(task), known, report: Report::default() });
+    }
+
+    pub fn end_shadow(&mut self) {
+        self.shadow = None;
+        self.sinks.iter_mut().for_each(Sink::unwatch);
+    }
+
+    /// The shadow processes a batch that is about to be processed. What it gave is kept for `compare_shadow`.
+    pub(super) fn step_shadow(&mut self, source: usize, next: &Taken) -> Option<Ahead> {
+        let mut shadow = self.shadow.take_if(|shadow| shadow.report.ended.is_none())?;
+        let described = &self.setting.pipeline.sources[source];
+        let ahead = if described.table.is_some() {
+            None
+        } else {
+            let task = &mut shadow.task;
+            task.stream_time = self.stream_time;
+            task.clock.clone_from(&self.clock);
+            for (own, queue) in task.queues.iter_mut().zip(&self.queues) {
+                own.position = queue.position;
+            }
+            task.refused.clear();
+            let figures = task.figures();
+            match task.process(source, next.clone(), &figures) {
+                Ok(_) => Some(Ahead { written: task.take_written(), refused: task.refused.clone(), before: self.refused.clone() }),
+                Err(stop) => {
+                    shadow.report.ended = Some(explain::stopped(&task.setting.pipeline, &stop));
+                    None
+                }
+            }
+        };
+        self.shadow = Some(shadow);
+        self.take_written();
+        ahead
+    }
+
+    /// Behind the batch: both have processed all of it.
+    pub(super) fn compare_shadow(&mut self, source: usize, records: u64, ahead: Option<Ahead>) {
+        let works = self.take_written();
+        let (Some(ahead), Some(shadow)) = (ahead, &mut self.shadow) else { return };
+        let mut refused: BTreeMap<&'static str, i64> = BTreeMap::new();
+        for (code, count) in &ahead.refused {
+            *refused.entry(code).or_default() += *count as i64;
+        }
+        for (code, count) in &self.refused {
+            *refused.entry(code).or_default() -= (count - ahead.before.get(code).unwrap_or(&0)) as i64;
+        }
+        let Shadow { known, report, .. } = shadow;
+        report.compare((&self.setting.pipeline.sources[source].topic, known), records, &works, &ahead.written, &refused);
+        let mut bytes = 0;
+        let stream_time = shadow.task.stream_time;
+        shadow.task.each_store(|store| {
+            store.settle_apart();
+            if store.dirty_bytes() > BUDGET / 2 {
+                store.forget_closed(stream_time);
+            }
+            bytes += store.dirty_bytes();
+        });
+        shadow.report.bytes = bytes as u64;
+        if bytes > BUDGET {
+            shadow.report.ended = Some(format!("its own rows need more than {} MiB in one task", BUDGET >> 20));
+            // The report stays; the rows go.
+            shadow.task.stages.clear();
+        }
+    }
+
+    fn figures(&self) -> super::Figures {
+        (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect())
+    }
+
+    fn take_written(&mut self) -> Vec<Written> {
+        self.sinks.iter_mut().flat_map(Sink::take_written).collect()
+    }
+}
+
+/// What the shadow gave of a batch that is still to be processed.
+pub(super) struct Ahead {
+    written: Vec<Written>,
+    refused: BTreeMap<&'static str, u64>,
+    /// What the task itself had refused before.
+    before: BTreeMap<&'static str, u64>,
+}
+
+/// The fields that a pipeline names: of its sources, and that its stages write.
+fn named(pipeline: &pipeline::Pipeline) -> impl Iterator<Item = String> {
+    let sources = pipeline.sources.iter().flat_map(|source| source.schema.schema.fields.iter().map(|field| field.path.to_string()));
+    let outputs = pipeline.stages.iter().flat_map(|stage| &stage.description.outputs);
+    sources.chain(outputs.flat_map(|output| output.fields.iter().map(|field| field.path.to_string())))
+}
+
+fn watching(setting: &Setting, id: TaskId) -> Vec<Sink> {
+    let mut sinks = super::sinks(setting, id);
+    sinks.iter_mut().for_each(Sink::watch);
+    sinks
+}
+
+impl Task {
+    /// A task that stands where this one stands, with no records of its own.
+    fn beside(&self, setting: Arc<Setting>, stages: Vec<Stage>, sinks: Vec<Sink>) -> Self {
+        let queue = |queue: &super::Queue| super::Queue { waiting: Default::default(), from: queue.from.clone(), ..*queue };
+        Self {
+            id: self.id,
+            queues: self.queues.iter().map(queue).collect(),
+            stages,
+            sinks,
+            // Stages look into the task's own; their rows are the task's to keep.
+            tables: vec![None; self.tables.len()],
+            placement: crate::flow::placement::Placement::new(&setting.pipeline),
+            setting,
+            to_end: false,
+            stream_time: self.stream_time,
+            clock: self.clock.clone(),
+            told: None,
+            keeps_state: self.keeps_state,
+            closed: self.closed,
+            taken: 0,
+            refused: BTreeMap::new(),
+            buried: BTreeMap::new(),
+            failed: None,
+            halted: false,
+            rest: None,
+            reach: usize::MAX,
+            most: usize::MAX,
+            guilty: Vec::new(),
+            apart: false,
+            swept: false,
+            sweeps: false,
+            turned: 0,
+            begun: true,
+            shadow: None,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Hosts, and for each pipeline what runs and how far it is.
+
+use super::{Answer, Failure, deployment, print, trial};
+use crate::clock::SystemClock;
+use crate::fleet::{Control, Deployment, Generation, Mode, State};
+use crate::io::{Bounds, Clock, TopicPartition};
+use crate::manifest;
+use crate::shadow::Report;
+use crate::task::Metadata;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// How far a pipeline is in a partition of a source.
+struct Place {
+    at: TopicPartition,
+    bounds: Bounds,
+    committed: Option<i64>,
+    /// Of the committed position.
+    generation: Option<u64>,
+    parked: Option<String>,
+}
+
+impl Place {
+    fn lag(&self) -> i64 {
+        self.bounds.end.saturating_sub(self.committed.unwrap_or(self.bounds.begin)).max(0)
+    }
+}
+
+/// Hosts, and what runs: of one pipeline, or of all.
+pub fn status(control: &Control, pipeline: Option<&str>) -> Result<Answer, Failure> {
+    let now = SystemClock::default().now();
+    let view = control.view();
+    let mut pipelines = Vec::new();
+    match pipeline {
+        Some(name) => pipelines.push((name, deployment(control, name, true)?)),
+        None => pipelines.extend(view.pipelines.iter().map(|(name, known)| (name.as_str(), known))),
+    }
+    let mut shown = Vec::new();
+    for (name, known) in pipelines {
+        shown.push((name, known, places(control, name, known)?));
+    }
+    let hosts = view.hosts.iter().map(|(id, heard)| {
+        let mut host = json!(heard.record);
+        host["id"] = id.as_str().into();
+        host["heard"] = heard.at.into();
+        host["live"] = heard.is_live(now).into();
+        host
+    });
+    let pipelines: Vec<_> = shown.iter().map(|(name, known, places)| in_json(control, name, known, places)).collect();
+    let json = json!({ "fleet": control.fleet(), "hosts": hosts.collect::<Vec<_>>(), "pipelines": pipelines, "set_aside": view.set_aside });
+    let mut text = format!("fleet {}\n", control.fleet());
+    if view.hosts.is_empty() {
+        text.push_str("no host runs; start one with `millstream serve`\n");
+    }
+    for (id, heard) in &view.hosts {
+        let record = &heard.record;
+        let silent = now.saturating_sub(heard.at);
+        let standing = if heard.is_live(now) {
+            format!("live, for {}", print::span(now.saturating_sub(record.started)))
+        } else {
+            format!("silent for {}, since {}", print::span(silent), print::time(heard.at))
+        };
+        let _ = writeln!(text, "host {id} ({}, process {}, version {}): {standing}", record.name, record.pid, record.version);
+    }
+    for (name, known, places) in &shown {
+        print_pipeline(control, &mut text, name, known, places);
+    }
+    Ok(Answer { json, text })
+}
+
+fn now() -> i64 {
+    SystemClock::default().now()
+}
+
+fn source(generation: &Generation) -> Vec<String> {
+    manifest::topics_read(&generation.manifest)
+}
+
+fn places(control: &Control, name: &str, known: &Deployment) -> Result<Vec<Place>, Failure> {
+    let log = control.log();
+    let mut partitions = Vec::new();
+    for topic in known.active().or(known.next()).map(source).unwrap_or_default() {
+        let count = log.topic(&topic)?.map_or(0, |topic| topic.partitions);
+        partitions.extend((0..count).map(|partition| TopicPartition::new(topic.as_str(), partition)));
+    }
+    let positions = log.committed(name, &partitions)?;
+    let mut places = Vec::new();
+    for (at, position) in partitions.into_iter().zip(positions) {
+        let bounds = log.bounds(&at)?;
+        let generation = position.as_ref().and_then(|position| Some(Metadata::of(&position.metadata)?.generation));
+        let parked = known.parked.get(&at).map(|parked| parked.reason.clone());
+        places.push(Place { bounds, committed: position.map(|position| position.offset), generation, parked, at });
+    }
+    // One of a repartition topic is no source's.
+    for (at, parked) in known.parked.iter().filter(|(at, _)| !places.iter().any(|place| place.at == **at)).collect::<Vec<_>>() {
+        let bounds = if log.topic(&at.topic)?.is_some() { log.bounds(at)? } else { Bounds { begin: 0, end: 0 } };
+        let position = log.committed(name, std::slice::from_ref(at))?.into_iter().next().flatten();
+        let (committed, generation) = (position.map(|position| position.offset), Some(parked.generation));
+        places.push(Place { at: at.clone(), bounds, committed, generation, parked: Some(parked.reason.clone()) });
+    }
+    Ok(places)
+}
+
+fn standing(known: &Deployment) -> &'static str {
+    match &known.head {
+        None => "unknown",
+        Some(head) if head.state == State::Running && known.active().is_none() => "not active",
+        Some(head) => head.state.name(),
+    }
+}
+
+fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) -> Value {
+    let places = places.iter().map(|place| {
+        json!({
+            "topic": *place.at.topic,
+            "partition": place.at.partition,
+            "committed": place.committed,
+            "end": place.bounds.end,
+            "lag": place.lag(),
+            "generation": place.generation,
+            "parked": place.parked,
+        })
+    });
+    let of = |generation: Option<&Generation>| {
+        let generation = generation?;
+        let answers = known.answers.get(&generation.number).cloned().unwrap_or_default();
+        Some(json!({
+            "generation": generation.number,
+            "kind": generation.kind,
+            "class": generation.class,
+            "digest": generation.digest,
+            "at": generation.at,
+            "by": generation.by,
+            "answers": answers,
+        }))
+    };
+    json!({
+        "pipeline": name,
+        "state": standing(known),
+        "by": known.head.as_ref().map(|head| &head.by),
+        "at": known.head.as_ref().map(|head| head.at),
+        "active": of(known.active()),
+        "next": of(known.next()),
+        "shadow": known.head.as_ref().and_then(|head| head.trial.as_ref()).filter(|trial| trial.partitions().is_none()).map(|trial| control.view().shadow(name, trial.generation, now())),
+        "trial": known.head.as_ref().and_then(|head| head.trial.as_ref()),
+        "partitions": places.collect::<Vec<_>>(),
+    })
+}
+
+/// How a generation in the shadow compares.
+fn print_shadow(text: &mut String, report: &Report) {
+    let differences: u64 = report.differences.values().map(|difference| difference.count).sum();
+    let _ = writeln!(
+        text,
+        "  compared: {} records, {} outputs, {differences} differences; {} records since the last one",
+        report.records, report.outputs, report.clean
+    );
+    for (what, difference) in &report.differences {
+        let _ = writeln!(text, "  {what}: {} ({})", difference.count, difference.examples.join(", "));
+    }
+    if let Some(why) = &report.ended {
+        let _ = writeln!(text, "  it has ended: {why}");
+    }
+}
+
+fn print_pipeline(control: &Control, text: &mut String, name: &str, known: &Deployment, places: &[Place]) {
+    let by = known.head.as_ref().map(|head| format!(", {} by {}", print::time(head.at), head.by)).unwrap_or_default();
+    let _ = writeln!(text, "\npipeline {name}: {}{by}", standing(known));
+    let trial = known.head.as_ref().and_then(|head| head.trial.as_ref());
+    let on_trial = trial.and_then(|trial| known.generations.get(&trial.generation));
+    if let Some(trial) = trial {
+        let _ = writeln!(text, "generation {} is on trial: {}", trial.generation, trial::told(&trial.mode));
+        if let Mode::Shadow { .. } = trial.mode {
+            print_shadow(text, &control.view().shadow(name, trial.generation, now()));
+        }
+    }
+    for (what, generation) in [("generation", known.active()), ("on trial: generation", on_trial), ("next: generation", known.next())] {
+        let Some(generation) = generation else { continue };
+        let _ = writeln!(text, "{what} {} ({}, {}, {})", generation.number, generation.kind, generation.class.name(), generation.digest);
+        for (host, answer) in known.answers.get(&generation.number).unwrap_or(&BTreeMap::new()) {
+            let error = answer.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            let _ = writeln!(text, "  host {host}: {}{error}", answer.state.name());
+        }
+    }
+    if places.is_empty() {
+        return;
+    }
+    let mut table = print::table(&["topic", "partition", "committed", "end", "lag", "generation", "parked"]);
+    let dash = || "-".to_owned();
+    for place in places {
+        table.add_row([
+            place.at.topic.to_string(),
+            place.at.partition.to_string(),
+            place.committed.map_or_else(dash, |offset| offset.to_string()),
+            place.bounds.end.to_string(),
+            place.lag().to_string(),
+            place.generation.map_or_else(dash, |generation| generation.to_string()),
+            place.parked.clone().unwrap_or_default(),
+        ]);
+    }
+    let _ = writeln!(text, "{}", table.trim_fmt());
+}

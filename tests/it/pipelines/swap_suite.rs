@@ -1,0 +1,537 @@
+//! Swaps on a real Kafka, one after the other under load: two hosts of a fleet run a keyed list-append and another one behind a repartition,
+//! while generations take each other's place and hosts are killed, leave and join. Every output says by which manifest and by which version of
+//! the plugin it was made; in the end that is held against the recorded cut-overs, and everything that came out against a model.
+//!
+//! `short` makes ten swaps. `long` makes `MILLSTREAM_SWAPS`:
+//! `cargo test -p millstream --test it swap_suite::long -- --ignored --nocapture`.
+
+mod checker;
+mod topics;
+
+use super::crash_suite::checker::Verdict;
+use super::crash_suite::host::Host;
+use super::crash_suite::topics::{PARTITIONS, Sender, last_offsets, uncommitted};
+use super::{Place, Random, text, until};
+use crate::cluster::{Cluster, OFFSETS_PARTITIONS};
+use checker::{Content, Stamp};
+use millstream::io::{Log, Position, TopicPartition};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Child, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const LIST_STAGE: &str = "list";
+const GROUP_STAGE: &str = "group-list";
+/// By version.
+const PLUGINS: [&str; 2] = ["./list-append.wasm", "./list-append-next.wasm"];
+
+/// Both segments write the manifest's number and the version of their plugin.
+const MANIFEST: &str = "\
+pipeline: NAME
+sources:
+  in: { topic: NAME.in, schema: { seq: int, id: int, group: text, time: int } }
+stages:
+  - { name: stamp, from: in, plugin: map, with: { set: { config: 'CONFIG' } } }
+  - { name: list, from: stamp, plugin: LIST }
+  - { name: by-group, from: stamp, plugin: map, with: { set: { $key: group } } }
+  - { name: group-list, from: by-group, plugin: GROUP }
+  - { name: stamp-group, from: group-list, plugin: map, with: { set: { config: 'CONFIG' } } }
+SIDE_STAGE
+sinks:
+  - { from: list, topic: NAME.lists }
+  - { from: stamp-group, topic: NAME.groups }
+SIDE_SINK
+";
+/// A store more or less makes hosts drain; what comes of it is not looked at.
+const SIDE_STAGE: &str = "  - { name: side, from: stamp, plugin: aggregate, with: { compute: { count: count() } } }";
+const SIDE_SINK: &str = "  - { from: side, topic: NAME.side }";
+
+/// Checkpoints are made at the end alone: with each, hosts delete what they have processed from the repartition topic, which is to be read in the end.
+const SERVE: [&str; 9] = ["serve", "--fleet", "NAME", "--commit-interval", "50", "--checkpoint-interval", "3600000", "--workers", "2"];
+const SETTINGS: &str = "\
+[kafka.consumer]
+session.timeout.ms = 6000
+heartbeat.interval.ms = 500
+[kafka.producer]
+transaction.timeout.ms = 6000
+";
+const TOPICS: [&str; 4] = ["NAME.in", "NAME.lists", "NAME.groups", "NAME.side"];
+const REPARTITION: &str = "NAME.group-list.repartition";
+const OWN: [&str; 3] = [REPARTITION, "NAME.list.changelog", "NAME.group-list.changelog"];
+
+/// Longest that a command, or what it brings about, may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How a generation takes the place of another. One more way (a canary, a shadow) is one more of these: `Suite::begin` says what is called, and
+/// `Suite::ended` what must come of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// A file with another number, and with any version of each plugin.
+    Deploy,
+    /// Another plugin for one stage.
+    Swap,
+    /// To any generation of another content.
+    Rollback,
+    /// A file with a store more or less: hosts give their tasks up and begin anew.
+    Drain,
+}
+
+const STEPS: [Step; 10] =
+    [Step::Deploy, Step::Swap, Step::Rollback, Step::Swap, Step::Drain, Step::Deploy, Step::Rollback, Step::Swap, Step::Deploy, Step::Swap];
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy of another configuration",
+            Self::Swap => "swap of a stage's plugin",
+            Self::Rollback => "rollback",
+            Self::Drain => "deploy with a store more or less",
+        }
+    }
+}
+
+/// What befalls hosts while generations change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disturbance {
+    /// Killed at any moment, and started again.
+    Kill,
+    /// Killed in the transaction that tells a cut-over, before it is committed.
+    KillAtCut,
+    /// Leaves in good order, and comes back.
+    Leave,
+    /// A third host joins, and leaves afterwards.
+    Join,
+}
+
+const DISTURBANCES: [Disturbance; 4] = [Disturbance::Kill, Disturbance::Leave, Disturbance::KillAtCut, Disturbance::Join];
+/// In the long form every so many swaps.
+const DISTURBED: usize = 8;
+
+impl Disturbance {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9 at any moment",
+            Self::KillAtCut => "kill -9 in the transaction of a cut-over",
+            Self::Leave => "a host leaves and comes back",
+            Self::Join => "a third host joins and leaves",
+        }
+    }
+}
+
+/// How often something was done, and how long its commands took.
+#[derive(Default)]
+struct Done(Vec<Duration>);
+
+/// What is deployed: what its outputs tell, and whether it has the stage at the side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deployed {
+    content: Content,
+    side: bool,
+}
+
+struct Suite {
+    hosts: Vec<Host>,
+    cluster: Cluster,
+    place: Place,
+    log: Arc<dyn Log>,
+    random: Random,
+    deployed: BTreeMap<u64, Deployed>,
+    config: i64,
+    guests: usize,
+    steps: BTreeMap<&'static str, Done>,
+    disturbances: BTreeMap<&'static str, Done>,
+    /// Commands that ended before every partition was cut over.
+    outstanding: usize,
+    verdict: Verdict,
+}
+
+impl Suite {
+    /// None where there can be no cluster, which was said.
+    fn new() -> Option<(Self, Sender)> {
+        let cluster = Cluster::own()?;
+        let place = Place::on(&cluster);
+        for (file, component) in PLUGINS.iter().zip([crate::guests::list_append(), crate::guests::list_append_next()]) {
+            std::fs::write(place.path().join(file), component).unwrap();
+        }
+        std::fs::write(place.path().join("millstream.toml"), SETTINGS).unwrap();
+        for topic in TOPICS {
+            place.topic(topic, &PARTITIONS.to_string());
+        }
+        let mut random = Random::new();
+        let sender = Sender::new(&place, &cluster.brokers, Random(random.below(u64::MAX) | 1));
+        let hosts = ["a", "b"].iter().map(|name| Host::new(&place, name, &SERVE)).collect();
+        let suite = Self {
+            hosts,
+            log: place.log(),
+            cluster,
+            place,
+            random,
+            deployed: BTreeMap::new(),
+            config: 0,
+            guests: 0,
+            steps: BTreeMap::new(),
+            disturbances: BTreeMap::new(),
+            outstanding: 0,
+            verdict: Verdict::default(),
+        };
+        Some((suite, sender))
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        self.place.command(&[arguments, &["--fleet", "NAME", "--output", "json"]].concat()).spawn().unwrap()
+    }
+
+    /// The newest generation that is active.
+    fn active(&self) -> Deployed {
+        *self.deployed.values().last().expect("something is deployed")
+    }
+
+    /// Generations that are of something else than the active one.
+    fn others(&self) -> Vec<u64> {
+        let now = self.deployed.values().last();
+        self.deployed.iter().filter(|(_, deployed)| Some(*deployed) != now).map(|(number, _)| *number).collect()
+    }
+
+    /// Writes the file of another deployment.
+    fn write(&mut self, side: bool) -> Deployed {
+        self.config += 1;
+        let mut version = || self.random.below(2) as i64;
+        let content = Content { config: self.config, list: version(), group: version() };
+        let plugin = |version: i64| PLUGINS[version as usize];
+        let manifest = MANIFEST
+            .replace("CONFIG", &content.config.to_string())
+            .replace("LIST", plugin(content.list))
+            .replace("GROUP", plugin(content.group))
+            .replace("SIDE_STAGE", if side { SIDE_STAGE } else { "" })
+            .replace("SIDE_SINK", if side { SIDE_SINK } else { "" });
+        self.place.write(&manifest);
+        Deployed { content, side }
+    }
+
+    /// Calls the command of a step; with what is to be deployed by it.
+    fn begin(&mut self, step: Step) -> (Child, Deployed) {
+        match step {
+            Step::Deploy | Step::Drain => {
+                let side = self.deployed.values().last().is_some_and(|deployed| deployed.side) != (step == Step::Drain);
+                let next = self.write(side);
+                let gained = ["--allow", "side=state", "--allow", "side=windows"];
+                (self.spawn(&[&["deploy", "pipeline.yaml", "--timeout", "90"][..], &gained].concat()), next)
+            }
+            Step::Swap => {
+                let mut next = self.active();
+                let (stage, version) = match self.random.below(2) {
+                    0 => (LIST_STAGE, &mut next.content.list),
+                    _ => (GROUP_STAGE, &mut next.content.group),
+                };
+                *version = 1 - *version;
+                let plugin = PLUGINS[*version as usize];
+                (self.spawn(&["swap", "NAME", stage, plugin, "--timeout", "90"]), next)
+            }
+            Step::Rollback => {
+                let others = self.others();
+                let to = others[self.random.below(others.len() as u64) as usize];
+                (self.spawn(&["rollback", "NAME", "--to", &to.to_string(), "--timeout", "90"]), self.deployed[&to])
+            }
+        }
+    }
+
+    /// A step's command has ended: its generation runs everywhere.
+    fn ended(&mut self, step: Step, next: Deployed, output: &Output) {
+        let said = || format!("{}\n{}", text(&output.stdout), text(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let Some(generation) = answer["generation"].as_u64().filter(|_| output.status.success()) else {
+            self.tell_hosts();
+            panic!("{}: {}\n{}", step.name(), output.status, said());
+        };
+        if answer["state"] != "running" {
+            self.verdict.violation(format!("{}: it does not run: {}", step.name(), said()));
+        }
+        // Where partitions move from host to host nobody has them for a while: the command says so, and ends.
+        if answer["outstanding"].as_array().is_none_or(|outstanding| !outstanding.is_empty()) {
+            self.outstanding += 1;
+            until("every partition is cut over", || self.cut_over(generation));
+        }
+        let class = if self.deployed.values().last().is_some_and(|before| before.side == next.side) { "hot" } else { "drain" };
+        if !self.deployed.is_empty() && answer["diff"]["class"] != class {
+            self.verdict.violation(format!("{}: not {class}: {}", step.name(), said()));
+        }
+        self.deployed.insert(generation, next);
+    }
+
+    /// Whether it is told of each partition from which offset on this generation works there.
+    fn cut_over(&self, generation: u64) -> bool {
+        let output = self.spawn(&["history", "NAME"]).wait_with_output().unwrap();
+        let history: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let all = history["generations"].as_array().cloned().unwrap_or_default();
+        let one = all.iter().find(|one| one["generation"].as_u64() == Some(generation));
+        one.and_then(|one| one["cuts"].as_array()).is_some_and(|cuts| cuts.len() == 2 * PARTITIONS as usize)
+    }
+
+    /// One generation takes the place of another, with or without a disturbance.
+    fn step(&mut self, mut step: Step, disturbance: Option<Disturbance>) {
+        if step == Step::Rollback && self.others().is_empty() {
+            step = Step::Deploy;
+        }
+        let host = self.random.below(self.hosts.len() as u64) as usize;
+        if disturbance == Some(Disturbance::KillAtCut) {
+            self.hosts[host].kill();
+            self.hosts[host].start(&self.place, Some("cut:1"));
+            self.goes_on();
+        }
+        let started = Instant::now();
+        let (command, next) = self.begin(step);
+        let guest = disturbance.and_then(|disturbance| self.disturb(disturbance, host));
+        let output = command.wait_with_output().unwrap();
+        self.ended(step, next, &output);
+        let took = started.elapsed();
+        eprintln!("{:.1?}: {}{}", took, step.name(), disturbance.map(|one| format!("; {}", one.name())).unwrap_or_default());
+        let done = match disturbance {
+            Some(disturbance) => self.disturbances.entry(disturbance.name()).or_default(),
+            None => self.steps.entry(step.name()).or_default(),
+        };
+        done.0.push(took);
+        if let Some(guest) = guest {
+            self.leaves(guest);
+        }
+        self.look_after_hosts(step.name());
+    }
+
+    /// While a command is under way. Answers the host that joined.
+    fn disturb(&mut self, disturbance: Disturbance, host: usize) -> Option<Host> {
+        let pause = Duration::from_millis(self.random.below(1500));
+        match disturbance {
+            Disturbance::Kill => {
+                std::thread::sleep(pause);
+                self.hosts[host].kill();
+            }
+            Disturbance::KillAtCut => {
+                use std::os::unix::process::ExitStatusExt;
+                let ended = self.hosts[host].end_within(PATIENCE);
+                if ended.and_then(|status| status.signal()) != Some(9) {
+                    self.verdict.violation(format!("host {} came to no cut-over: {ended:?}\n{}", host, self.hosts[host].said()));
+                    self.hosts[host].kill();
+                }
+            }
+            Disturbance::Leave => {
+                std::thread::sleep(pause);
+                let status = self.hosts[host].stop();
+                if !status.success() {
+                    self.verdict.violation(format!("a host did not stop well ({status}):\n{}", self.hosts[host].said()));
+                }
+                std::thread::sleep(pause);
+            }
+            Disturbance::Join => {
+                self.guests += 1;
+                let mut guest = Host::new(&self.place, &format!("guest-{}", self.guests), &SERVE);
+                guest.start(&self.place, None);
+                return Some(guest);
+            }
+        }
+        self.hosts[host].start(&self.place, None);
+        None
+    }
+
+    fn leaves(&mut self, mut guest: Host) {
+        let status = guest.stop();
+        if !status.success() {
+            self.verdict.violation(format!("host {} did not stop well ({status}):\n{}", guest.name, guest.said()));
+        }
+    }
+
+    /// No host may end unless it is made to.
+    fn look_after_hosts(&mut self, after: &str) {
+        for host in &mut self.hosts {
+            if let Some(status) = host.ended() {
+                self.verdict.violation(format!("after {after}: host {} has ended by itself ({status}):\n{}", host.name, host.said()));
+                host.start(&self.place, None);
+            }
+        }
+    }
+
+    fn tell_hosts(&self) {
+        for host in &self.hosts {
+            eprintln!("{} said:\n{}", host.name, host.said());
+        }
+    }
+
+    fn at(&self, topic: &str) -> Vec<TopicPartition> {
+        let topic = self.place.named(topic);
+        (0..PARTITIONS).map(|partition| TopicPartition::new(topic.as_str(), partition)).collect()
+    }
+
+    /// Waits until the committed positions of a topic have reached these offsets.
+    fn reached(&self, topic: &str, ends: &[i64]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // While a torn transaction holds positions, nobody is told of them.
+            let committed = self.log.committed(&self.place.named("NAME"), &self.at(topic));
+            let offset = |position: &Option<Position>| position.as_ref().map_or(0, |position| position.offset);
+            let reached =
+                |committed: &Vec<Option<Position>>| committed.iter().map(offset).zip(ends).all(|(committed, end)| committed >= *end);
+            if committed.as_ref().is_ok_and(reached) {
+                return;
+            }
+            if Instant::now() > deadline {
+                self.tell_hosts();
+                panic!("{topic}: {committed:?} is committed, not {ends:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until records of every partition are processed that were there when this was called.
+    fn goes_on(&self) {
+        let ends: Vec<i64> = self.at("NAME.in").iter().map(|at| self.log.bounds(at).unwrap().end).collect();
+        self.reached("NAME.in", &ends);
+    }
+
+    /// Until all input is processed, behind the repartition too.
+    fn settle(&mut self) {
+        self.goes_on();
+        // In the transactions that have brought the input's positions here.
+        let ends = last_offsets(&self.place, &self.cluster.brokers, REPARTITION);
+        self.reached(REPARTITION, &ends);
+        self.look_after_hosts("the end of the input");
+        let output = self.spawn(&["status", "NAME"]).wait_with_output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let pipeline = &status["pipelines"][0];
+        let newest = self.deployed.keys().last().copied();
+        let well = |place: &Value| place["lag"] == 0 && place["parked"].is_null() && place["generation"].as_u64() == newest;
+        let places = pipeline["partitions"].as_array().cloned().unwrap_or_default();
+        let rests = pipeline["state"] == "running" && places.len() == PARTITIONS as usize && places.iter().all(well);
+        if !rests || status["set_aside"] != 0 || !output.status.success() {
+            self.verdict.violation(format!("not at rest at the end: {status} {}", text(&output.stderr)));
+        }
+    }
+
+    /// Looks at everything, at rest.
+    fn check(&mut self, sent: i64) {
+        let mut verdict = std::mem::take(&mut self.verdict);
+        let found = topics::found(&self.place, &self.cluster.brokers, &mut verdict);
+        verdict.add(checker::check(&found));
+        let input: usize = found.input.iter().map(Vec::len).sum();
+        if input as i64 != sent {
+            verdict.violation(format!("{sent} records were sent, {input} are there"));
+        }
+        let deployed: BTreeMap<u64, Content> = self.deployed.iter().map(|(number, deployed)| (*number, deployed.content)).collect();
+        if deployed != found.contents {
+            verdict.violation(format!("deployed was {deployed:?}, the control topic tells {:?}", found.contents));
+        }
+        let mut all: Vec<TopicPartition> = TOPICS.iter().chain(&OWN).flat_map(|topic| self.at(topic)).collect();
+        all.push(TopicPartition::new(self.place.named("NAME.control"), 0));
+        all.extend((0..OFFSETS_PARTITIONS).map(|partition| TopicPartition::new("__consumer_offsets", partition)));
+        for at in all {
+            let (stable, high) = (self.log.bounds(&at).unwrap().end, self.log.high_watermark(&at).unwrap());
+            if stable != high {
+                verdict.violation(format!("{at}: something is left open: the last stable offset is {stable}, the end {high}"));
+            }
+        }
+        // If outputs of few generations came out, there is little to show.
+        let stamps =
+            |stamps: &mut dyn Iterator<Item = Stamp>| stamps.map(|stamp| (stamp.config, stamp.version)).collect::<BTreeSet<_>>().len();
+        let kinds = |kind: fn(&Content) -> (i64, i64)| deployed.values().map(kind).collect::<BTreeSet<_>>().len();
+        let seen = [
+            (stamps(&mut found.lists.iter().map(|(_, stamp)| *stamp)), kinds(|content| (content.config, content.list))),
+            (stamps(&mut found.groups.iter().map(|(.., stamp)| *stamp)), kinds(|content| (content.config, content.group))),
+        ];
+        if seen.iter().any(|(seen, all)| seen < all) {
+            verdict.violation(format!("outputs of (seen, deployed) {seen:?} kinds: of some generation nothing came out"));
+        }
+        let aborted = uncommitted(&self.place, &self.cluster.brokers, "NAME.lists") - found.lists.len() as u64;
+        eprintln!(
+            "{} cut-overs, {} committed positions; {aborted} records of aborted transactions lie in NAME.lists, unseen by readers of what is committed",
+            found.cuts.len(),
+            found.commits.len()
+        );
+        self.verdict = verdict;
+    }
+
+    /// Makes these swaps and checks. `fresh`: in the end a host with no state goes on.
+    fn run(mut self, sender: Sender, steps: &[(Step, Option<Disturbance>)], fresh: bool) {
+        let started = Instant::now();
+        let feed = sender.start();
+        for host in &mut self.hosts {
+            host.start(&self.place, None);
+        }
+        until("two hosts live", || {
+            let output = self.spawn(&["status"]).wait_with_output().unwrap();
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            status["hosts"].as_array().is_some_and(|hosts| hosts.len() == 2)
+        });
+        self.step(Step::Deploy, None);
+        self.steps.clear();
+        for (step, disturbance) in steps {
+            self.step(*step, *disturbance);
+        }
+        let mut sender = feed.stop();
+        self.settle();
+        for host in std::mem::take(&mut self.hosts) {
+            self.leaves(host);
+        }
+        if fresh {
+            // What it makes of one more record of each key shows the state that it found.
+            sender.one_each();
+            let mut host = Host::new(&self.place, "fresh", &SERVE);
+            host.start(&self.place, None);
+            self.hosts.push(host);
+            self.settle();
+            let host = self.hosts.pop().expect("the host");
+            self.leaves(host);
+        }
+        let (records, took) = (sender.sent, started.elapsed());
+        self.check(records);
+        self.report(records, took);
+        assert_eq!(self.verdict.violations, 0, "{:#?}", self.verdict.told);
+    }
+
+    fn report(&self, records: i64, took: Duration) {
+        eprintln!("{:<42} {:>5} {:>8} {:>8}  until every partition works by it", "swap", "times", "median", "longest");
+        let tell = |name: &str, done: &Done| {
+            let mut times = done.0.clone();
+            times.sort();
+            let (median, longest) = (times[times.len() / 2].as_secs_f64(), times[times.len() - 1].as_secs_f64());
+            eprintln!("{name:<42} {:>5} {median:>6.1} s {longest:>6.1} s", times.len());
+        };
+        self.steps.iter().for_each(|(name, done)| tell(name, done));
+        self.disturbances.iter().for_each(|(name, done)| tell(&format!("any; {name}"), done));
+        let (swaps, verdict) = (self.deployed.len() - 1, &self.verdict);
+        eprintln!(
+            "{} commands ended before every partition was cut over, as partitions were on their way to another host",
+            self.outstanding
+        );
+        eprintln!("{swaps} swaps in {took:.0?}; {records} records fed, {} checked; {} violations", verdict.checked, verdict.violations);
+        for told in &verdict.told {
+            eprintln!("VIOLATION: {told}");
+        }
+    }
+}
+
+#[test]
+fn short() {
+    let Some((mut suite, mut sender)) = Suite::new() else { return };
+    sender.gust = 3;
+    let mut steps: Vec<_> = STEPS.iter().map(|step| (*step, None)).collect();
+    for at in (1..steps.len()).rev() {
+        steps.swap(at, suite.random.below(at as u64 + 1) as usize);
+    }
+    let half = steps.len() / 2;
+    let kill = [Disturbance::Kill, Disturbance::KillAtCut][suite.random.below(2) as usize];
+    steps[suite.random.below(half as u64) as usize].1 = Some(kill);
+    steps[half + suite.random.below(half as u64) as usize].1 = Some(Disturbance::Leave);
+    suite.run(sender, &steps, false);
+}
+
+#[test]
+#[ignore = "makes MILLSTREAM_SWAPS (200) swaps, for a quarter of an hour or so"]
+fn long() {
+    let Some((mut suite, sender)) = Suite::new() else { return };
+    let swaps: usize = std::env::var("MILLSTREAM_SWAPS").map_or(200, |text| text.parse().expect("a number of swaps"));
+    let mut steps = Vec::new();
+    for at in 0..swaps {
+        let step = STEPS[suite.random.below(STEPS.len() as u64) as usize];
+        let disturbance = (at % DISTURBED == DISTURBED / 2).then(|| DISTURBANCES[at / DISTURBED % DISTURBANCES.len()]);
+        steps.push((step, disturbance));
+    }
+    suite.run(sender, &steps, true);
+}

@@ -1,0 +1,259 @@
+//! What must be so of outputs, cut-overs and positions when generations took each other's place; and the tests of this check.
+
+use super::super::crash_suite::checker::{Appended, Grouped, Input, Verdict, groups, hash, lists, model};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// A partition of a topic that the pipeline reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    Input(i32),
+    Repartition(i32),
+}
+
+/// What a generation is made of, as far as its outputs tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The number that the manifest has its stages write; every deployed file has one of its own.
+    pub config: i64,
+    /// Of the plugin of the stage `list`.
+    pub list: i64,
+    /// Of the plugin of the stage `group-list`.
+    pub group: i64,
+}
+
+/// By what a record says it was made: the manifest's number and the plugin's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub config: i64,
+    pub version: i64,
+}
+
+/// A record that a generation works from `offset` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub generation: u64,
+    pub at: Place,
+    pub offset: i64,
+}
+
+/// A committed position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub at: Place,
+    pub offset: i64,
+    /// Of its metadata; None = it carries none.
+    pub generation: Option<u64>,
+    pub from: Option<i64>,
+}
+
+/// A record of the repartition topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    pub offset: i64,
+    pub id: i64,
+    pub config: i64,
+}
+
+/// What stands in the topics, for readers of what is committed.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// By partition, in order, with offsets.
+    pub input: Vec<Vec<(i64, Input)>>,
+    /// By partition, in order.
+    pub carried: Vec<Vec<Carried>>,
+    /// In the order of each partition.
+    pub lists: Vec<(Appended, Stamp)>,
+    /// With the record's `id`; the key is the group.
+    pub groups: Vec<(Appended, i64, Stamp)>,
+    /// In the order in which they were told.
+    pub cuts: Vec<Cut>,
+    /// In the order of each place.
+    pub commits: Vec<Commit>,
+    /// Of generations that became active.
+    pub contents: BTreeMap<u64, Content>,
+}
+
+/// Which generation worked where, by the cut-overs alone.
+struct Works(BTreeMap<Place, Vec<(i64, u64)>>);
+
+impl Works {
+    /// None: no generation has begun by this offset.
+    fn at(&self, at: Place, offset: i64) -> Option<u64> {
+        let cuts = self.0.get(&at)?;
+        cuts.iter().rev().find(|(from, _)| *from <= offset).map(|(_, generation)| *generation)
+    }
+
+    fn from(&self, at: Place, generation: u64) -> Option<i64> {
+        self.0.get(&at)?.iter().find(|(_, of)| *of == generation).map(|(from, _)| *from)
+    }
+}
+
+pub fn check(found: &Found) -> Verdict {
+    let mut verdict = Verdict::default();
+    let input: Vec<Vec<Input>> = found.input.iter().map(|records| records.iter().map(|(_, record)| record.clone()).collect()).collect();
+    let appended: Vec<Appended> = found.lists.iter().map(|(record, _)| record.clone()).collect();
+    lists(&mut verdict, &input, &appended, &model(&input));
+    group_lists(&mut verdict, &found.groups, &input.concat());
+
+    let works = cuts(&mut verdict, found);
+    versions(&mut verdict, found, &works);
+    commits(&mut verdict, found, &works);
+    verdict
+}
+
+/// In which order records of several partitions reach a group is not promised: each list is taken as it came out. That each of the group's records is in it
+/// once, and those of a key in order, is asked of its totals; that each output was made over the one before, of its hash.
+fn group_lists(verdict: &mut Verdict, found: &[(Appended, i64, Stamp)], input: &[Input]) {
+    let mut states: HashMap<u32, (i64, i64)> = HashMap::new();
+    let mut grouped = Vec::with_capacity(found.len());
+    for (record, id, _) in found {
+        let (total, last) = states.entry(record.key).or_default();
+        (*total, *last) = (*total + id, hash(*last, record.seq));
+        grouped.push(Grouped { group: record.key, count: record.count, total: *total });
+        if record.hash != *last {
+            verdict.violation(format!("group list {}: the hash of output {} is not of those before it", record.key, record.count));
+            *last = record.hash;
+        }
+    }
+    groups(verdict, &grouped, input);
+}
+
+/// Each is told once; from one to the next generations rise and offsets do not fall.
+fn cuts(verdict: &mut Verdict, found: &Found) -> Works {
+    let mut works: BTreeMap<Place, Vec<(i64, u64)>> = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    for cut in &found.cuts {
+        verdict.checked += 1;
+        let Cut { generation, at, offset } = *cut;
+        if !told.insert((generation, at)) {
+            verdict.violation(format!("{at:?}: the cut-over to generation {generation} is told a second time, at {offset}"));
+            continue;
+        }
+        if !found.contents.contains_key(&generation) {
+            verdict.violation(format!("{at:?}: generation {generation} was cut over to, and was never active"));
+        }
+        let before = works.entry(at).or_default();
+        if let Some((last, of)) = before.last().filter(|(last, of)| *last > offset || *of > generation) {
+            verdict.violation(format!("{at:?}: generation {generation} begins at {offset} after generation {of} began at {last}"));
+        }
+        before.push((offset, generation));
+    }
+    Works(works)
+}
+
+/// Every record was made by the generation that worked at the place of what it was made of.
+fn versions(verdict: &mut Verdict, found: &Found, works: &Works) {
+    let mut compare = |what: &dyn Fn() -> String, at: Place, offset: i64, made: &dyn Fn(&Content) -> bool, by: &dyn std::fmt::Debug| {
+        verdict.checked += 1;
+        let Some(generation) = works.at(at, offset) else {
+            return verdict.violation(format!("{}: no generation is told to have worked at offset {offset} of {at:?}", what()));
+        };
+        match found.contents.get(&generation) {
+            Some(content) if made(content) => {}
+            content => verdict.violation(format!(
+                "{}, of offset {offset} of {at:?}, where generation {generation} worked, was made by {by:?} instead of {content:?}",
+                what()
+            )),
+        }
+    };
+    let mut of_id = HashMap::new();
+    let mut of_seq = HashMap::new();
+    for (partition, records) in (0..).zip(&found.input) {
+        for (offset, record) in records {
+            of_id.insert(record.id, (Place::Input(partition), *offset));
+            of_seq.insert((record.key, record.seq), (Place::Input(partition), *offset));
+        }
+    }
+    let mut carried_at = HashMap::new();
+    let mut strays = Vec::new();
+    for (partition, records) in (0..).zip(&found.carried) {
+        for record in records {
+            let what = || format!("record {} in the repartition topic", record.id);
+            let twice = carried_at.insert(record.id, (Place::Repartition(partition), record.offset)).is_some();
+            match of_id.get(&record.id) {
+                Some((at, offset)) if !twice => {
+                    compare(&what, *at, *offset, &|content| content.config == record.config, &format!("config {}", record.config));
+                }
+                Some(_) => strays.push(format!("{} is there a second time", what())),
+                None => strays.push(format!("{} is none of the input", what())),
+            }
+        }
+    }
+    for (record, stamp) in &found.lists {
+        let what = || format!("output {} of key {}", record.seq, record.key);
+        if let Some((at, offset)) = of_seq.get(&(record.key, record.seq)) {
+            let made = |content: &Content| *stamp == Stamp { config: content.config, version: content.list };
+            compare(&what, *at, *offset, &made, stamp);
+        }
+    }
+    for (record, id, stamp) in &found.groups {
+        let what = || format!("output {} of group {}", record.count, record.key);
+        match carried_at.get(id) {
+            Some((at, offset)) => {
+                let made = |content: &Content| *stamp == Stamp { config: content.config, version: content.group };
+                compare(&what, *at, *offset, &made, stamp);
+            }
+            None => strays.push(format!("{} is of record {id}, which is not in the repartition topic", what())),
+        }
+    }
+    for stray in strays {
+        verdict.violation(stray);
+    }
+}
+
+/// Positions go on under one generation at a time, each beginning where the one before it has ended.
+fn commits(verdict: &mut Verdict, found: &Found, works: &Works) {
+    let mut last: BTreeMap<Place, (i64, u64)> = BTreeMap::new();
+    for commit in &found.commits {
+        verdict.checked += 1;
+        let Commit { at, offset, generation, from } = *commit;
+        let (Some(generation), Some(from)) = (generation, from) else {
+            verdict.violation(format!("{at:?}: the position {offset} does not say of which generation it is, and from where on"));
+            continue;
+        };
+        if works.from(at, generation) != Some(from) {
+            let told = works.from(at, generation);
+            verdict.violation(format!("{at:?}: a position says that generation {generation} works from {from} on, its cut-over {told:?}"));
+        }
+        if offset < from {
+            verdict.violation(format!("{at:?}: the position {offset} lies before {from}, where its generation {generation} began"));
+        }
+        let (before, of) = last.insert(at, (offset, generation)).unwrap_or((0, 0));
+        if generation < of || offset < before {
+            verdict.violation(format!("{at:?}: {offset} of generation {generation} was committed after {before} of generation {of}"));
+        }
+        if generation > of {
+            let left = records(found, at).find(|record| (before..from).contains(record));
+            if let Some(left) = left {
+                verdict
+                    .violation(format!("{at:?}: generation {of} ended at {before}, {generation} began at {from}: who processed {left}?"));
+            }
+            if from < before {
+                verdict.violation(format!("{at:?}: generation {generation} began at {from}, generation {of} worked up to {before}"));
+            }
+        }
+    }
+    let places = |count: usize, place: fn(i32) -> Place| (0..count as i32).map(place);
+    let newest = found.contents.keys().last().copied().unwrap_or_default();
+    for at in places(found.input.len(), Place::Input).chain(places(found.carried.len(), Place::Repartition)) {
+        let of = last.get(&at).map_or(0, |(_, of)| *of);
+        if of != newest {
+            verdict.violation(format!("{at:?}: at the end generation {of} works, {newest} is the newest"));
+        }
+        let last_cut = works.0.get(&at).and_then(|cuts| cuts.last()).map_or(0, |(_, of)| *of);
+        if last_cut != of {
+            verdict.violation(format!("{at:?}: the last cut-over is to generation {last_cut}, the last position of {of}"));
+        }
+    }
+}
+
+/// The offsets of records.
+fn records(found: &Found, at: Place) -> Box<dyn Iterator<Item = i64> + '_> {
+    match at {
+        Place::Input(partition) => Box::new(found.input[partition as usize].iter().map(|(offset, _)| *offset)),
+        Place::Repartition(partition) => Box::new(found.carried[partition as usize].iter().map(|record| record.offset)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

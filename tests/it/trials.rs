@@ -1,0 +1,313 @@
+//! Canaries and shadows of a real host, on the embedded log: what is promoted or rolled back by itself, what is told of it, and where each record comes from.
+
+use crate::program::millstream;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Fleet {
+    folder: tempfile::TempDir,
+    host: Child,
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let _ = self.host.kill();
+        let _ = self.host.wait();
+    }
+}
+
+impl Fleet {
+    /// A host, and a topic `in` of two partitions.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let host = millstream(folder.path()).args(["serve", "--commit-interval", "20"]).stderr(Stdio::null()).spawn().unwrap();
+        let fleet = Self { folder, host };
+        fleet.until("the host lives", || fleet.call(&["status"]).1["hosts"].as_array().is_some_and(|hosts| !hosts.is_empty()));
+        fleet.good(&["topic", "create", "in", "--partitions", "2"]);
+        fleet
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn call(&self, args: &[&str]) -> (i32, Json, String) {
+        let output = millstream(self.path()).args(args).args(["--output", "json"]).output().unwrap();
+        let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code().unwrap(), json, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    #[track_caller]
+    fn good(&self, args: &[&str]) -> Json {
+        let (code, json, error) = self.call(args);
+        assert_eq!(code, 0, "{args:?}: {json} {error}");
+        json
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, mut is: impl FnMut() -> bool) {
+        let since = Instant::now();
+        while !is() {
+            assert!(
+                since.elapsed() < PATIENCE,
+                "{what}: not within {PATIENCE:?}: {} {}",
+                self.call(&["status"]).1,
+                self.call(&["history", "p"]).1
+            );
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    fn deploy(&self, manifest: &str, args: &[&str]) -> Json {
+        std::fs::write(self.path().join("p.yaml"), manifest).unwrap();
+        self.good(&[&["deploy", "p.yaml"], args].concat())
+    }
+
+    /// Records with these numbers, each key in the partition of its own.
+    fn produce(&self, numbers: std::ops::Range<u64>) {
+        let mut child = millstream(self.path()).args(["produce", "in"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut lines = String::new();
+        numbers.for_each(|number| {
+            lines.push_str(&format!("{{\"key\":\"k{}\",\"value\":{{\"id\":{number},\"n\":1}},\"timestamp\":{number}}}\n", number % 7))
+        });
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Everything in a topic, as JSON lines.
+    fn consume(&self, topic: &str) -> Vec<Json> {
+        let output = millstream(self.path()).args(["consume", topic, "--until-end"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn until_done(&self) {
+        self.until("no lag", || {
+            let status = self.call(&["status", "p"]).1;
+            let partitions = status["pipelines"][0]["partitions"].as_array().cloned().unwrap_or_default();
+            !partitions.is_empty() && partitions.iter().all(|at| at["lag"] == 0)
+        });
+    }
+
+    /// By partition of `in`: the generations with the offsets at which they began.
+    fn cuts(&self) -> BTreeMap<i64, BTreeMap<i64, u64>> {
+        let mut cuts: BTreeMap<i64, BTreeMap<i64, u64>> = BTreeMap::new();
+        for generation in self.good(&["history", "p"])["generations"].as_array().unwrap() {
+            for cut in generation["cuts"].as_array().unwrap().iter().filter(|cut| cut["topic"] == "in") {
+                let place = cuts.entry(cut["partition"].as_i64().unwrap()).or_default();
+                // Of two that began at one offset, the later one worked.
+                place.insert(cut["offset"].as_i64().unwrap(), generation["generation"].as_u64().unwrap());
+            }
+        }
+        cuts
+    }
+}
+
+fn header<'j>(record: &'j Json, name: &str) -> &'j str {
+    let headers = record["headers"].as_object().unwrap_or_else(|| panic!("{record} has no headers"));
+    headers[name].as_str().unwrap_or_else(|| panic!("{record}"))
+}
+
+/// A stage that writes `version`, and a count by key.
+fn manifest(version: &str) -> String {
+    format!(
+        "pipeline: p
+sources: {{ in: {{ topic: in, schema: {{ id: int, n: int }} }} }}
+stages:
+  - {{ name: label, plugin: map, on_error: skip, with: {{ set: {{ version: '{version}' }} }} }}
+  - {{ name: count, plugin: aggregate, from: label, with: {{ compute: {{ n: count(), last: last(id) }} }} }}
+sinks:
+  - {{ from: label, topic: labelled, provenance: true }}
+  - {{ from: count, topic: counted }}
+"
+    )
+}
+
+#[test]
+fn a_canary_that_fails_on_some_records_is_rolled_back_by_itself_and_each_record_tells_its_generation() {
+    let fleet = Fleet::new();
+    fleet.deploy(&manifest("1"), &[]);
+    fleet.produce(0..700);
+    // One record in fifty is refused.
+    let told = fleet.deploy(&manifest("2 + 10 / (id % 50)"), &["--canary", "1", "--promote-after", "never"]);
+    assert_eq!(told["trial"]["canary"]["partitions"], serde_json::json!([1]));
+    let (code, refused, _) = fleet.call(&["deploy", "p.yaml", "--canary", "0"]);
+    assert!(code != 0 && refused.to_string().contains("on trial") || refused["state"] == "unchanged", "{refused}");
+    let mut next = 700;
+    fleet.until("the canary is rolled back", || {
+        fleet.produce(next..next + 350);
+        next += 350;
+        fleet.call(&["history", "p"]).1["generations"].as_array().is_some_and(|all| all.len() == 3)
+    });
+    fleet.produce(next..next + 100);
+    next += 100;
+    fleet.until_done();
+    let history = fleet.good(&["history", "p"]);
+    let withdrawn = history["generations"][1]["withdrawn"].as_str().unwrap();
+    assert!(withdrawn.contains("rolled back") && withdrawn.contains("were refused"), "{withdrawn}");
+    assert!(history["generations"][2]["active"] == true, "{history}");
+
+    let cuts = fleet.cuts();
+    assert_eq!(cuts[&0].len(), 2, "partition 0 was never in the canary: {cuts:?}");
+    assert_eq!(cuts[&1].len(), 3, "{cuts:?}");
+    let mut seen = 0;
+    let mut of_canary = 0;
+    for record in fleet.consume("labelled") {
+        let (at, offset) = header(&record, "millstream.source").rsplit_once('@').unwrap();
+        let partition: i64 = at.rsplit_once('/').unwrap().1.parse().unwrap();
+        let expected = cuts[&partition].range(..=offset.parse::<i64>().unwrap()).next_back().unwrap().1;
+        assert_eq!(header(&record, "millstream.generation"), expected.to_string(), "{record} {cuts:?}");
+        let version = record["value"]["version"].as_i64().unwrap();
+        assert_eq!(version == 1, *expected != 2, "{record}");
+        of_canary += u64::from(*expected == 2);
+        seen += 1;
+    }
+    assert!(of_canary > 0, "{cuts:?}");
+    // Only what the canary refused is missing.
+    let refused = next - seen;
+    assert!((1..=next / 50 + 1).contains(&refused), "{refused} of {next}");
+    let counted: u64 = fleet
+        .consume("counted")
+        .iter()
+        .map(|record| (record["key"].as_str().unwrap().to_owned(), record["value"]["n"].as_u64().unwrap()))
+        .collect::<BTreeMap<_, _>>()
+        .values()
+        .sum();
+    assert_eq!(counted, seen, "each record counts once, whichever generation took it");
+
+    // Where a record of the canary comes from.
+    let record = fleet.consume("labelled").into_iter().find(|record| header(record, "millstream.generation") == "2").unwrap();
+    let place = format!("labelled/{}@{}", record["partition"], record["offset"]);
+    let why = fleet.good(&["why", &place, "--show"]);
+    assert_eq!((why["generation"].as_u64(), why["source_is_there"].as_bool()), (Some(2), Some(true)), "{why}");
+    assert!(why["plugins"][0].as_str().unwrap().starts_with("label=map@"), "{why}");
+    assert_eq!(why["source_value"]["value"]["id"], record["value"]["id"], "{why}");
+    let (code, refused, _) = fleet.call(&["why", "counted/0@0"]);
+    assert!(code == 1 && refused.to_string().contains("provenance: true"), "{refused}");
+}
+
+/// What two topics hold, without where each stood among the others.
+fn outputs(fleet: &Fleet) -> Vec<String> {
+    let mut all = Vec::new();
+    for topic in ["labelled", "counted"] {
+        let records =
+            fleet.consume(topic).into_iter().map(|record| format!("{topic} {} {} {}", record["partition"], record["key"], record["value"]));
+        all.extend(records);
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn a_shadow_tells_exactly_what_differs_and_touches_nothing() {
+    let (with, without) = (Fleet::new(), Fleet::new());
+    for fleet in [&with, &without] {
+        fleet.deploy(&manifest("1"), &[]);
+        fleet.produce(0..500);
+        fleet.until_done();
+    }
+    let other = manifest("1 + id % 2").replace("last(id)", "max(id)");
+    let told = with.deploy(&other, &["--shadow"]);
+    assert!(told["trial"]["shadow"].is_object(), "{told}");
+    for fleet in [&with, &without] {
+        fleet.produce(500..1500);
+        fleet.until_done();
+    }
+    with.until("all is compared", || with.call(&["status", "p"]).1["pipelines"][0]["shadow"]["records"].as_u64() >= Some(1000));
+    let shadow = with.good(&["status", "p"])["pipelines"][0]["shadow"].clone();
+    let differences = shadow["differences"].as_object().unwrap();
+    assert_eq!(differences.keys().collect::<Vec<_>>(), ["labelled: version"], "{shadow}");
+    assert_eq!(differences["labelled: version"]["count"], 500, "{shadow}");
+    assert_eq!(outputs(&with), outputs(&without), "what is written is as without a shadow");
+    // It goes without a trace.
+    with.good(&["rollback", "p"]);
+    assert_eq!(with.good(&["status", "p"])["pipelines"][0]["active"]["generation"], 1);
+
+    // One that gives the same is promoted by itself, and keeps the state.
+    let same = manifest("1").replace("last(id)", "max(id)");
+    with.deploy(&same, &["--shadow", "--promote-after-records", "200"]);
+    let mut next = 1500;
+    with.until("it is promoted", || {
+        with.produce(next..next + 100);
+        next += 100;
+        with.call(&["status", "p"]).1["pipelines"][0]["active"]["generation"] == 3
+    });
+    with.until_done();
+    with.produce(next..next + 100);
+    with.until_done();
+    without.produce(1500..next + 100);
+    without.until_done();
+    assert_eq!(outputs(&with), outputs(&without));
+    assert!(with.cuts().values().all(|cuts| cuts.values().last() == Some(&3)), "{:?}", with.cuts());
+}
+
+#[test]
+fn records_are_replayed_by_any_generation_and_nothing_is_written() {
+    let fleet = Fleet::new();
+    let stateless = |version: &str| manifest(version).lines().filter(|line| !line.contains("count")).collect::<Vec<_>>().join("\n");
+    fleet.deploy(&stateless("1"), &[]);
+    fleet.produce(0..100);
+    fleet.until_done();
+    fleet.deploy(&stateless("2"), &[]);
+    let replay = |args: &[&str]| {
+        let output = millstream(fleet.path()).args(["replay", "p", "--from", "in/0@3", "--count", "2"]).args(args).output().unwrap();
+        let lines: Vec<Json> = String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        (output.status.code(), lines, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (args, version) in [(&[][..], 2), (&["--generation", "1"][..], 1)] {
+        let (code, lines, error) = replay(args);
+        assert_eq!(code, Some(0), "{error}");
+        assert_eq!(lines.iter().map(|line| line["value"]["version"].as_i64()).collect::<Vec<_>>(), [Some(version); 2], "{lines:?}");
+    }
+    assert_eq!(fleet.consume("labelled").len(), 100);
+    let (code, _, error) = replay(&["--generation", "9"]);
+    assert!(code == Some(1) && error.contains("no generation 9"), "{error}");
+    fleet.deploy(&manifest("3"), &["--allow", "state", "--allow", "windows"]);
+    let (code, _, error) = replay(&[]);
+    assert!(code == Some(1) && error.contains("stage `count` has state") && error.contains("--state empty"), "{error}");
+    assert_eq!(replay(&["--state", "empty"]).0, Some(0));
+}
+
+#[test]
+fn a_reset_goes_on_from_other_positions_with_the_state_or_without() {
+    let fleet = Fleet::new();
+    fleet.deploy(&manifest("1"), &[]);
+    fleet.produce(0..70);
+    fleet.until_done();
+    // By key, the last count that was given.
+    let counts = || {
+        let last = fleet
+            .consume("counted")
+            .into_iter()
+            .map(|record| (record["key"].as_str().unwrap().to_owned(), record["value"]["n"].as_u64().unwrap()));
+        let last: BTreeMap<String, u64> = last.collect();
+        assert_eq!(last.len(), 7);
+        last.into_values().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(counts(), [10]);
+    let (code, refused, _) = fleet.call(&["reset", "p", "--to", "earliest"]);
+    assert!(code == 1 && refused.to_string().contains("--state keep"), "{refused}");
+    let (code, refused, _) = fleet.call(&["reset", "p", "--offset", "in/0@9999", "--state", "keep"]);
+    assert!(code == 1 && refused.to_string().contains("cannot go on at 9999"), "{refused}");
+    let dry = fleet.good(&["reset", "p", "--to", "earliest", "--state", "clear", "--dry-run"]);
+    assert!(dry["generation"].is_null() && dry["positions"].as_array().unwrap().len() == 2, "{dry}");
+
+    let reset = fleet.good(&["reset", "p", "--to", "earliest", "--state", "clear"]);
+    assert_eq!((reset["generation"].as_u64(), reset["cleared"].as_bool()), (Some(2), Some(true)), "{reset}");
+    fleet.until("all is read again", || fleet.consume("counted").len() == 140);
+    assert_eq!(counts(), [10], "from nothing");
+    fleet.good(&["reset", "p", "--to", "earliest", "--state", "keep"]);
+    fleet.until("all is read again", || fleet.consume("counted").len() == 210);
+    assert_eq!(counts(), [20], "on top of what was there");
+    fleet.until_done();
+    fleet.good(&["reset", "p", "--to", "latest", "--state", "keep"]);
+    fleet.produce(70..77);
+    fleet.until("what is new is read", || fleet.consume("counted").len() == 217);
+    assert_eq!(counts(), [21]);
+    assert!(fleet.cuts().values().all(|cuts| cuts.values().last() == Some(&4)), "{:?}", fleet.cuts());
+}

@@ -133,7 +133,7 @@ fn named(field: &str, known: &BTreeSet<String>) -> String {
     if field.starts_with('$') || known.contains(field) {
         return field.to_owned();
     }
-    let outer = field.match_indices('.').map(|(at, _)| &field[..at]).filter(|outer| known.contains(*outer)).last();
+    let outer = field.rmatch_indices('.').map(|(at, _)| &field[..at]).find(|outer| known.contains(*outer));
     outer.map_or_else(|| "*".to_owned(), |outer| format!("{outer}.*"))
 }
 

@@ -288,7 +288,13 @@ impl Comparison<'_> {
                     let (kept, rows) = (before.changed(after), before.changed_rows(after));
                     if !kept.is_empty() {
                         let details = [kept, rows].concat();
-                        self.because(Class::Drain, format!("the store `{name}` gets another schema: {}", details.join("; ")));
+                        self.because(
+                            Class::New,
+                            format!(
+                                "the store `{name}` would get another schema, by which its rows cannot be read: {}",
+                                details.join("; ")
+                            ),
+                        );
                         self.one_way.push(format!(
                             "the schema of the store `{name}` changes: rows written from then on are none for the generation before"
                         ));
@@ -311,7 +317,13 @@ impl Comparison<'_> {
     fn rows(&mut self, name: &str, before: &Kept, after: &Kept, mut details: Vec<String>) -> Vec<String> {
         let (Some(old), Some(new)) = (&before.store, &after.store) else {
             // A table's rows lack what its records may have had.
-            self.because(Class::Drain, format!("the store `{name}` gets another schema: {}", details.join("; ")));
+            self.because(
+                Class::New,
+                format!(
+                    "the store `{name}` of a table would get another schema, and its rows lack what their records may have had: {}",
+                    details.join("; ")
+                ),
+            );
             self.one_way
                 .push(format!("the schema of the store `{name}` changes: rows written from then on are none for the generation before"));
             return details;

@@ -129,7 +129,7 @@ impl Candidate {
         let name = &self.loaded.pipeline.name;
         if found.class == Class::New {
             return Err(denied(format!(
-                "generation {} of `{name}` runs, and this cannot take its place: {}. Give the pipeline another name, or `millstream delete {name}` first",
+                "generation {} of `{name}` runs, and this cannot take its place: {}. Give the pipeline another name",
                 base.number,
                 found.reasons.join("; ")
             )));

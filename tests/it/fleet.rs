@@ -190,7 +190,7 @@ fn permissions_and_what_the_name_cannot_have_are_refused() {
     assert!(allowed["generation"] == 2 && allowed["diff"]["class"] == "drain", "{allowed}");
 
     write(folder, "p.yaml", PIPELINE.replace("topic: ratings,", "topic: ratings, key: json,"));
-    bad(folder, &["deploy", "p.yaml"], 11, "millstream delete low");
+    bad(folder, &["deploy", "p.yaml"], 11, "Give the pipeline another name");
     assert_eq!(good(folder, &["history", "low"])["generations"].as_array().unwrap().len(), 2);
 }
 

@@ -117,7 +117,11 @@ impl Member for KafkaMember {
                 {
                     return Ok(event);
                 }
-                return self.assignment.next(limit).unwrap_or(Ok(Event::Idle));
+                let event = self.assignment.next(limit);
+                if event.is_none() {
+                    self.assignment.stir()?;
+                }
+                return event.unwrap_or(Ok(Event::Idle));
             }
         }
     }

@@ -1,6 +1,9 @@
 //! Members of groups, by either group protocol.
 
-use super::{DEADLINE, LIMIT, On, WAIT, at, both_protocols, committed_values, read, read_values, records, settled, topic, until, values};
+use super::{
+    DEADLINE, LIMIT, On, WAIT, at, both_protocols, classic_and_unsteady, committed_values, read, read_values, records, settled, topic,
+    until, values,
+};
 use crate::cluster::unique;
 use millstream::io::{
     Commit, CommitState, Event, FetchLimit, Guarantee, Log, LogError, Member, Membership, Position, Remedy, TopicPartition,
@@ -18,11 +21,11 @@ both_protocols!(
     pause_keeps_the_place_also_at_the_end,
     pause_loses_nothing_of_what_was_fetched_and_not_handed_over,
     a_start_ends_a_pause,
-    rewinding_some_partitions_leaves_the_others_where_they_are,
     a_rewind_drops_what_was_fetched_and_not_handed_over,
     a_record_that_the_topic_does_not_take_fails_the_commit,
     commits_are_quick
 );
+classic_and_unsteady!(rewinding_some_partitions_leaves_the_others_where_they_are);
 
 pub(super) fn membership(group: &str, member: &str, topics: &[&Arc<str>]) -> Membership {
     Membership {

@@ -1,7 +1,7 @@
 //! Partitions that go from member to member, by either group protocol: each record counts, and what stays goes on where it was.
 
 use super::members::{commit, membership, resume_from_committed};
-use super::{LIMIT, On, at, both_protocols, committed_values, read_values, records, topic, until, values};
+use super::{LIMIT, On, at, both_protocols, classic_and_unsteady, committed_values, read_values, records, topic, until, values};
 use crate::cluster::unique;
 use millstream::io::{Event, FetchLimit, Guarantee, Log, Member, Membership, Position, Remedy, TopicPartition};
 use millstream::log::kafka::KafkaLog;
@@ -15,10 +15,10 @@ both_protocols!(
     members_hand_partitions_over_and_each_record_counts_once,
     members_of_at_least_once_hand_partitions_over_without_loss,
     what_stays_goes_on_at_its_place,
-    a_revocation_is_confirmed_by_its_release_alone,
     a_member_leaves_in_the_midst_of_a_rebalance,
     what_was_passed_may_be_deleted_before_the_others_move,
 );
+classic_and_unsteady!(a_revocation_is_confirmed_by_its_release_alone);
 
 /// A worker in little: copies input to output, commits, gives partitions up when told.
 struct Copier<'a> {

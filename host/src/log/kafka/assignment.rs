@@ -24,9 +24,6 @@ use std::time::{Duration, Instant};
 /// Between two attempts to move a partition that librdkafka is about to start.
 const MOVE_AGAIN: Duration = Duration::from_millis(2);
 
-/// Consumer protocol: a partition that is silent for so long is moved to its place anew.
-const SILENT: Duration = Duration::from_secs(5);
-
 /// Whether a partition is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
@@ -42,14 +39,6 @@ enum State {
 struct Place {
     next: i64,
     state: State,
-    /// When something was handed over last, or it was moved to its place.
-    heard: Instant,
-}
-
-impl Place {
-    fn new(next: i64) -> Self {
-        Self { next, state: State::Fetched, heard: Instant::now() }
-    }
 }
 
 /// A member's partitions in its client.
@@ -97,31 +86,8 @@ impl Assignment {
         };
         if let (Some(place), Some(next)) = (self.started.get_mut(at), next) {
             place.next = next;
-            place.heard = Instant::now();
         }
         Some(event)
-    }
-
-    /// When nothing comes. Through a rebalance librdkafka halts what stays, and now and then a partition has not gone on after that from where it was told
-    /// (seen in two of some hundred rebalances under load, not explained): it would stand still without an error. One that has nothing more to give says so again.
-    pub fn stir(&mut self) -> Result<(), LogError> {
-        if self.protocol == GroupProtocol::Classic || self.revoking {
-            return Ok(());
-        }
-        let silent = |place: &Place| place.state == State::Fetched && place.heard.elapsed() >= SILENT;
-        let places: Vec<_> = self.started.iter().filter(|(_, place)| silent(place)).map(|(at, place)| (at.clone(), place.next)).collect();
-        if places.is_empty() {
-            return Ok(());
-        }
-        // What is not moved now is tried again.
-        self.fetcher.forget(|at| places.iter().any(|(silent, _)| silent == at));
-        self.seek(&places.iter().map(|(at, next)| (at, *next)).collect::<Vec<_>>())?;
-        for (at, _) in &places {
-            if let Some(place) = self.started.get_mut(at) {
-                place.heard = Instant::now();
-            }
-        }
-        self.unpause(&places.into_iter().map(|(at, _)| at).collect::<Vec<_>>())
     }
 
     /// The group has given these, perhaps none: there may be more members than partitions.
@@ -162,7 +128,7 @@ impl Assignment {
         }
         match self.protocol {
             GroupProtocol::Classic => {
-                self.started.extend(new.into_iter().map(|(at, next)| (at, Place::new(next))));
+                self.started.extend(new.into_iter().map(|(at, next)| (at, Place { next, state: State::Fetched })));
                 self.replace()
             }
             GroupProtocol::Consumer => self.add(&new),
@@ -286,7 +252,7 @@ impl Assignment {
         let failed = |failure| errors::failed("fetching the assigned partitions", &failure);
         let places = list(new.iter().map(|(at, next)| (at, Some(*next)))).map_err(failed)?;
         native::incremental_assign(&self.client, &places).map_err(failed)?;
-        self.started.extend(new.iter().map(|(at, next)| (at.clone(), Place::new(*next))));
+        self.started.extend(new.iter().map(|(at, next)| (at.clone(), Place { next: *next, state: State::Fetched })));
         Ok(())
     }
 

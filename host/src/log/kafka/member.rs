@@ -117,11 +117,7 @@ impl Member for KafkaMember {
                 {
                     return Ok(event);
                 }
-                let event = self.assignment.next(limit);
-                if event.is_none() {
-                    self.assignment.stir()?;
-                }
-                return event.unwrap_or(Ok(Event::Idle));
+                return self.assignment.next(limit).unwrap_or(Ok(Event::Idle));
             }
         }
     }

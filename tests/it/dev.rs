@@ -85,15 +85,18 @@ fn what_is_saved_takes_over_and_what_is_wrong_does_not() {
     dev.says("what ran goes on");
     produce(3);
     dev.says(r#""value":{"id":3,"version":2}"#);
-    // A component that is none, and one that is.
+    // Saved while a deployment is under way: it comes next.
     save(&manifest("3"));
-    dev.says("generation 3 runs on every live host");
+    dev.says("class: hot");
+    save(&manifest("4"));
+    dev.says("generation 4 runs on every live host");
+    // A component that is none, and one that is.
     std::fs::write(folder.join("label.wasm"), b"no component").unwrap();
     dev.says("what ran goes on");
     std::fs::write(folder.join("label.wasm"), millstream::plugin::standard::component("filter").unwrap()).unwrap();
     dev.says("what ran goes on");
     produce(4);
-    dev.says(r#""value":{"id":4,"version":3}"#);
+    dev.says(r#""value":{"id":4,"version":4}"#);
 
     rustix::process::kill_process(rustix::process::Pid::from_child(&dev.child), rustix::process::Signal::TERM).unwrap();
     assert!(dev.child.wait().unwrap().success());

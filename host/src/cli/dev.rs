@@ -120,12 +120,12 @@ fn work(
             let changed: BTreeSet<&PathBuf> =
                 settled.crates.iter().filter(|(folder, at)| seen.crates.get(*folder) != Some(at)).map(|(folder, _)| folder).collect();
             let built = changed.into_iter().try_for_each(|folder| rebuild(folder, first));
+            // With what the build wrote, and before anything is read for the deployment: what is saved from here on comes next.
+            seen = Watched { crates: settled.crates, ..Watched::of(&args.file) };
             let outcome = built.and_then(|()| deploy(args, log, open, &mut printer, stop));
             if let Err(failure) = outcome {
                 tell(&failure);
             }
-            // With what the build wrote.
-            seen = Watched { crates: settled.crates, ..Watched::of(&args.file) };
             first = false;
         }
         if args.quiet {

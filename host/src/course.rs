@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// One for a run, shared by its workers and whoever deploys.
 pub struct Course {
-    /// Counts the headings, so that a worker looks behind the lock only if there is a new one.
-    turn: AtomicU64,
+    /// The number of the heading, so that a worker looks behind the lock only if there is a new one.
+    number: AtomicU64,
     heading: Mutex<Heading>,
 }
 
@@ -44,18 +44,17 @@ impl Heading {
 
 impl Course {
     pub fn new(setting: Arc<Setting>) -> Self {
-        Self { turn: AtomicU64::new(1), heading: Mutex::new(Heading { setting, trial: None, shadow: None, number: 0 }) }
+        Self { number: AtomicU64::new(0), heading: Mutex::new(Heading { setting, trial: None, shadow: None, number: 0 }) }
     }
 
-    /// How many headings there were.
-    pub fn turn(&self) -> u64 {
-        self.turn.load(Ordering::Acquire)
+    /// The number of the newest heading.
+    pub fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
     }
 
-    /// The newest heading, and its number.
-    pub fn now(&self) -> (Heading, u64) {
-        let heading = self.heading.lock().unwrap_or_else(PoisonError::into_inner);
-        (heading.clone(), self.turn())
+    /// The newest heading.
+    pub fn now(&self) -> Heading {
+        self.heading.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands a heading over. One that is no newer is left aside: there is one way only.
@@ -64,7 +63,7 @@ impl Course {
         if next.number <= heading.number {
             return;
         }
+        self.number.store(next.number, Ordering::Release);
         *heading = next;
-        self.turn.fetch_add(1, Ordering::Release);
     }
 }

@@ -28,6 +28,7 @@ pub mod monitor;
 pub mod pipeline;
 mod planted;
 pub mod plugin;
+mod random;
 pub mod record;
 mod restore;
 pub mod runtime;

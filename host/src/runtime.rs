@@ -590,7 +590,7 @@ pub fn follow(
     progress: &mut dyn FnMut(&Summary),
 ) -> (Summary, Result<(), RunError>) {
     let clock = SystemClock::default();
-    let setting = course.now().0.setting;
+    let setting = course.now().setting;
     let tables = match TableReader::new(&setting, &**log, stop) {
         Ok(tables) => tables,
         Err(error) => return (Summary::default(), Err(error.into())),
@@ -630,7 +630,7 @@ pub fn follow(
             match ends.recv_timeout(TOLD) {
                 Ok(Ok(())) => {}
                 Ok(Err(failure)) => {
-                    let failure = explain(&course.now().0.setting.pipeline, failure);
+                    let failure = explain(&course.now().setting.pipeline, failure);
                     match &ended {
                         Ok(()) => ended = Err(failure),
                         Err(_) => tracing::error!(pipeline = setting.pipeline.name, "{failure}"),

@@ -69,11 +69,17 @@ impl Report {
         }
     }
 
-    fn differs(&mut self, what: String, source: &str, (partition, offset): (i32, i64)) {
+    fn count(&mut self, what: String, count: u64) -> &mut Difference {
+        self.clean = 0;
         let many = !self.differences.contains_key(&what) && self.differences.len() >= KINDS;
         let what = if many { "others".to_owned() } else { what };
         let known = self.differences.entry(what).or_default();
-        known.count += 1;
+        known.count += count;
+        known
+    }
+
+    fn differs(&mut self, what: String, source: &str, (partition, offset): (i32, i64)) {
+        let known = self.count(what, 1);
         if known.examples.len() < EXAMPLES {
             known.examples.push(TopicPartition::new(source, partition).to_string() + &format!("@{offset}"));
         }
@@ -89,7 +95,7 @@ impl Report {
         refused: &BTreeMap<&'static str, i64>,
     ) {
         self.records += count;
-        let before: u64 = self.differences.values().map(|difference| difference.count).sum();
+        self.clean += count;
         let topics: BTreeSet<&Arc<str>> = works.iter().chain(shadow).map(|written| &written.topic).collect();
         for topic in topics {
             let (works, shadow) = (of(works, topic), of(shadow, topic));
@@ -99,11 +105,8 @@ impl Report {
             }
         }
         for (code, more) in refused.iter().filter(|(_, more)| **more != 0) {
-            let known = self.differences.entry(format!("refused: {code}")).or_default();
-            known.count += more.unsigned_abs();
+            self.count(format!("refused: {code}"), more.unsigned_abs());
         }
-        let after: u64 = self.differences.values().map(|difference| difference.count).sum();
-        self.clean = if after == before { self.clean + count } else { 0 };
     }
 
     fn differ(&mut self, topic: &str, (source, known): (&str, &BTreeSet<String>), works: &[&Written], shadow: &[&Written]) {

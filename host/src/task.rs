@@ -3,150 +3,43 @@
 //! is asked only for the figures of `Counters`.
 
 mod give;
+mod make;
+mod queue;
+mod setting;
 pub mod shadow;
 mod succeed;
 mod sweep;
 mod timers;
 
+pub use setting::{BatchLimit, Setting, Spare};
 pub use timers::store as timers;
 
+use make::{own_table, sinks, stages};
+use queue::{Queue, cut};
+
 use crate::flow::batch::{Batch, Carried, Origin};
-use crate::flow::migrate::ByPlugin;
 use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
-use crate::flow::provenance::Provenance;
 use crate::flow::reject::{self, Place, Rejected};
 use crate::flow::repartition;
 use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
 use crate::flow::stage::{CallFailure, Give, Stage, write_errors};
-use crate::generation::Generation;
-use crate::io::{CommittedState, Fetched, Guarantee, LogError, Position, StateWrites, TopicPartition, partition_for};
+use crate::io::{Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
 use crate::isolation::Guilty;
 use crate::pipeline::{self, Pipeline, Policy};
-use crate::plugin::{CallError, Instance, describe};
+use crate::plugin::CallError;
 use crate::record::{Records, RecordsBuilder};
-use crate::store::changelog::Changelogs;
-use crate::store::{CACHE_BYTES, GlobalTable, Migrate, PartitionedTable, RowTypes, StateStore, StoreTypes, TableView};
+use crate::store::{PartitionedTable, StateStore};
 use crate::summary::{Summary, Works};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-
-/// How much one batch holds.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimit {
-    pub rows: usize,
-    pub bytes: usize,
-}
-
-impl Default for BatchLimit {
-    fn default() -> Self {
-        Self { rows: 1000, bytes: 1 << 20 }
-    }
-}
-
-/// What every task of a pipeline shares.
-pub struct Setting {
-    pub pipeline: Pipeline,
-    pub plan: Plan,
-    /// By stage, with secrets.
-    pub requests: Vec<describe::Request>,
-    /// By table; None for a partitioned one, of which each task has its part.
-    pub tables: Vec<Option<Arc<RwLock<GlobalTable>>>>,
-    /// None for a pipeline without stores.
-    pub state: Option<Arc<dyn CommittedState>>,
-    /// Of the rows of its stores; those that are described are among them.
-    pub types: Arc<StoreTypes>,
-    /// Where the log keeps state as changelogs only; `state` is then their local copy.
-    pub changelogs: Option<Arc<Changelogs>>,
-    /// Partitions and largest message of every topic that is written.
-    pub topics: HashMap<Arc<str>, (i32, Option<usize>)>,
-    /// How many partitions each source has.
-    pub partitions: Vec<i32>,
-    pub limit: BatchLimit,
-    /// A new instance of every plugin for each batch: shows who keeps state in memory (tests).
-    pub fresh_instances: bool,
-    /// Of a pipeline that a fleet runs.
-    pub generation: Option<Generation>,
-    /// Instances made ahead.
-    pub spare: Spare,
-}
-
-impl Setting {
-    /// Whether the tasks of a segment hand over closed windows.
-    pub fn gives_windows(&self, segment: usize) -> bool {
-        let reached = &self.plan.segments[segment].stages;
-        let closes =
-            |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&describe::Occasion::Closed));
-        self.pipeline.stages.iter().zip(reached).any(|(stage, reached)| *reached && closes(stage))
-    }
-}
-
-/// Instances of the stages' plugins, made before they are needed, so that a task which takes them waits for none.
-#[derive(Default)]
-pub struct Spare(Mutex<Vec<Vec<Box<dyn Instance>>>>);
-
-impl Spare {
-    fn take(&self, stage: usize) -> Option<Box<dyn Instance>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(stage)?.pop()
-    }
-}
-
-impl Setting {
-    /// 0 = without a fleet.
-    pub fn generation_number(&self) -> u64 {
-        self.generation.as_ref().map_or(0, |generation| generation.number)
-    }
-
-    /// Makes `count` instances of each stage's plugin. Err: the stage whose plugin does not start, and why.
-    pub fn make_ready(&self, count: usize) -> Result<(), (usize, CallError)> {
-        for (index, stage) in self.pipeline.stages.iter().enumerate() {
-            let make = || stage.plugin.instantiate(&self.requests[index], &stage.description, stage.limits);
-            let made = (0..count).map(|_| make()).collect::<Result<Vec<_>, _>>().map_err(|error| (index, error))?;
-            let mut spare = self.spare.0.lock().unwrap_or_else(PoisonError::into_inner);
-            spare.resize_with(self.pipeline.stages.len(), Vec::new);
-            spare[index].extend(made);
-        }
-        Ok(())
-    }
-
-    /// What is left of the instances made ahead goes.
-    pub fn drop_spare(&self) {
-        self.spare.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A task's name: a segment of the pipeline, and a partition number of its sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
     pub segment: usize,
     pub partition: i32,
-}
-
-/// A partition that a task reads.
-struct Queue {
-    source: usize,
-    from: TopicPartition,
-    /// Fetched and not yet taken; the first one from row `taken` on.
-    waiting: VecDeque<Fetched>,
-    taken: usize,
-    rows: usize,
-    /// The offset behind the last record taken, or the end that was told.
-    position: Option<i64>,
-    /// The end of the partition, when it was told and nothing came since.
-    end: Option<i64>,
-    /// Records from this offset on are not for this run (`--until-end`).
-    until: Option<i64>,
-    /// More may come until the captured end is known, whatever is told.
-    open_end: bool,
-    /// The position moved since the last commit.
-    moved: bool,
-    /// Of a repartition topic: its end when the task began.
-    fresh_from: i64,
-    /// The offset from which on the task's generation works here.
-    since: i64,
-    /// That it does is not committed yet.
-    cut: bool,
 }
 
 /// What came of a batch.
@@ -256,18 +149,28 @@ impl Task {
             let partitions = sources.map(|source| setting.partitions[*source]);
             repartition::Clock::new(partitions.max().unwrap_or(1))
         });
-        let placement = Placement::new(pipeline);
+        Self { clock, ..Self::with(id, setting, tables, stages, sinks) }
+    }
+
+    /// A task of these parts, with no partitions yet.
+    fn with(
+        id: TaskId,
+        setting: Arc<Setting>,
+        tables: Vec<Option<Arc<Mutex<PartitionedTable>>>>,
+        stages: Vec<Stage>,
+        sinks: Vec<Sink>,
+    ) -> Self {
         Self {
             id,
+            placement: Placement::new(&setting.pipeline),
             setting,
             queues: Vec::new(),
             stages,
             sinks,
             tables,
-            placement,
             to_end: false,
             stream_time: i64::MIN,
-            clock,
+            clock: None,
             told: None,
             keeps_state: false,
             closed: true,
@@ -408,49 +311,6 @@ impl Task {
             })
     }
 
-    /// Takes the next batch in order, if there is one: the record with the lowest timestamp first, then the lowest source (tables before streams),
-    /// partition, offset. With `patient`, waits until every partition has a record or is at its end.
-    fn take(&mut self, patient: bool) -> Option<(usize, Taken)> {
-        let limit = BatchLimit { rows: self.setting.limit.rows.min(self.most), ..self.setting.limit };
-        if let [queue] = self.queues.as_mut_slice() {
-            return queue.take_front(limit).map(|taken| (queue.source, taken));
-        }
-        if patient && self.queues.iter().any(|queue| queue.rows == 0 && !queue.ended()) {
-            return None;
-        }
-        let together = self.setting.plan.together[self.id.segment].is_some();
-        // Queue, piece, row in the piece.
-        let mut picked: Vec<(usize, usize, usize)> = Vec::new();
-        let mut cursors: Vec<Cursor> = self.queues.iter().map(Cursor::new).collect();
-        let mut bytes = 0;
-        let mut source = None;
-        while picked.len() < limit.rows {
-            let next = cursors.iter().enumerate().filter_map(|(at, cursor)| Some((cursor.timestamp(&self.queues[at])?, at))).min();
-            let Some((_, at)) = next else { break };
-            if *source.get_or_insert(self.queues[at].source) != self.queues[at].source && !together {
-                break;
-            }
-            let size = cursors[at].bytes(&self.queues[at]);
-            if bytes + size > limit.bytes && !picked.is_empty() {
-                break;
-            }
-            bytes += size;
-            picked.push((at, cursors[at].piece, cursors[at].at));
-            cursors[at].advance(&self.queues[at]);
-            // Behind the last row that is here, the next one of that partition may be older than any other.
-            if patient && cursors[at].timestamp(&self.queues[at]).is_none() && !self.queues[at].ended() {
-                break;
-            }
-        }
-        let source = source?;
-        let taken = gather(&self.queues, &picked);
-        for (at, queue) in self.queues.iter_mut().enumerate() {
-            let count = picked.iter().filter(|(from, ..)| *from == at).count();
-            queue.drop_front(count);
-        }
-        Some((source, taken))
-    }
-
     /// Processes the next batch, if there is one. On `Err` everything before the guilty record or call is done and may be committed; the
     /// task takes no more.
     pub fn step(&mut self, patient: bool) -> Result<Option<Produced>, Stop> {
@@ -465,7 +325,7 @@ impl Task {
         };
         let ahead = self.step_shadow(source, &next);
         let clock = self.clock.clone();
-        let figures = (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect());
+        let figures = self.figures();
         match self.process(source, next, &figures) {
             Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
@@ -770,6 +630,11 @@ impl Task {
         }
     }
 
+    /// What is put back if a batch is undone.
+    fn figures(&self) -> Figures {
+        (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect())
+    }
+
     /// Undoes what a batch left behind; `figures` are those before it.
     fn rewind_batch(&mut self, figures: &Figures) {
         self.apart = false;
@@ -918,210 +783,6 @@ impl Task {
     pub fn places(&self) -> impl Iterator<Item = (&TopicPartition, i64, usize)> {
         self.queues.iter().map(|queue| (&queue.from, queue.position.unwrap_or(0), queue.rows))
     }
-}
-
-/// The stages of a task. Stores are taken from `kept`, or else made.
-fn stages(
-    setting: &Setting,
-    id: TaskId,
-    tables: &[Option<Arc<Mutex<PartitionedTable>>>],
-    kept: &mut HashMap<Arc<str>, StateStore>,
-) -> Vec<Stage> {
-    let pipeline = &setting.pipeline;
-    let exposed = plan::exposed(pipeline);
-    let stores = pipeline.stages.iter().map(|stage| stage.stores.len()).sum::<usize>();
-    let tasks = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
-    let cached = CACHE_BYTES / (stores * tasks).max(1);
-    // Rows of a stage that this task never reaches are another task's.
-    let reached = &setting.plan.segments[id.segment].stages;
-    let mut stage_of = |(index, stage): (usize, &pipeline::Stage)| {
-        let description = &stage.description;
-        let timers = timers(description);
-        let mut stores = Vec::new();
-        if let Some(state) = setting.state.as_ref().filter(|_| reached[index]) {
-            for (name, described) in stage.stores.iter().zip(description.stores.iter().chain(&timers)) {
-                let make = || {
-                    let types = types_of(setting, name);
-                    let store = StateStore::new(name, id.partition, described, description.window, state.clone(), types).cached(cached);
-                    if setting.changelogs.is_some() { store.write_back() } else { store }
-                };
-                let store = kept.remove(name.as_str()).map(|store| store.succeed(described)).unwrap_or_else(make);
-                stores.push(store.migrating(migrate(setting, index, stores.len())));
-            }
-        }
-        // A stage of another segment sees none of the partitioned ones, and is not called.
-        let view = |table: &usize| match (&setting.tables[*table], &tables[*table]) {
-            (Some(global), _) => Some(TableView::Global(global.clone())),
-            (None, own) => own.clone().map(TableView::Partitioned),
-        };
-        let views = stage.tables.iter().filter_map(view).collect();
-        Stage::new(pipeline, index, setting.requests[index].clone(), exposed[index], stores, views)
-    };
-    pipeline.stages.iter().enumerate().map(&mut stage_of).collect()
-}
-
-/// The types of a store's rows, which are known since the setting was made.
-fn types_of(setting: &Setting, store: &str) -> Arc<RowTypes> {
-    setting.types.of(store).unwrap_or_else(|_| RowTypes::in_memory(store))
-}
-
-/// The way of a store's older rows through the stage's plugin, if it has one.
-fn migrate(setting: &Setting, stage: usize, store: usize) -> Option<Box<dyn Migrate>> {
-    let described = &setting.pipeline.stages[stage];
-    let lists = described.description.stores.get(store).is_some_and(|store| !store.migrates.is_empty());
-    let once = setting.pipeline.guarantee == Guarantee::ExactlyOnce;
-    (lists && once).then(|| {
-        Box::new(ByPlugin {
-            plugin: described.plugin.clone(),
-            request: Arc::new(setting.requests[stage].clone()),
-            description: Arc::new(described.description.clone()),
-            limits: described.limits,
-            store,
-            instance: None,
-        }) as Box<dyn Migrate>
-    })
-}
-
-fn sinks(setting: &Setting, id: TaskId) -> Vec<Sink> {
-    let sink = |(index, sink): (usize, &pipeline::Sink)| {
-        let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
-        let made = Sink::new(sink.clone(), id.partition, partitions, max);
-        match sink.provenance {
-            true => made.telling(Provenance::new(&setting.pipeline, index, setting.generation_number())),
-            false => made,
-        }
-    };
-    setting.pipeline.sinks.iter().enumerate().map(sink).collect()
-}
-
-/// The task's part of a partitioned table, if it is one of its segment.
-fn own_table(setting: &Setting, id: TaskId, table: usize) -> Option<Arc<Mutex<PartitionedTable>>> {
-    let source = setting.pipeline.sources.iter().position(|source| source.table == Some(table))?;
-    let state = setting.state.clone().filter(|_| setting.plan.segment_of[source] == id.segment)?;
-    let described = &setting.pipeline.tables[table];
-    let mut own = PartitionedTable::new(described, id.partition, state, types_of(setting, &described.name));
-    if setting.changelogs.is_some() {
-        own.store = own.store.write_back();
-    }
-    Some(Arc::new(Mutex::new(own)))
-}
-
-impl Queue {
-    /// Whether nothing more is known to come: the end was told, or the captured one is reached.
-    fn ended(&self) -> bool {
-        match self.until {
-            // An end that was told may be one of the past.
-            Some(until) => self.position.max(self.end).is_some_and(|reached| reached >= until),
-            None => self.end.is_some() && !self.open_end,
-        }
-    }
-
-    /// The next rows, as many as a batch holds and as came in one piece.
-    fn take_front(&mut self, limit: BatchLimit) -> Option<Taken> {
-        let front = self.waiting.front()?;
-        let (first, length) = (self.taken, front.offsets.len());
-        let mut count = (length - first).min(limit.rows);
-        if front.records.bytes() > limit.bytes {
-            let mut bytes = 0;
-            let fits = (first..first + count).take_while(|row| {
-                bytes += size_of(&front.records, *row);
-                bytes <= limit.bytes
-            });
-            count = fits.count().max(1);
-        }
-        let whole = first == 0 && count == length;
-        let taken = if whole {
-            let fetched = self.waiting.pop_front()?;
-            let partitions = vec![fetched.from.partition; count];
-            Taken { partitions, offsets: fetched.offsets, records: fetched.records, ..Taken::default() }
-        } else {
-            let rows: Vec<u32> = (first as u32..(first + count) as u32).collect();
-            let taken = Taken {
-                partitions: vec![front.from.partition; count],
-                offsets: front.offsets[first..first + count].to_vec(),
-                records: front.records.gather(&rows),
-                ..Taken::default()
-            };
-            self.taken += count;
-            if self.taken == length {
-                self.waiting.pop_front();
-                self.taken = 0;
-            }
-            taken
-        };
-        self.rows -= count;
-        Some(taken)
-    }
-
-    fn drop_front(&mut self, mut count: usize) {
-        self.rows -= count;
-        while let Some(front) = self.waiting.front() {
-            let left = front.offsets.len() - self.taken;
-            if count < left {
-                self.taken += count;
-                return;
-            }
-            count -= left;
-            self.waiting.pop_front();
-            self.taken = 0;
-        }
-    }
-}
-
-fn size_of(records: &Records, row: usize) -> usize {
-    records.keys.bytes(row).map_or(0, <[u8]>::len) + records.values.bytes(row).map_or(0, <[u8]>::len)
-}
-
-/// A place among the waiting rows of a queue.
-struct Cursor {
-    piece: usize,
-    at: usize,
-}
-
-impl Cursor {
-    fn new(queue: &Queue) -> Self {
-        Self { piece: 0, at: queue.taken }
-    }
-
-    fn timestamp(&self, queue: &Queue) -> Option<i64> {
-        queue.waiting.get(self.piece).map(|piece| piece.records.timestamps[self.at])
-    }
-
-    fn bytes(&self, queue: &Queue) -> usize {
-        queue.waiting.get(self.piece).map_or(0, |piece| size_of(&piece.records, self.at))
-    }
-
-    fn advance(&mut self, queue: &Queue) {
-        self.at += 1;
-        if queue.waiting.get(self.piece).is_some_and(|piece| self.at >= piece.offsets.len()) {
-            self.piece += 1;
-            self.at = 0;
-        }
-    }
-}
-
-/// Copies picked rows of several queues into one piece, in that order.
-fn gather(queues: &[Queue], picked: &[(usize, usize, usize)]) -> Taken {
-    let mut taken = Taken::default();
-    let mut records = RecordsBuilder::default();
-    let sources: Vec<usize> = picked.iter().map(|(queue, ..)| queues[*queue].source).collect();
-    taken.sources = sources.windows(2).any(|two| two[0] != two[1]).then_some(sources);
-    for (queue, piece, at) in picked {
-        let queue = &queues[*queue];
-        let fetched = &queue.waiting[*piece];
-        taken.partitions.push(queue.from.partition);
-        taken.offsets.push(fetched.offsets[*at]);
-        let own = &fetched.records;
-        records.push(own.timestamps[*at], own.keys.bytes(*at), own.values.bytes(*at), own.headers.of(*at));
-    }
-    taken.records = records.finish();
-    taken
-}
-
-/// The first rows of what was fetched.
-fn cut(fetched: &Fetched, rows: usize) -> Fetched {
-    let first: Vec<u32> = (0..rows as u32).collect();
-    Fetched { from: fetched.from.clone(), offsets: fetched.offsets[..rows].to_vec(), records: fetched.records.gather(&first) }
 }
 
 /// The last offset of each source's partition; `source` is that of all, if they are of one.

@@ -141,11 +141,8 @@ type Captured = BTreeMap<(TaskId, Arc<str>), i64>;
 
 pub struct Worker<'a> {
     course: Arc<Course>,
-    /// Of the generation that works; of what every generation has in common: sources, segments, changelogs.
-    setting: Arc<Setting>,
+    /// By which it works; its `setting` stands also for what every generation has in common: sources, segments, changelogs.
     heading: Heading,
-    /// The number of the heading in its course.
-    turn: u64,
     log: Arc<dyn Log>,
     /// In the group: `<host>.<worker>`.
     name: String,
@@ -232,13 +229,13 @@ impl<'a> Worker<'a> {
         stop: &'a AtomicBool,
     ) -> Result<Self, Ended> {
         let Role { number, member, tables } = role;
-        let (heading, turn) = course.now();
-        let setting = heading.setting.clone();
+        let heading = course.now();
+        let setting = &heading.setting;
         let name = format!("{}.{number}", options.host);
         let seat = options.monitor.seat(&name);
         let member = match member {
             Some(member) => member,
-            None => join(&setting, &log, &name)?,
+            None => join(setting, &log, &name)?,
         };
         let mut ends = BTreeMap::new();
         if options.until_end {
@@ -251,9 +248,7 @@ impl<'a> Worker<'a> {
         }
         Ok(Self {
             course,
-            setting,
             heading,
-            turn,
             log,
             name,
             member,
@@ -357,7 +352,7 @@ impl<'a> Worker<'a> {
             return Ok(false);
         }
         let wait = self.patience();
-        let setting = self.setting.clone();
+        let setting = self.heading.setting.clone();
         let limit = FetchLimit { rows: setting.limit.rows, bytes: setting.limit.bytes };
         let most = self.options.queue_rows;
         let mut idle = false;
@@ -429,7 +424,7 @@ impl<'a> Worker<'a> {
 
     /// What was done so far, over all tasks.
     pub fn summary(&self) -> Summary {
-        let pipeline = &self.setting.pipeline;
+        let pipeline = &self.heading.setting.pipeline;
         let mut summary = Summary {
             records: self.processed,
             commits: self.commits,
@@ -450,7 +445,11 @@ impl<'a> Worker<'a> {
     /// What a task did, by the stages of the generation that works.
     fn summary_of(&self, task: &Task) -> Summary {
         let own = task.setting();
-        if Arc::ptr_eq(own, &self.setting) { task.summary() } else { task.summary().renamed(&own.pipeline, &self.setting.pipeline) }
+        if Arc::ptr_eq(own, &self.heading.setting) {
+            task.summary()
+        } else {
+            task.summary().renamed(&own.pipeline, &self.heading.setting.pipeline)
+        }
     }
 
     /// Keeps what a task did that goes.
@@ -480,7 +479,7 @@ impl<'a> Worker<'a> {
                 .iter()
                 .flat_map(|(id, why)| self.tasks.get(id).into_iter().flat_map(Task::partitions).map(|at| (at, why.clone())))
                 .collect(),
-            generation: self.setting.generation_number(),
+            generation: self.heading.setting.generation_number(),
             trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
             works: self.works(),
             sweeping: self.tasks.values().filter(|task| task.sweep_due()).count(),
@@ -568,7 +567,7 @@ impl<'a> Worker<'a> {
 
     /// By which a task works.
     fn setting_of_task(&self, id: TaskId) -> Arc<Setting> {
-        self.tasks.get(&id).map_or_else(|| self.setting.clone(), |task| task.setting().clone())
+        self.tasks.get(&id).map_or_else(|| self.heading.setting.clone(), |task| task.setting().clone())
     }
 
     /// The task takes no more until it is told to try again.
@@ -578,7 +577,7 @@ impl<'a> Worker<'a> {
         // The search for it is over: what comes behind waits with it.
         self.isolation = None;
         tracing::error!(
-            pipeline = self.setting.pipeline.name,
+            pipeline = self.heading.setting.pipeline.name,
             partition = number.partition,
             "{why}; the partition stands still until `resume`"
         );
@@ -606,7 +605,7 @@ impl<'a> Worker<'a> {
     }
 
     fn resume(&mut self) -> Result<(), Ended> {
-        let setting = self.setting.clone();
+        let setting = self.heading.setting.clone();
         let few = self.options.queue_rows.div_ceil(2);
         let mut ready = Vec::new();
         self.paused.retain(|from| {
@@ -623,7 +622,7 @@ impl<'a> Worker<'a> {
     }
 
     fn task_of(&mut self, from: &TopicPartition) -> Option<&mut Task> {
-        let id = task_of(&self.setting, from);
+        let id = task_of(&self.heading.setting, from);
         self.tasks.get_mut(&id).filter(|task| task.reads(from))
     }
 }

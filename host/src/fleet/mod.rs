@@ -27,6 +27,8 @@ pub use record::{
 pub use rollout::{Ended, Rollout, RolloutError, Told};
 pub use view::{Aside, Deployment, LIVE, View};
 
+use crate::random::random;
+
 /// The fleet of whoever names none.
 pub const DEFAULT: &str = "millstream";
 
@@ -46,9 +48,7 @@ pub fn check_name(fleet: &str) -> Result<(), String> {
 
 /// A name that nobody else has: 128 random bits, hexadecimal.
 pub fn random_id() -> String {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let half = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", half(), half())
+    format!("{:016x}{:016x}", random(), random())
 }
 
 /// Who speaks, for people: `user@machine`.

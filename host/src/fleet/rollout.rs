@@ -143,7 +143,8 @@ pub fn left_behind(deployment: &Deployment, pipeline: &str) -> Option<Entry> {
     Some(withdrawn(pipeline, left, format!("the command of {} ended before hosts were ready", head.by)))
 }
 
-fn withdrawn(pipeline: &str, generation: &Generation, reason: String) -> Entry {
+/// The generation, with the reason why it is taken back.
+pub fn withdrawn(pipeline: &str, generation: &Generation, reason: String) -> Entry {
     let withdrawn = Generation { withdrawn: Some(reason), ..generation.clone() };
     (Key::Generation(pipeline.to_owned(), generation.number), Some(Value::Generation(withdrawn)))
 }
@@ -214,6 +215,16 @@ impl Rollout {
             }
             undisturbed(known, &self.pipeline, now)?;
             off_trial(known, &self.pipeline)?;
+            if known.head.as_ref().is_some_and(|head| head.state == State::Stopped) {
+                return Err(Refusal::Conflict(format!(
+                    "`{0}` is being reset: wait for that, or do it again (`millstream reset {0}`)",
+                    self.pipeline
+                )));
+            }
+            let hosts: Vec<String> = view.live(now).map(|(id, _)| id.to_owned()).collect();
+            if hosts.is_empty() && self.trial.is_some() {
+                return Err(Refusal::Wrong(format!("no host lives that could try `{}`: start one with `millstream serve`", self.pipeline)));
+            }
             let mut entries: Vec<Entry> = Vec::new();
             replaced = None;
             if let (Some(left), Some(head)) = (known.next(), &known.head) {
@@ -223,19 +234,9 @@ impl Rollout {
             let number = known.next_number();
             let generation = self.generation(number, now, known.epoch());
             entries.push((Key::Generation(self.pipeline.clone(), number), Some(Value::Generation(generation))));
-            if known.head.as_ref().is_some_and(|head| head.state == State::Stopped) {
-                return Err(Refusal::Conflict(format!(
-                    "`{0}` is being reset: wait for that, or do it again (`millstream reset {0}`)",
-                    self.pipeline
-                )));
-            }
-            let hosts: Vec<String> = view.live(now).map(|(id, _)| id.to_owned()).collect();
             // A pipeline that was deleted begins anew.
             let state = known.head.as_ref().map(|head| head.state).filter(|state| *state != State::Deleted).unwrap_or(State::Running);
             let mut head = Head { generation: active, next: None, trial: None, state, change: String::new(), at: now, by: self.by.clone() };
-            if hosts.is_empty() && self.trial.is_some() {
-                return Err(Refusal::Wrong(format!("no host lives that could try `{}`: start one with `millstream serve`", self.pipeline)));
-            }
             if hosts.is_empty() {
                 head.generation = number;
             } else {
@@ -468,7 +469,7 @@ impl Rollout {
 
 struct Asked {
     generation: u64,
-    /// None: it is active at once.
+    /// Empty: it is active at once.
     hosts: Vec<String>,
 }
 

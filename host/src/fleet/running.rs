@@ -136,14 +136,14 @@ impl Running {
 
     /// What its workers are to do now. None: it is still starting.
     pub fn setting(&self) -> Option<Arc<Setting>> {
-        Some(self.course.get()?.now().0.setting)
+        Some(self.course.get()?.now().setting)
     }
 
     /// Its workers turn to another generation where they stand, with one on trial. `prepared`: what was prepared for it. False: it has
     /// not begun yet, or cannot where it stands.
     pub fn turn_to(&mut self, number: u64, trial: Option<&record::Trial>, prepared: &BTreeMap<u64, Prepared>) -> bool {
         let Some(course) = self.course.get() else { return false };
-        let now = course.now().0;
+        let now = course.now();
         let setting = |number: u64| {
             let known = [Some(&now.setting), now.trial.as_ref().map(|trial| &trial.setting), now.shadow.as_ref()];
             let known = known.into_iter().flatten().find(|known| known.generation_number() == number);
@@ -167,7 +167,7 @@ impl Running {
     /// What is left of the instances that were made ahead goes.
     pub fn drop_spare(&self) {
         let Some(course) = self.course.get() else { return };
-        let now = course.now().0;
+        let now = course.now();
         now.setting.drop_spare();
         if let Some(trial) = &now.trial {
             trial.setting.drop_spare();

@@ -3,6 +3,7 @@
 
 use super::control::{Control, ControlError};
 use super::record::{Entry, Generation, Head, Key, Kind, Mode, Terms, Trial, Value};
+use super::rollout::withdrawn;
 use super::view::{Deployment, View};
 use crate::shadow::Report;
 use crate::summary::Works;
@@ -123,10 +124,8 @@ pub fn roll_back(
             return Ok(Vec::new());
         };
         let Some(beside) = known.generations.get(&head.generation) else { return Ok(Vec::new()) };
-        let withdrawn = known.generations.get(&generation).map(|trial| {
-            let withdrawn = Generation { withdrawn: Some(format!("rolled back: {reason}")), ..trial.clone() };
-            (Key::Generation(pipeline.to_owned(), generation), Some(Value::Generation(withdrawn)))
-        });
+        let tried = known.generations.get(&generation);
+        let withdrawn = tried.map(|tried| withdrawn(pipeline, tried, format!("rolled back: {reason}")));
         if let Mode::Shadow { .. } = trial.mode {
             // It has committed nothing: what works goes on as it is.
             number = Some(head.generation);

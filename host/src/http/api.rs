@@ -204,6 +204,12 @@ async fn body(request: Request) -> Result<Bytes, Response> {
     }
 }
 
+/// How a change is to be made, and the body.
+async fn asked(query: Option<String>, request: Request) -> Result<(How, Bytes), Response> {
+    let how = query::flags(query.as_deref()).map_err(|failure| refused(&failure))?;
+    Ok((how, body(request).await?))
+}
+
 type Whose = Extension<Option<Holder>>;
 
 async fn openapi() -> Response {
@@ -223,12 +229,8 @@ async fn history(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Respo
 }
 
 async fn deploy(State(api): State<Arc<Api>>, Extension(holder): Whose, RawQuery(query): RawQuery, request: Request) -> Response {
-    let how: How = match query::flags(query.as_deref()) {
-        Ok(how) => how,
-        Err(failure) => return refused(&failure),
-    };
-    let body = match body(request).await {
-        Ok(body) => body,
+    let (how, body) = match asked(query, request).await {
+        Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
     change(api, holder, move |control, means| {
@@ -246,12 +248,8 @@ async fn swap(
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Response {
-    let how: How = match query::flags(query.as_deref()) {
-        Ok(how) => how,
-        Err(failure) => return refused(&failure),
-    };
-    let body = match body(request).await {
-        Ok(body) => body,
+    let (how, body) = match asked(query, request).await {
+        Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
     change(api, holder, move |control, means| {

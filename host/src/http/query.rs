@@ -1,11 +1,8 @@
 //! Queries hold the flags of the command: `?dry_run=true&canary=25%25` is `--dry-run --canary=25%`, by the same definition, with the same defaults.
 
 use crate::verbs::{Exit, Failure};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use percent_encoding::percent_decode_str;
-
-/// Flags that take no value.
-const SWITCHES: [&str; 2] = ["dry_run", "shadow"];
 
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true, disable_version_flag = true)]
@@ -17,6 +14,8 @@ struct Flags<T: clap::Args> {
 /// Err: a parameter that is none, or has no such value.
 pub fn flags<T: clap::Args>(query: Option<&str>) -> Result<T, Failure> {
     let wrong = |message: String| Failure::new(Exit::Usage, format!("the query: {message}"));
+    let command = Flags::<T>::command();
+    let is_switch = |flag: &str| command.get_arguments().any(|known| known.get_long() == Some(flag) && !known.get_action().takes_values());
     let mut arguments = Vec::new();
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -25,10 +24,10 @@ pub fn flags<T: clap::Args>(query: Option<&str>) -> Result<T, Failure> {
         if !plain {
             return Err(wrong(format!("there is no parameter `{name}`")));
         }
-        let flag = format!("--{}", name.replace('_', "-"));
-        match (SWITCHES.contains(&name.as_str()), value.as_str()) {
-            (false, value) => arguments.push(format!("{flag}={value}")),
-            (true, "" | "true") => arguments.push(flag),
+        let flag = name.replace('_', "-");
+        match (is_switch(&flag), value.as_str()) {
+            (false, value) => arguments.push(format!("--{flag}={value}")),
+            (true, "" | "true") => arguments.push(format!("--{flag}")),
             (true, "false") => {}
             (true, other) => return Err(wrong(format!("`{name}` is `true` or `false`, not `{other}`"))),
         }

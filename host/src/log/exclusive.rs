@@ -1,7 +1,7 @@
 //! Writes that hang on what was read before: tried anew while others come between.
 
 use crate::io::{LogError, Remedy, TopicPartition};
-use std::hash::{BuildHasher, Hasher, RandomState};
+use crate::random::random;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,11 +37,6 @@ pub fn try_until_done(name: &str, to: &TopicPartition, mut attempt: impl FnMut()
     }
     let message = format!("writing to {to} as `{name}`: others keep writing; after {TRIES} tries the last was in vain: {why}; try again");
     Err(LogError { remedy: Remedy::Wait, message })
-}
-
-/// A number that nobody else has.
-pub fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 /// From 0 to 1.

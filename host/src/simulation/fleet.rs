@@ -587,7 +587,7 @@ fn start(slot: usize) {
         let role = Role { number, ..Role::default() };
         let course = Arc::new(Course::new(Arc::new(setting)));
         if let Some((told, number)) = &told {
-            let heading = swap::heading(&course.now().0, told, *number, &handle).map_err(failed)?;
+            let heading = swap::heading(&course.now(), told, *number, &handle).map_err(failed)?;
             course.turn_to(heading);
         }
         Ok((course.clone(), Worker::new(course, log, role, &SimulatedClock, options, stop)?))

@@ -1,7 +1,9 @@
 //! A generation in the shadow of the one that works: it processes the same records, over what the other has in its stores as it was before each batch, and
 //! what it writes is its own. What it gives is compared and dropped.
 
-use super::{Setting, Task, TaskId, pipeline, stages, types_of};
+use super::make::{sinks, stages, types_of};
+use super::queue::Queue;
+use super::{Setting, Task, TaskId, pipeline};
 use crate::explain;
 use crate::flow::sink::Sink;
 use crate::flow::source::Taken;
@@ -9,7 +11,7 @@ use crate::flow::stage::{Below, Stage};
 use crate::shadow::{Report, Written};
 use crate::store::StateStore;
 use crate::task::timers;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Rows of its own that a task's shadow may have, bytes; beyond, it ends.
@@ -105,6 +107,9 @@ impl Task {
 
     /// Behind the batch: both have processed all of it.
     pub(super) fn compare_shadow(&mut self, source: usize, records: u64, ahead: Option<Ahead>) {
+        if self.shadow.is_none() {
+            return;
+        }
         let works = self.take_written();
         let (Some(ahead), Some(shadow)) = (ahead, &mut self.shadow) else { return };
         let mut refused: BTreeMap<&'static str, i64> = BTreeMap::new();
@@ -133,10 +138,6 @@ impl Task {
         }
     }
 
-    fn figures(&self) -> super::Figures {
-        (self.stages.iter().map(|stage| stage.counters).collect(), self.sinks.iter().map(|sink| sink.rows).collect())
-    }
-
     fn take_written(&mut self) -> Vec<Written> {
         self.sinks.iter_mut().flat_map(Sink::take_written).collect()
     }
@@ -158,7 +159,7 @@ fn named(pipeline: &pipeline::Pipeline) -> impl Iterator<Item = String> {
 }
 
 fn watching(setting: &Setting, id: TaskId) -> Vec<Sink> {
-    let mut sinks = super::sinks(setting, id);
+    let mut sinks = sinks(setting, id);
     sinks.iter_mut().for_each(Sink::watch);
     sinks
 }
@@ -166,37 +167,18 @@ fn watching(setting: &Setting, id: TaskId) -> Vec<Sink> {
 impl Task {
     /// A task that stands where this one stands, with no records of its own.
     fn beside(&self, setting: Arc<Setting>, stages: Vec<Stage>, sinks: Vec<Sink>) -> Self {
-        let queue = |queue: &super::Queue| super::Queue { waiting: Default::default(), from: queue.from.clone(), ..*queue };
+        let queue = |queue: &Queue| Queue { waiting: VecDeque::new(), from: queue.from.clone(), ..*queue };
+        // Stages look into the task's own tables; their rows are the task's to keep.
+        let tables = vec![None; self.tables.len()];
         Self {
-            id: self.id,
             queues: self.queues.iter().map(queue).collect(),
-            stages,
-            sinks,
-            // Stages look into the task's own; their rows are the task's to keep.
-            tables: vec![None; self.tables.len()],
-            placement: crate::flow::placement::Placement::new(&setting.pipeline),
-            setting,
-            to_end: false,
             stream_time: self.stream_time,
             clock: self.clock.clone(),
-            told: None,
             keeps_state: self.keeps_state,
             closed: self.closed,
-            taken: 0,
-            refused: BTreeMap::new(),
-            buried: BTreeMap::new(),
-            failed: None,
-            halted: false,
-            rest: None,
-            reach: usize::MAX,
-            most: usize::MAX,
-            guilty: Vec::new(),
-            apart: false,
-            swept: false,
             sweeps: false,
-            turned: 0,
             begun: true,
-            shadow: None,
+            ..Self::with(self.id, setting, tables, stages, sinks)
         }
     }
 }

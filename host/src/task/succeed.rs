@@ -1,7 +1,8 @@
 //! A task turns to a newer generation of its pipeline: partitions, time, tables and stores stay where they are, with all that is not committed yet.
 //! What plugins remember is not state: their instances are new.
 
-use super::{Setting, Task, sinks, stages};
+use super::make::{sinks, stages};
+use super::{Setting, Task};
 use crate::flow::placement::Placement;
 use crate::plugin::CallError;
 use std::collections::HashMap;

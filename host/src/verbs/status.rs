@@ -29,7 +29,7 @@ impl Place {
 
 /// Hosts, and what runs: of one pipeline, or of all.
 pub fn status(control: &Control, pipeline: Option<&str>) -> Result<Answer, Failure> {
-    let now = SystemClock::default().now();
+    let now = now();
     let view = control.view();
     let mut pipelines = Vec::new();
     match pipeline {
@@ -73,14 +73,11 @@ fn now() -> i64 {
     SystemClock::default().now()
 }
 
-fn source(generation: &Generation) -> Vec<String> {
-    manifest::topics_read(&generation.manifest)
-}
-
 fn places(control: &Control, name: &str, known: &Deployment) -> Result<Vec<Place>, Failure> {
     let log = control.log();
     let mut partitions = Vec::new();
-    for topic in known.active().or(known.next()).map(source).unwrap_or_default() {
+    let shown = known.active().or(known.next());
+    for topic in shown.map(|generation| manifest::topics_read(&generation.manifest)).unwrap_or_default() {
         let count = log.topic(&topic)?.map_or(0, |topic| topic.partitions);
         partitions.extend((0..count).map(|partition| TopicPartition::new(topic.as_str(), partition)));
     }
@@ -135,6 +132,8 @@ fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) 
             "answers": answers,
         }))
     };
+    let trial = known.head.as_ref().and_then(|head| head.trial.as_ref());
+    let shadow = trial.filter(|trial| matches!(trial.mode, Mode::Shadow { .. }));
     json!({
         "pipeline": name,
         "state": standing(known),
@@ -142,8 +141,8 @@ fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) 
         "at": known.head.as_ref().map(|head| head.at),
         "active": of(known.active()),
         "next": of(known.next()),
-        "shadow": known.head.as_ref().and_then(|head| head.trial.as_ref()).filter(|trial| trial.partitions().is_none()).map(|trial| control.view().shadow(name, trial.generation, now())),
-        "trial": known.head.as_ref().and_then(|head| head.trial.as_ref()),
+        "shadow": shadow.map(|trial| control.view().shadow(name, trial.generation, now())),
+        "trial": trial,
         "partitions": places.collect::<Vec<_>>(),
     })
 }
@@ -157,7 +156,8 @@ fn print_shadow(text: &mut String, report: &Report) {
         report.records, report.outputs, report.clean
     );
     for (what, difference) in &report.differences {
-        let _ = writeln!(text, "  {what}: {} ({})", difference.count, difference.examples.join(", "));
+        let examples = if difference.examples.is_empty() { String::new() } else { format!(" ({})", difference.examples.join(", ")) };
+        let _ = writeln!(text, "  {what}: {}{examples}", difference.count);
     }
     if let Some(why) = &report.ended {
         let _ = writeln!(text, "  it has ended: {why}");

@@ -52,7 +52,7 @@ impl Worker<'_> {
                 }
                 for (at, offset) in committing.cuts {
                     if let Some(generation) = task.setting().generation.as_ref().filter(|_| !planted(Mistake::NoCut)) {
-                        let cut = generation.cut(&self.setting.pipeline.name, &at, offset, self.clock.now());
+                        let cut = generation.cut(&self.heading.setting.pipeline.name, &at, offset, self.clock.now());
                         self.member.append(&generation.control(), &cut)?;
                         fault::point("cut");
                     }
@@ -74,7 +74,7 @@ impl Worker<'_> {
         for (at, position) in &commit.positions {
             tracing::trace!(%at, offset = position.offset, "committing");
         }
-        if let Some(changelogs) = &self.setting.changelogs {
+        if let Some(changelogs) = &self.heading.setting.changelogs {
             let now = self.clock.now();
             for writes in std::mem::take(&mut commit.state) {
                 if planted(Mistake::TimersApart) && writes.store.ends_with(".timers") {
@@ -92,8 +92,9 @@ impl Worker<'_> {
             }
         }
         fault::point("appended");
-        let carried =
-            |at: &TopicPartition| self.setting.pipeline.sources.iter().any(|source| source.carries.is_some() && source.topic == at.topic);
+        let carried = |at: &TopicPartition| {
+            self.heading.setting.pipeline.sources.iter().any(|source| source.carries.is_some() && source.topic == at.topic)
+        };
         let passed = commit.positions.iter().filter(|(at, _)| carried(at)).map(|(at, position)| (at.clone(), position.offset)).collect();
         let positions = commit.positions.iter().map(|(at, position)| (at.clone(), position.offset)).collect();
         self.in_flight =
@@ -189,12 +190,12 @@ impl Worker<'_> {
         self.deleted = self.clock.elapsed();
         let passed: Vec<_> = self.passed.drain().collect();
         if let Err(error) = self.log.delete_before(&passed) {
-            tracing::warn!(pipeline = self.setting.pipeline.name, "{error}; repartition topics keep what was processed, and grow");
+            tracing::warn!(pipeline = self.heading.setting.pipeline.name, "{error}; repartition topics keep what was processed, and grow");
         }
     }
 
     pub(super) fn checkpoint_due(&mut self) -> bool {
-        if self.setting.changelogs.is_none() {
+        if self.heading.setting.changelogs.is_none() {
             return false;
         }
         let waited = self.clock.elapsed() >= self.checkpointed + self.options.checkpoint_interval;
@@ -208,7 +209,7 @@ impl Worker<'_> {
     /// The ends of the changelogs of stores with rows that wait. Everything committed is applied, and no commit is in flight.
     pub(super) fn capture(&mut self) -> Result<Captured, LogError> {
         let mut captured = Captured::new();
-        let Some(changelogs) = self.setting.changelogs.clone().filter(|changelogs| changelogs.exist) else { return Ok(captured) };
+        let Some(changelogs) = self.heading.setting.changelogs.clone().filter(|changelogs| changelogs.exist) else { return Ok(captured) };
         for (number, task) in &mut self.tasks {
             let mut stores = Vec::new();
             task.each_store(|store| {
@@ -228,7 +229,7 @@ impl Worker<'_> {
 
     /// Writes the committed rows that wait to the local copies.
     pub(super) fn checkpoint(&mut self, captured: Captured) -> Result<(), LogError> {
-        let Some(changelogs) = self.setting.changelogs.clone() else { return Ok(()) };
+        let Some(changelogs) = self.heading.setting.changelogs.clone() else { return Ok(()) };
         let written_at = self.clock.now();
         for ((number, name), offset) in captured {
             let Some(task) = self.tasks.get_mut(&number) else { continue };

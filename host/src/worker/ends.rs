@@ -17,7 +17,7 @@ impl Worker<'_> {
         if self.ends.is_empty() {
             return Ok(true);
         }
-        let setting = self.setting.clone();
+        let setting = self.heading.setting.clone();
         let segments = &setting.plan.segments;
         let of_level = |id: &TaskId| segments[id.segment].level == self.level;
         // A task whose state is not whole yet has windows to close of which it knows nothing.
@@ -56,11 +56,11 @@ impl Worker<'_> {
 
     /// Whether every member of the group has committed this level to its end; those of this worker have.
     pub(super) fn level_done(&mut self) -> Result<bool, Ended> {
-        let level = |at: &TopicPartition| self.setting.plan.segments[task_of(&self.setting, at).segment].level;
+        let level = |at: &TopicPartition| self.heading.setting.plan.segments[task_of(&self.heading.setting, at).segment].level;
         let others: Vec<TopicPartition> = self
             .ends
             .keys()
-            .filter(|at| level(at) == self.level && !self.tasks.get(&task_of(&self.setting, at)).is_some_and(|task| task.reads(at)))
+            .filter(|at| level(at) == self.level && !self.tasks.get(&task_of(&self.heading.setting, at)).is_some_and(|task| task.reads(at)))
             .cloned()
             .collect();
         if others.is_empty() {
@@ -70,11 +70,11 @@ impl Worker<'_> {
             return Ok(false);
         }
         self.asked = self.clock.elapsed();
-        let committed = self.log.committed(&self.setting.pipeline.name, &others)?;
+        let committed = self.log.committed(&self.heading.setting.pipeline.name, &others)?;
         for (at, committed) in others.iter().zip(committed) {
             let end = self.ends[at];
             // Windows are closed behind the last record: by who has the partition, or gets it.
-            let closes = self.options.close_windows && self.setting.gives_windows(task_of(&self.setting, at).segment);
+            let closes = self.options.close_windows && self.heading.setting.gives_windows(task_of(&self.heading.setting, at).segment);
             let reached = match committed {
                 Some(position) => {
                     position.offset >= end && (!closes || Metadata::of(&position.metadata).is_some_and(|metadata| metadata.closed))
@@ -90,8 +90,8 @@ impl Worker<'_> {
 
     /// Hands over the windows that are still open in the tasks of this level.
     pub(super) fn close_windows(&mut self) -> Result<(), Ended> {
-        let level = |id: &TaskId| self.setting.plan.segments[id.segment].level;
-        let closes = |id: &TaskId| level(id) == self.level && self.setting.gives_windows(id.segment);
+        let level = |id: &TaskId| self.heading.setting.plan.segments[id.segment].level;
+        let closes = |id: &TaskId| level(id) == self.level && self.heading.setting.gives_windows(id.segment);
         let ids: Vec<TaskId> = self.tasks.keys().filter(|id| closes(id)).copied().collect();
         for id in ids {
             let produced = self.tasks.get_mut(&id).map(Task::close_windows).transpose().map_err(stopped)?.flatten();

@@ -15,7 +15,7 @@ impl Worker<'_> {
     /// Turns all tasks to the newest heading, if there is a newer one. Everything processed is in a transaction that is begun or done by then; the next one
     /// tells from which offsets on the generation works.
     pub(super) fn follow(&mut self) -> Result<(), Ended> {
-        if self.course.turn() == self.turn || self.isolation.is_some() {
+        if self.course.number() == self.heading.number || self.isolation.is_some() {
             return self.check_behind();
         }
         if self.in_flight.is_none() {
@@ -26,8 +26,7 @@ impl Worker<'_> {
             return Ok(());
         }
         let started = std::time::Instant::now();
-        let (heading, turn) = self.course.now();
-        self.turn = turn;
+        let heading = self.course.now();
         let turning: Vec<TaskId> = self
             .tasks
             .iter()
@@ -41,15 +40,14 @@ impl Worker<'_> {
             task.succeed(next.clone()).map_err(|(stage, error)| Ended::Init(explain::not_started(&next.pipeline, stage, &error)))?;
             self.tasks.insert(*id, task);
         }
-        self.retired = self.retired.renamed(&self.setting.pipeline, &heading.setting.pipeline);
-        self.setting = heading.setting.clone();
+        self.retired = self.retired.renamed(&self.heading.setting.pipeline, &heading.setting.pipeline);
         self.heading = heading;
         self.cast_shadows();
         let took = started.elapsed();
         self.turn_time.observe(took);
         tracing::info!(
-            pipeline = self.setting.pipeline.name,
-            generation = self.setting.generation_number(),
+            pipeline = self.heading.setting.pipeline.name,
+            generation = self.heading.setting.generation_number(),
             trial = self.heading.trial.as_ref().map(|trial| trial.setting.generation_number()),
             tasks = turning.len(),
             ?took,
@@ -90,10 +88,10 @@ impl Worker<'_> {
             return Err(LogError::stop(format!(
                 "the group `{}` is run by a fleet (generation {committed} in {at}): deploy the pipeline to it (`millstream deploy`), or run it under another name; \
                  nothing was changed",
-                self.setting.pipeline.name
+                self.heading.setting.pipeline.name
             )));
         }
-        tracing::info!(pipeline = self.setting.pipeline.name, %at, committed, own, "a partition is at a newer generation: waiting to learn of it");
+        tracing::info!(pipeline = self.heading.setting.pipeline.name, %at, committed, own, "a partition is at a newer generation: waiting to learn of it");
         self.behind.insert(at.clone(), committed);
         self.behind_since.get_or_insert(self.clock.elapsed());
         Ok(true)
@@ -108,7 +106,7 @@ impl Worker<'_> {
         Err(LogError::stop(format!(
             "pipeline `{}`: {at} is at generation {committed}, and this host has not learnt of it within {} s, it knows {own}: it leaves the partition to others; \
              can it read the fleet's control topic?",
-            self.setting.pipeline.name,
+            self.heading.setting.pipeline.name,
             BEHIND.as_secs()
         ))
         .into())

@@ -23,7 +23,7 @@ impl Worker<'_> {
             self.paused.retain(|paused| !partitions.contains(paused));
         }
         let committed = self.member.committed(partitions)?;
-        let setting = self.setting.clone();
+        let setting = self.heading.setting.clone();
         let (mut starts, mut behind) = (Vec::new(), Vec::new());
         let (mut fresh, mut kept) = (BTreeSet::new(), BTreeSet::new());
         for (partition, committed) in partitions.iter().zip(committed) {
@@ -95,7 +95,7 @@ impl Worker<'_> {
             let ready = restore.tasks().iter().filter_map(|number| self.tasks.get(number)).flat_map(Task::partitions);
             let starts: Vec<_> = ready.filter_map(|at| self.committed.get(&at).map(|offset| (at.clone(), *offset))).collect();
             if restore.read > 0 {
-                tracing::info!(pipeline = self.setting.pipeline.name, records = restore.read, "state is restored");
+                tracing::info!(pipeline = self.heading.setting.pipeline.name, records = restore.read, "state is restored");
             }
             self.restored = (restore.read, restore.total);
             self.restore = None;
@@ -120,15 +120,15 @@ impl Worker<'_> {
             return Err(LogError::stop(format!(
                 "group `{}` stands at offset {} of {partition}, but the partition holds {} to {}: records were deleted before they were read, or the topic was \
                  made anew. Reset the group's offsets or run the pipeline under another name; nothing was changed",
-                self.setting.pipeline.name, position.offset, bounds.begin, bounds.end
+                self.heading.setting.pipeline.name, position.offset, bounds.begin, bounds.end
             )));
         }
-        if self.setting.changelogs.is_some() && Metadata::of(&position.metadata).is_none() {
+        if self.heading.setting.changelogs.is_some() && Metadata::of(&position.metadata).is_none() {
             return Err(LogError::stop(format!(
                 "the position of group `{}` in {partition} was not written by a run of this pipeline: another program uses the group, or its offsets were reset \
                  by another tool, and the state does not belong to them. Run the pipeline under another name, or delete the group's offsets and the \
                  pipeline's changelogs to start anew; nothing was changed",
-                self.setting.pipeline.name
+                self.heading.setting.pipeline.name
             )));
         }
         Ok(position)
@@ -136,7 +136,7 @@ impl Worker<'_> {
 
     /// Where a new group starts, by what the source says.
     pub(super) fn first_position(&self, partition: &TopicPartition) -> Result<Position, LogError> {
-        let source = self.setting.pipeline.sources.iter().find(|source| source.topic == partition.topic);
+        let source = self.heading.setting.pipeline.sources.iter().find(|source| source.topic == partition.topic);
         let offset = match source.map(|source| source.start).unwrap_or_default() {
             Start::Earliest => self.log.bounds(partition)?.begin,
             Start::Latest => self.log.bounds(partition)?.end,
@@ -176,7 +176,7 @@ impl Worker<'_> {
         };
         // A task keeps no partition of its own: its others are taken up again from their committed positions. So are those of tasks that stay, if what
         // they did was dropped.
-        let mut ids: BTreeSet<TaskId> = partitions.iter().map(|at| task_of(&self.setting, at)).collect();
+        let mut ids: BTreeSet<TaskId> = partitions.iter().map(|at| task_of(&self.heading.setting, at)).collect();
         if aborted {
             ids.extend(self.tasks.keys());
         }

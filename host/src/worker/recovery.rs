@@ -80,7 +80,7 @@ impl Worker<'_> {
         } else {
             self.member.abandon();
             self.behind.clear();
-            self.member = join(&self.setting, &self.log, &self.name)?;
+            self.member = join(&self.heading.setting, &self.log, &self.name)?;
         }
         self.owed.clear();
         Ok(())
@@ -88,7 +88,7 @@ impl Worker<'_> {
 
     /// Told to stop, and what was under way cannot be committed any more: that is left to whoever has the partitions next.
     pub(super) fn let_go(&mut self, error: &LogError) -> Result<(), Ended> {
-        tracing::info!(pipeline = self.setting.pipeline.name, "{error}; what is not committed is done again by who comes next");
+        tracing::info!(pipeline = self.heading.setting.pipeline.name, "{error}; what is not committed is done again by who comes next");
         self.forget_uncommitted();
         self.restore = None;
         std::mem::take(&mut self.tasks).values().for_each(|task| self.retire(task));
@@ -116,7 +116,7 @@ impl Worker<'_> {
         }
         let isolation = self.isolation.get_or_insert_with(|| {
             tracing::warn!(
-                pipeline = self.setting.pipeline.name,
+                pipeline = self.heading.setting.pipeline.name,
                 "{error}; the {rows} records since the last commit are read again, to find the one whose results these are"
             );
             Isolation::default()
@@ -148,7 +148,7 @@ impl Worker<'_> {
     /// Something failed that the run gets over by itself.
     pub(super) fn trouble(&mut self, reason: &str) {
         if self.well_since.is_some_and(|since| self.clock.elapsed() < since + AFTERMATH) {
-            tracing::debug!(pipeline = self.setting.pipeline.name, "{reason}");
+            tracing::debug!(pipeline = self.heading.setting.pipeline.name, "{reason}");
         } else {
             self.tell(reason);
         }
@@ -156,7 +156,7 @@ impl Worker<'_> {
 
     /// Tells why the run waits: once, however long it lasts and whatever fails meanwhile.
     pub(super) fn tell(&mut self, reason: &str) {
-        let pipeline = &self.setting.pipeline.name;
+        let pipeline = &self.heading.setting.pipeline.name;
         if std::mem::replace(&mut self.troubled, true) {
             tracing::debug!(pipeline, "{reason}");
         } else {
@@ -169,7 +169,7 @@ impl Worker<'_> {
         if std::mem::take(&mut self.troubled) {
             self.well_since = Some(self.clock.elapsed());
             self.seat.well();
-            tracing::info!(pipeline = self.setting.pipeline.name, "the log is well again");
+            tracing::info!(pipeline = self.heading.setting.pipeline.name, "the log is well again");
         }
     }
 }

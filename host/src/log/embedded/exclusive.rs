@@ -4,7 +4,8 @@
 
 use super::{Append, EmbeddedLog, framing};
 use crate::io::{Commit, LogError, TopicPartition};
-use crate::log::exclusive::{Tried, random, try_until_done};
+use crate::log::exclusive::{Tried, try_until_done};
+use crate::random::random;
 use crate::record::Records;
 use std::sync::PoisonError;
 

@@ -9,8 +9,8 @@
 //! | `pipelines/NAME.lock` | locked by the process that runs the pipeline under this host's name |
 //! | `log/` | the embedded log's database |
 
+use crate::random::random;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -85,10 +85,9 @@ pub fn host_id(folder: &Path) -> Result<String, FolderError> {
     if let Some(id) = read_host_id(&path)? {
         return Ok(id);
     }
-    let random = RandomState::new().build_hasher().finish();
     // Written aside and linked into place: of two processes that come at once both end with the same name.
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(file_error("cannot write into", folder))?;
-    writeln!(file, "{:012x}", random >> 16).map_err(file_error("cannot write", &path))?;
+    writeln!(file, "{:012x}", random() >> 16).map_err(file_error("cannot write", &path))?;
     match file.persist_noclobber(&path) {
         Ok(_) => {}
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -84,7 +84,7 @@ pub fn learn(slot: usize, last: bool) {
         Some((running.course.clone(), handle, fleet.told.clone()))
     });
     let Some((course, handle, told)) = known else { return };
-    let now = course.now().0;
+    let now = course.now();
     let at = now.number as usize;
     let number = if last { told.len() } else { at + 1 };
     let Some(next) = told.get(at..number).and_then(<[Told]>::last) else { return };

@@ -107,11 +107,11 @@ pub fn prepare_on(
         state = log.state(&pipeline.name)?;
         if let Some(state) = &state {
             types = Arc::new(StoreTypes::new(state.clone(), creates != Creates::Nothing));
-            add_types(&pipeline, &types, true)?;
+            add_types(&pipeline, &types, Older::Last)?;
         } else {
             let local = local()?;
             types = Arc::new(StoreTypes::new(local.clone(), true));
-            add_types(&pipeline, &types, false)?;
+            add_types(&pipeline, &types, Older::None)?;
             let changelogs = changelogs(&pipeline, &plan, &partitions, &**log, creates, local.clone(), &types, fresh)?;
             state = Some(local);
             logged = Some(Arc::new(changelogs));
@@ -153,13 +153,14 @@ pub fn of_one_run(one: &Setting, other: &Setting) -> bool {
 
 /// Makes ready a newer form of a pipeline that runs, to which its tasks can turn where they stand: on the same sources, tables, stores and repartition topics.
 ///
-/// None: they cannot, since a topic has another number of partitions by now.
+/// None: they cannot, since a topic has another number of partitions by now. `sweeps`: rows of types older than its own may be left.
 pub fn prepare_next(
     pipeline: Pipeline,
     now: &Setting,
     log: &dyn Log,
     secrets: &Secrets,
     creates: Creates,
+    sweeps: bool,
 ) -> Result<Option<Setting>, RunError> {
     let plan = Plan::new(&pipeline);
     if let Some(what) = apart(&now.pipeline, &now.plan, &pipeline, &plan) {
@@ -171,7 +172,7 @@ pub fn prepare_next(
         return Ok(None);
     }
     if now.state.is_some() {
-        add_types(&pipeline, &now.types, false)?;
+        add_types(&pipeline, &now.types, if sweeps { Older::All } else { Older::None })?;
     }
     Ok(Some(Setting {
         plan,
@@ -384,14 +385,35 @@ fn described(pipeline: &Pipeline) -> Vec<(Option<usize>, String, Store)> {
     stores
 }
 
-/// Gives the types of the stores' rows their numbers. `checks`: what is kept of them is all there is, so that a type without a way from the last one is refused
-/// before anything is done.
-fn add_types(pipeline: &Pipeline, types: &StoreTypes, checks: bool) -> Result<(), RunError> {
+/// The types that rows which are kept may have, as far as that is known where a pipeline is made ready.
+enum Older {
+    /// Nothing is known, or they were looked at elsewhere.
+    None,
+    /// What is kept is all there is: the last one, or others from which there was a way to it.
+    Last,
+    /// Any that there ever was: a sweep is not through.
+    All,
+}
+
+/// Gives the types of the stores' rows their numbers. A type without a way from those that rows may have is refused before anything is done.
+fn add_types(pipeline: &Pipeline, types: &StoreTypes, older: Older) -> Result<(), RunError> {
     for (stage, name, store) in described(pipeline) {
         let (known, now) = (types.of(&name)?, RowType::of(&store.fields));
-        if let Some((_, last)) = known.last().filter(|(_, last)| checks && stage.is_some() && **last != now) {
-            let way = turn::way(&last, &store).and_then(|way| turn::allowed(&way, pipeline.guarantee));
-            way.map_err(|why| RunError::Setup(format!("pipeline `{}`: {}", pipeline.name, turn::no_way(&name, &last, &now, &why))))?;
+        let rows: Vec<Arc<RowType>> = match older {
+            _ if stage.is_none() => Vec::new(),
+            Older::None => Vec::new(),
+            Older::Last => known.last().map(|(_, last)| last).into_iter().collect(),
+            Older::All => known.all(),
+        };
+        for row in rows.iter().filter(|row| ***row != now) {
+            let way = turn::way(row, &store).and_then(|way| turn::allowed(&way, pipeline.guarantee));
+            let mut why = way.err().map(|why| turn::no_way(&name, row, &now, &why));
+            if let (Older::All, Some(why)) = (&older, &mut why) {
+                why.push_str(" (rows still become rows of the type before, a few with each commit: once `millstream_migrating_tasks` is 0, that type alone counts)");
+            }
+            if let Some(why) = why {
+                return Err(RunError::Setup(format!("pipeline `{}`: {why}", pipeline.name)));
+            }
         }
         types.add(&name, &store)?;
     }

@@ -22,11 +22,12 @@ pub fn list_append() -> &'static [u8] {
     COMPONENT.get_or_init(|| build("millstream-list-append"))
 }
 
-/// One that keeps totals, and one that keeps them in rows of another type, which it makes of the first one's.
-pub fn totals() -> [&'static [u8]; 2] {
-    static COMPONENTS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
-    let components = COMPONENTS.get_or_init(|| [build("millstream-totals"), build("millstream-totals-next")]);
-    [&components[0], &components[1]]
+/// One that keeps totals; one that keeps them in rows of another type, which it makes of the first one's; and one with a third type, to which there is a way
+/// from the second alone.
+pub fn totals() -> [&'static [u8]; 3] {
+    static COMPONENTS: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
+    let components = COMPONENTS.get_or_init(|| ["millstream-totals", "millstream-totals-next", "millstream-totals-third"].map(build));
+    [0, 1, 2].map(|at| &*components[at])
 }
 
 /// The same as another version.

@@ -142,8 +142,12 @@ impl Place {
 }
 
 /// Asks again and again until something is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+fn until(what: &str, is_so: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(120), what, is_so);
+}
+
+fn until_within(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}: not so in time");
         std::thread::sleep(Duration::from_millis(1));

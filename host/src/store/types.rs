@@ -156,6 +156,11 @@ impl RowTypes {
         self.read().types.get(usize::from(number)).cloned()
     }
 
+    /// Every one, by number.
+    pub fn all(&self) -> Vec<Arc<RowType>> {
+        self.read().types.clone()
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.read().types.len()

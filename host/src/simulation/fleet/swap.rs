@@ -104,7 +104,7 @@ pub fn heading(now: &Heading, told: &Told, number: u64, handle: &Handle) -> Resu
         }
         let log = SimulatedLog(handle.clone());
         let pipeline = workload::pipeline_of(fleet(|fleet| fleet.shape.kind), number);
-        let next = runtime::prepare_next(pipeline, &now.setting, &log as &dyn Log, &Secrets::default(), Creates::Declared)?;
+        let next = runtime::prepare_next(pipeline, &now.setting, &log as &dyn Log, &Secrets::default(), Creates::Declared, false)?;
         let mut next = next.expect("partitions stay as many");
         next.generation = Some(generation(number, handle));
         Ok(Arc::new(next))

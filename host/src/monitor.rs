@@ -6,7 +6,7 @@ use crate::shadow::Report;
 use crate::summary::{Summary, Works};
 use crate::task::TaskId;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -23,6 +23,8 @@ pub struct Monitor {
     turns: AtomicU64,
     /// How often parked tasks were told to try again.
     revivals: AtomicU64,
+    /// Nothing more is taken of the user's sources.
+    shut: AtomicBool,
     posts: Mutex<Vec<Arc<Post>>>,
     /// Where partitions end, as far as it was looked up.
     ends: Mutex<BTreeMap<TopicPartition, i64>>,
@@ -73,6 +75,8 @@ pub struct Figures {
     pub works: BTreeMap<u64, Works>,
     /// Tasks that may have rows of older types.
     pub sweeping: usize,
+    /// The sources are shut, and everything that was taken of them is committed.
+    pub quiet: bool,
     /// The generation in the shadow, and how it compares.
     pub shadow: Option<(u64, Report)>,
     /// Records of changelogs read, and to read at most, of the restore under way or else of the last one.
@@ -187,6 +191,11 @@ impl Monitor {
         self.turns.load(Ordering::Acquire) % 2 == 1
     }
 
+    /// Workers take no more of the user's sources, and go on with what is under way behind them; `false`: they take of them again.
+    pub fn shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::Release);
+    }
+
     /// Tasks that stand still try again.
     pub fn revive(&self) {
         self.revivals.fetch_add(1, Ordering::AcqRel);
@@ -259,6 +268,10 @@ pub struct Seat {
 impl Seat {
     pub fn paused(&self) -> bool {
         self.monitor.paused()
+    }
+
+    pub fn shut(&self) -> bool {
+        self.monitor.shut.load(Ordering::Acquire)
     }
 
     pub fn revivals(&self) -> u64 {

@@ -115,6 +115,8 @@ pub struct Task {
     failed: Option<Stop>,
     /// The task met a failure: nothing behind it counts as passed.
     halted: bool,
+    /// Nothing is taken of the user's sources.
+    shut: bool,
     /// Of a stage with timers: what was taken and is still to be processed, and how many rows are tried at once.
     rest: Option<(usize, Taken)>,
     reach: usize,
@@ -179,6 +181,7 @@ impl Task {
             buried: BTreeMap::new(),
             failed: None,
             halted: false,
+            shut: false,
             rest: None,
             reach: usize::MAX,
             most: usize::MAX,
@@ -205,6 +208,11 @@ impl Task {
     /// The run is one to the end.
     pub fn to_end(&mut self) {
         self.to_end = true;
+    }
+
+    /// Takes no more of the user's sources than what is begun, and goes on with repartition topics and tables; or takes of them again.
+    pub fn shut(&mut self, shut: bool) {
+        self.shut = shut;
     }
 
     /// Its batches have at most so many rows.

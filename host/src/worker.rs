@@ -191,6 +191,8 @@ pub struct Worker<'a> {
     pub processed: u64,
     pub commits: u64,
     paused: Vec<TopicPartition>,
+    /// Nothing is taken of the user's sources.
+    shut: bool,
     stopped: Option<Stop>,
     /// Tasks that stand still, and why; and how often those were told to try again.
     parked: BTreeMap<TaskId, Arc<str>>,
@@ -280,6 +282,7 @@ impl<'a> Worker<'a> {
             processed: 0,
             commits: 0,
             paused: Vec::new(),
+            shut: false,
             stopped: None,
             parked: BTreeMap::new(),
             revived: seat.revivals(),
@@ -392,11 +395,12 @@ impl<'a> Worker<'a> {
         {
             tables.follow()?;
         }
+        self.shut = self.seat.shut();
         self.idle_since = if idle { self.idle_since.or(Some(self.clock.elapsed())) } else { None };
         self.process(idle)?;
         self.resume()?;
         self.progress_commit(Duration::ZERO)?;
-        if self.clock.elapsed() >= self.marked + self.options.checkpoint_interval {
+        if self.clock.elapsed() >= self.marked + self.options.checkpoint_interval && !self.shut {
             self.marked = self.clock.elapsed();
             self.tasks.values_mut().for_each(Task::repeat_mark);
         }
@@ -482,6 +486,7 @@ impl<'a> Worker<'a> {
             generation: self.heading.setting.generation_number(),
             trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
             works: self.works(),
+            quiet: self.shut && self.in_flight.is_none() && self.first_since.is_none() && self.pending.is_empty() && self.restore.is_none(),
             sweeping: self.tasks.values().filter(|task| task.sweep_due()).count(),
             shadow: self.heading.shadow.as_ref().map(|setting| (setting.generation_number(), self.shadow_report())),
             restored: self.restoring().unwrap_or(self.restored),
@@ -540,6 +545,7 @@ impl<'a> Worker<'a> {
                 if self.isolation.is_some() && (self.in_flight.is_some() || self.uncommitted.rows >= most) {
                     break;
                 }
+                task.shut(self.shut);
                 task.narrow(if self.isolation.is_some() { most - self.uncommitted.rows } else { usize::MAX });
                 let patient = self.options.until_end || !idle || task.order_matters() && !waited;
                 let patient = patient && !planted(Mistake::NoPatience);

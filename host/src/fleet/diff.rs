@@ -26,8 +26,14 @@ pub struct Diff {
     pub class: Class,
     /// Why it is not hot; one for each thing that keeps it from that.
     pub reasons: Vec<String>,
+    /// Repartition topics that the active generation is to empty before the other may run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub empties: Vec<String>,
     /// Why it cannot be taken back once it runs.
     pub irreversible: Option<String>,
+    /// Nothing is active, but it cannot go on from what one that was deleted has left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
     /// Why the other way, from the new pipeline to the old, could not have been taken back: for who goes back.
     #[serde(skip)]
     pub undoes: Option<String>,
@@ -83,13 +89,13 @@ pub fn diff(old: Option<(&Pipeline, &Counts)>, new: (&Pipeline, &Counts)) -> Dif
     };
     let none = Counts::new();
     let (before, old_counts) = old.unwrap_or((&nothing, &none));
-    let mut found = Comparison { old: before, new, classes: Vec::new(), one_way: Vec::new() };
+    let mut found = Comparison { old: before, new, classes: Vec::new(), one_way: Vec::new(), empties: Vec::new() };
     let topics = found.topics(old_counts, new_counts);
     let stores = found.stores();
     let pipeline = found.whole();
     found.segments();
     let (gained, lost) = permissions(before, new);
-    let mut backwards = Comparison { old: new, new: before, classes: Vec::new(), one_way: Vec::new() };
+    let mut backwards = Comparison { old: new, new: before, classes: Vec::new(), one_way: Vec::new(), empties: Vec::new() };
     backwards.stores();
     let undoes = old.and_then(|_| joined(&backwards.one_way));
     let (class, reasons, irreversible) = match old {
@@ -102,7 +108,9 @@ pub fn diff(old: Option<(&Pipeline, &Counts)>, new: (&Pipeline, &Counts)) -> Dif
     Diff {
         class,
         reasons,
+        empties: found.empties,
         irreversible,
+        left: None,
         undoes,
         pipeline,
         stages: fields::compare(&before.stages, &new.stages, |stage| &stage.name, |one, other| fields::stage(before, one, new, other)),
@@ -138,6 +146,8 @@ struct Comparison<'a> {
     classes: Vec<(Class, String)>,
     /// What cannot be taken back, and why.
     one_way: Vec<String>,
+    /// Repartition topics.
+    empties: Vec<String>,
 }
 
 impl Comparison<'_> {
@@ -169,11 +179,7 @@ impl Comparison<'_> {
             if by_topic(new, &source.topic).is_none() {
                 match source.carries {
                     None => self.because(Class::Drain, format!("{} `{}` is no longer read", what(source), source.topic)),
-                    // Hosts would have to agree on its end first.
-                    Some(_) => {
-                        let why = "what is under way in it would be lost";
-                        self.because(Class::New, format!("the repartition topic `{}` would no longer be read: {why}", source.topic));
-                    }
+                    Some(_) => self.emptied(&source.topic, "is no longer read"),
                 }
                 changes.push(Change::of(&source.topic, What::Removed, vec![what(source).to_owned()]));
             }
@@ -213,11 +219,7 @@ impl Comparison<'_> {
             let grouped = |pipeline: &Pipeline, source: &Source| source.carries.and_then(|sink| pipeline.sinks[sink].regroup.clone());
             let regrouped = !fields::same_regroup(grouped(old, &before).as_ref(), grouped(new, source).as_ref());
             if regrouped {
-                let why = "what is under way in it is spread by what was";
-                self.because(
-                    Class::New,
-                    format!("the repartition topic `{}` would bring records together by something else: {why}", source.topic),
-                );
+                self.emptied(&source.topic, "brings records together by something else");
                 details.push("brings records together by something else".to_owned());
             }
             // What a repartition topic holds is told by the stages before it; the user's own are declared.
@@ -246,6 +248,26 @@ impl Comparison<'_> {
         changes.extend(missing(&had, &has, What::Removed));
         changes.extend(missing(&has, &had, What::Added));
         changes
+    }
+
+    /// A repartition topic whose records are to be processed to the end before the other generation runs. Rows that its records have led to are in its
+    /// partitions: a store of theirs that is kept would not be found again.
+    fn emptied(&mut self, topic: &Arc<str>, how: &str) {
+        let (had, has) = (kept(self.old), kept(self.new));
+        let reads = |source: &usize| self.old.sources[*source].topic == *topic;
+        let behind: Vec<plan::Segment> = plan::segments(self.old).into_iter().filter(|segment| segment.sources.iter().any(reads)).collect();
+        let stages = self.old.stages.iter().enumerate().filter(|(index, _)| behind.iter().any(|segment| segment.stages[*index]));
+        let stores = stages.flat_map(|(_, stage)| &stage.stores).find(|store| had.contains_key(*store) && has.contains_key(*store));
+        match stores.cloned() {
+            Some(store) => {
+                let why = format!("the rows of the store `{store}`, which is kept, are in other partitions than their records would be");
+                self.because(Class::New, format!("the repartition topic `{topic}` {how}: {why}"));
+            }
+            None => {
+                self.because(Class::Drain, format!("the repartition topic `{topic}` {how}: it is emptied first"));
+                self.empties.push(topic.to_string());
+            }
+        }
     }
 
     /// Partitioned ones are sources too, and told as such.

@@ -151,7 +151,14 @@ impl<'a> Host<'a> {
             None if wanted > 0 => self.replace(name, charge, wanted, &head)?,
             _ => {}
         }
-        self.steer(charge, &head);
+        let shut = head.shuts(self.clock.now());
+        self.steer(charge, &head, shut);
+        if let (true, Some(next), Some(running)) = (shut, &head.next, &charge.running)
+            && running.number == head.generation
+            && running.is_quiet()
+        {
+            self.answer(name, charge, next.generation, Answered::Shut, None)?;
+        }
         if let Some((number, trial)) =
             charge.running.as_ref().filter(|running| running.is_turned()).map(|running| (running.number, running.trial))
         {
@@ -281,7 +288,7 @@ impl<'a> Host<'a> {
             None => None,
         };
         let generation = self.generation(number, record.epoch);
-        let now = charge.running.as_ref().and_then(Running::setting);
+        let now = charge.running.as_ref().and_then(|running| Some((running.setting()?, running.sweeps())));
         let (place, (done, result)) = (self.place.clone(), mpsc::channel());
         let prepare = move || {
             drop(done.send(running::prepare(
@@ -289,7 +296,7 @@ impl<'a> Host<'a> {
                 &bundle,
                 &generation,
                 last.as_ref().map(|(ran, bundle)| (*ran, bundle)),
-                now.as_deref(),
+                now.as_ref().map(|(now, sweeps)| (&**now, *sweeps)),
             )))
         };
         let thread = std::thread::Builder::new().name(format!("prepare {name}")).spawn(prepare);
@@ -347,7 +354,7 @@ impl<'a> Host<'a> {
         }
         let Some(prepared) = charge.prepared.remove(&wanted) else { return Ok(()) };
         let paused = head.state == State::Paused;
-        match Running::start(&self.place, &prepared, paused) {
+        match Running::start(&self.place, &prepared, paused, head.shuts(self.clock.now())) {
             Ok(running) => {
                 charge.running = Some(running);
                 Ok(())
@@ -388,11 +395,12 @@ impl<'a> Host<'a> {
         self.show(name, charge);
     }
 
-    /// Pauses, resumes, and has parked tasks try again.
-    fn steer(&self, charge: &mut Charge, head: &Head) {
+    /// Pauses, resumes, shuts the sources, and has parked tasks try again.
+    fn steer(&self, charge: &mut Charge, head: &Head, shut: bool) {
         let news = charge.heard != head.change;
         charge.heard.clone_from(&head.change);
         let Some(running) = &charge.running else { return };
+        running.monitor.shut(shut);
         match head.state {
             State::Paused => running.monitor.pause(),
             _ => {

@@ -5,8 +5,10 @@ pub mod bundle;
 pub mod component;
 pub mod control;
 pub mod diff;
+mod emptied;
 mod fields;
 pub mod host;
+mod outdated;
 pub mod record;
 pub mod reset;
 pub mod rollout;
@@ -20,6 +22,7 @@ pub use component::Components;
 pub use control::{Control, ControlError, Refusal};
 pub use diff::{Diff, Permission};
 pub use fields::{Change, What};
+pub use outdated::KEPT;
 pub use record::{
     Answer, Answered, Class, ComponentRef, Cut, Generation, Head, HostRecord, Key, Kind, Mode, Next, PROTOCOL, Parked, State, Terms, Trial,
     Value,

@@ -118,6 +118,9 @@ impl Class {
     }
 }
 
+/// The clocks of two machines differ by less than this, milliseconds.
+pub const SKEW: i64 = 10_000;
+
 /// Which generation of a pipeline is to run. Written by compare-and-set only (`Control::change`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -137,6 +140,14 @@ pub struct Head {
     pub by: String,
 }
 
+impl Head {
+    /// Whether nothing more is to be taken of the user's sources. Once the command that asked for it has given up, that is over. `now`: milliseconds since the
+    /// epoch.
+    pub fn shuts(&self, now: i64) -> bool {
+        self.next.as_ref().is_some_and(|next| next.empties && now <= next.until.saturating_add(SKEW))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Next {
     pub generation: u64,
@@ -144,6 +155,9 @@ pub struct Next {
     pub mode: Class,
     /// By when the command that asks gives up, milliseconds since the epoch: after that it was killed, and another may take its place.
     pub until: i64,
+    /// Hosts are to take no more of the user's sources meanwhile, and to go on with what is under way: repartition topics are to be empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empties: bool,
 }
 
 /// A generation on trial, until it is promoted or rolled back.
@@ -276,6 +290,8 @@ pub struct Generation {
 pub enum Answered {
     /// Loaded, compiled, checked against the log.
     Ready,
+    /// No more of the user's sources is taken for the generation before, and what was taken is committed.
+    Shut,
     /// Every task of this host runs it.
     Running,
     Failed,
@@ -287,6 +303,7 @@ impl Answered {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ready => "ready",
+            Self::Shut => "shut",
             Self::Running => "running",
             Self::Failed => "failed",
             Self::Left => "left",
@@ -425,7 +442,7 @@ mod tests {
     fn records_say_what_the_design_says() {
         let head = Head {
             generation: 3,
-            next: Some(Next { generation: 4, mode: Class::Hot, until: 9 }),
+            next: Some(Next { generation: 4, mode: Class::Hot, until: 9, empties: false }),
             trial: None,
             state: State::Running,
             change: "c".to_owned(),

@@ -1,26 +1,28 @@
 //! How a generation becomes the active one: its components and its record are written, every live host is asked to prepare it, and when all are
 //! ready it is made active, all by changes of the control topic. Whatever goes wrong before that withdraws it, with the reason.
 //!
-//! asked -> every live host ready -> active -> every live host runs it -> every partition cut over
+//! asked -> every live host ready (-> what is to be emptied is empty) -> active -> every live host runs it -> every partition cut over
 //!   └-> withdrawn: a host failed, the time is over, somebody else changed the pipeline, the command was interrupted
 
 use super::bundle::Bundle;
 use super::control::{Control, ControlError, Refusal};
-use super::record::{Answer, Answered, Class, Cut, Entry, Generation, Head, Key, Kind, Mode, Next, State, Trial, Value};
-use super::view::{Deployment, View};
+use super::emptied;
+use super::outdated::outdated;
+use super::record::{Answer, Answered, Class, Cut, Entry, Generation, Head, Key, Kind, Mode, Next, SKEW, State, Trial, Value};
+use super::view::{Deployment, Heard, View};
 use crate::io::{Clock, LogError, TopicPartition};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The clocks of two machines differ by less than this, milliseconds.
-const SKEW: i64 = 10_000;
 /// How long partitions are waited for once every host runs a generation: one without records is cut over by none.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Hosts give a sign of life every five seconds: one that is heard of within this lives, whatever the clocks say.
 const SIGN: Duration = Duration::from_secs(7);
 /// A host that is silent for longer is gone, and no clock is wrong by so much, milliseconds.
 const LONG_GONE: i64 = 600_000;
+/// A member of a group that is silent for longer has lost its partitions, milliseconds: sessions last 45 s at most, unless the settings say otherwise.
+const HELD: i64 = 60_000;
 /// How long one look waits for news.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -37,6 +39,8 @@ pub struct Rollout {
     pub timeout: Duration,
     /// Topics that it reads, by partition: all are cut over when it runs everywhere.
     pub partitions: Vec<TopicPartition>,
+    /// Repartition topics that the active generation empties before this one is active, by level: each is written by those before it alone.
+    pub empties: Vec<Vec<TopicPartition>>,
     /// It is tried first.
     pub trial: Option<Mode>,
     pub by: String,
@@ -58,6 +62,11 @@ pub enum Told {
     Answered {
         host: String,
         answer: Answer,
+    },
+    /// Nothing more is taken of the sources, until these topics are empty.
+    Empties {
+        generation: u64,
+        topics: Vec<String>,
     },
     Active {
         generation: u64,
@@ -92,6 +101,10 @@ pub enum RolloutError {
         "host {host} lives, but its clock and this machine's are more than {} s apart: set them (NTP), for by time it is told who lives", .by / 1000
     )]
     Clocks { host: String, by: i64 },
+    #[error(
+        "generation {generation} of `{pipeline}` was withdrawn: in {} s what is under way was not processed to its end: {why}; the generation before goes on. Give it more time by --timeout", .within.as_secs()
+    )]
+    Full { pipeline: String, generation: u64, why: String, within: Duration },
     #[error("generation {generation} of `{pipeline}` was withdrawn: interrupted")]
     Interrupted { pipeline: String, generation: u64 },
     #[error(
@@ -168,6 +181,9 @@ impl Rollout {
             return Ok(Ended::NoHost { generation });
         }
         self.prepared(control, clock, stop, &asked, tell)?;
+        if !self.empties.is_empty() {
+            self.empty(control, clock, stop, generation, tell)?;
+        }
         let Some(state) = self.activate(control, clock, generation)? else {
             return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
         };
@@ -215,6 +231,11 @@ impl Rollout {
             }
             undisturbed(known, &self.pipeline, now)?;
             off_trial(known, &self.pipeline)?;
+            let components = || self.bundle.components.values().map(|component| &*component.reference.digest);
+            if components().any(|digest| !view.components.has(digest)) {
+                // It was there when this began, of a generation long gone by.
+                return Err(Refusal::Conflict("another deployment has removed a component that this one needs: try again".to_owned()));
+            }
             if known.head.as_ref().is_some_and(|head| head.state == State::Stopped) {
                 return Err(Refusal::Conflict(format!(
                     "`{0}` is being reset: wait for that, or do it again (`millstream reset {0}`)",
@@ -222,6 +243,18 @@ impl Rollout {
                 )));
             }
             let hosts: Vec<String> = view.live(now).map(|(id, _)| id.to_owned()).collect();
+            if !self.empties.is_empty() && (hosts.is_empty() || known.head.as_ref().is_some_and(|head| head.state == State::Paused)) {
+                let why = if hosts.is_empty() { "no host lives" } else { "the pipeline is paused" };
+                return Err(Refusal::Wrong(format!(
+                    "`{}` has repartition topics that are to be emptied first, and {why}: {}",
+                    self.pipeline,
+                    if hosts.is_empty() {
+                        "start one with `millstream serve`".to_owned()
+                    } else {
+                        format!("`millstream resume {}`", self.pipeline)
+                    }
+                )));
+            }
             if hosts.is_empty() && self.trial.is_some() {
                 return Err(Refusal::Wrong(format!("no host lives that could try `{}`: start one with `millstream serve`", self.pipeline)));
             }
@@ -241,10 +274,11 @@ impl Rollout {
                 head.generation = number;
             } else {
                 let until = now.saturating_add(i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX));
-                head.next = Some(Next { generation: number, mode: self.class, until });
+                head.next = Some(Next { generation: number, mode: self.class, until, empties: false });
             }
             asked = Some(Asked { generation: number, hosts });
             entries.push((Key::Head(self.pipeline.clone()), Some(Value::Head(head))));
+            entries.extend(outdated(view, components()));
             Ok(entries)
         })?;
         if let Some(replaced) = replaced {
@@ -315,6 +349,73 @@ impl Rollout {
         }
     }
 
+    /// Has hosts take no more of the sources, and waits until the topics that are to be empty are; else withdraws it.
+    fn empty(
+        &self,
+        control: &mut Control,
+        clock: &dyn Clock,
+        stop: &AtomicBool,
+        generation: u64,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<(), RolloutError> {
+        let timeout = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
+        control.change(|view| {
+            let head = view.pipeline(&self.pipeline).and_then(|known| known.head.as_ref()).filter(|_| self.is_next(view, generation));
+            let Some((head, next)) = head.and_then(|head| Some((head, head.next.clone()?))) else { return Ok(Vec::new()) };
+            let next = Next { empties: true, until: clock.now().saturating_add(timeout), ..next };
+            let head = Head { next: Some(next), at: clock.now(), by: self.by.clone(), ..head.clone() };
+            Ok(vec![(Key::Head(self.pipeline.clone()), Some(Value::Head(head)))])
+        })?;
+        let mut topics: Vec<String> = self.empties.iter().flatten().map(|at| at.topic.to_string()).collect();
+        topics.dedup();
+        tell(Told::Empties { generation, topics });
+        let log = control.log().clone();
+        let deadline = clock.elapsed() + self.timeout;
+        let mut heard = self.answers(control.view(), generation);
+        loop {
+            control.poll(LOOK)?;
+            if !self.is_next(control.view(), generation) {
+                return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
+            }
+            let now = clock.now();
+            let standing = self.standing(control.view(), generation, now, &[Answered::Shut], &mut heard, tell);
+            let silent = |(id, heard): (&String, &Heard)| {
+                (!heard.is_live(now) && now.saturating_sub(heard.at) < HELD)
+                    .then(|| format!("host {id} is silent, and may still hold partitions"))
+            };
+            let why = if !standing.waiting.is_empty() {
+                format!("these hosts have not committed yet what they took of the sources: {}", standing.waiting.join(", "))
+            } else if let Some(why) = control.view().hosts.iter().find_map(silent) {
+                why
+            } else {
+                match emptied::left(&*log, &self.pipeline, &self.empties)? {
+                    None => return Ok(()),
+                    Some((at, position)) => format!(
+                        "{at} is processed up to offset {position} only; does it stand still (`millstream status {}`)?",
+                        self.pipeline
+                    ),
+                }
+            };
+            if let Some((host, error)) = standing.failed {
+                self.withdraw(control, clock, generation, &format!("host {host}: {error}"))?;
+                return Err(RolloutError::Refused { pipeline: self.pipeline.clone(), generation, host, error });
+            }
+            if stop.load(Ordering::Relaxed) {
+                self.withdraw(control, clock, generation, "the command was interrupted")?;
+                return Err(RolloutError::Interrupted { pipeline: self.pipeline.clone(), generation });
+            }
+            if clock.elapsed() >= deadline {
+                self.withdraw(
+                    control,
+                    clock,
+                    generation,
+                    &format!("in {} s what is under way was not processed: {why}", self.timeout.as_secs()),
+                )?;
+                return Err(RolloutError::Full { pipeline: self.pipeline.clone(), generation, why, within: self.timeout });
+            }
+        }
+    }
+
     /// A host that was asked and is silent since: perhaps because of what it was asked. One that left in good order is not waited for.
     fn gone(&self, view: &View, asked: &Asked, now: i64) -> Option<(String, String)> {
         let answers = view.pipeline(&self.pipeline).and_then(|known| known.answers.get(&asked.generation));
@@ -369,6 +470,10 @@ impl Rollout {
             if !self.is_next(view, generation) || active(view, &self.pipeline) != self.base {
                 return Ok(Vec::new());
             }
+            if head.next.as_ref().is_some_and(|next| next.empties && clock.now() > next.until) {
+                // Hosts may take of the sources again.
+                return Ok(Vec::new());
+            }
             state = Some(head.state);
             let (now, by) = (clock.now(), self.by.clone());
             let head = match &self.trial {
@@ -402,7 +507,7 @@ impl Rollout {
         tell: &mut dyn FnMut(Told),
     ) -> Result<Ended, RolloutError> {
         let deadline = clock.elapsed() + self.timeout;
-        let mut heard = BTreeMap::new();
+        let mut heard = self.answers(control.view(), generation);
         let mut since = None;
         loop {
             let standing = self.standing(control.view(), generation, clock.now(), &[Answered::Running], &mut heard, tell);
@@ -436,6 +541,11 @@ impl Rollout {
         }
     }
 
+    /// What hosts have said of it so far.
+    fn answers(&self, view: &View, generation: u64) -> BTreeMap<String, Answer> {
+        view.pipeline(&self.pipeline).and_then(|known| known.answers.get(&generation)).cloned().unwrap_or_default()
+    }
+
     /// Which live hosts have not said one of the words, and who failed; news are told.
     fn standing(
         &self,
@@ -446,12 +556,11 @@ impl Rollout {
         heard: &mut BTreeMap<String, Answer>,
         tell: &mut dyn FnMut(Told),
     ) -> Standing {
-        let none = BTreeMap::new();
-        let answers = view.pipeline(&self.pipeline).and_then(|known| known.answers.get(&generation)).unwrap_or(&none);
+        let answers = self.answers(view, generation);
         for (host, answer) in answers.iter().filter(|(host, answer)| heard.get(*host) != Some(answer)) {
             tell(Told::Answered { host: host.clone(), answer: answer.clone() });
         }
-        heard.clone_from(answers);
+        heard.clone_from(&answers);
         let mut standing = Standing::default();
         for (host, _) in view.live(now) {
             match answers.get(host) {

@@ -62,7 +62,8 @@ impl Prepared {
     }
 }
 
-/// Loads a generation and makes sure that its plugins start, beside what runs. `last`: the one that ran last, as far as that is known.
+/// Loads a generation and makes sure that its plugins start, beside what runs. `last`: the one that ran last, as far as that is known. `now`: what runs, and
+/// whether rows of its stores may be of older types.
 ///
 /// Err: why it cannot run on this host, for whoever deploys.
 pub fn prepare(
@@ -70,14 +71,14 @@ pub fn prepare(
     bundle: &Bundle,
     generation: &Generation,
     last: Option<(u64, &Bundle)>,
-    now: Option<&Setting>,
+    now: Option<(&Setting, bool)>,
 ) -> anyhow::Result<Prepared> {
     let loaded = bundle.pipeline(&*place.loader)?;
     let pipeline = loaded.pipeline;
     let not_started = |pipeline: &Pipeline, (stage, error)| anyhow::anyhow!(explain::not_started(pipeline, stage, &error));
     let mut hot = None;
-    if let Some(now) = now.filter(|now| is_of(now, generation.epoch) && runtime::can_turn(&now.pipeline, &pipeline)) {
-        hot = runtime::prepare_next(pipeline.clone(), now, &*place.log, &place.secrets, place.creates())?;
+    if let Some((now, sweeps)) = now.filter(|(now, _)| is_of(now, generation.epoch) && runtime::can_turn(&now.pipeline, &pipeline)) {
+        hot = runtime::prepare_next(pipeline.clone(), now, &*place.log, &place.secrets, place.creates(), sweeps)?;
     }
     if let Some(next) = &mut hot {
         next.generation = Some(generation.clone());
@@ -114,9 +115,10 @@ pub struct Running {
 }
 
 impl Running {
-    /// Begins to run a generation. `paused`: it takes no records before it is told to.
-    pub fn start(place: &Place, prepared: &Prepared, paused: bool) -> std::io::Result<Self> {
+    /// Begins to run a generation. `paused`: it takes no records before it is told to; `shut`: none of the user's sources.
+    pub fn start(place: &Place, prepared: &Prepared, paused: bool, shut: bool) -> std::io::Result<Self> {
         let monitor = Arc::new(Monitor::default());
+        monitor.shut(shut);
         if paused {
             monitor.pause();
         }
@@ -181,6 +183,18 @@ impl Running {
         let tried = |figures: &Figures| figures.trial.max(figures.shadow.as_ref().map_or(0, |(number, _)| *number));
         let is = |figures: &Figures| figures.generation == self.number && tried(figures) == self.trial.unwrap_or(0);
         running.peek().is_some() && running.all(|worker| is(&worker.figures))
+    }
+
+    /// Whether all its workers have committed what they took of the sources, which are shut.
+    pub fn is_quiet(&self) -> bool {
+        let workers = self.monitor.workers();
+        let mut running = workers.iter().filter(|worker| worker.phase == Phase::Running).peekable();
+        running.peek().is_some() && running.all(|worker| worker.figures.quiet)
+    }
+
+    /// Whether rows of its stores may be of older types.
+    pub fn sweeps(&self) -> bool {
+        self.monitor.workers().iter().any(|worker| worker.figures.sweeping > 0)
     }
 
     /// What a generation did in its workers.

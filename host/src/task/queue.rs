@@ -37,10 +37,12 @@ impl Task {
     /// partition, offset. With `patient`, waits until every partition has a record or is at its end.
     pub(super) fn take(&mut self, patient: bool) -> Option<(usize, Taken)> {
         let limit = BatchLimit { rows: self.setting.limit.rows.min(self.most), ..self.setting.limit };
+        let (shut, setting) = (self.shut, self.setting.clone());
+        let is_shut = |queue: &Queue| shut && setting.pipeline.sources[queue.source].is_stream();
         if let [queue] = self.queues.as_mut_slice() {
-            return queue.take_front(limit).map(|taken| (queue.source, taken));
+            return if is_shut(queue) { None } else { queue.take_front(limit).map(|taken| (queue.source, taken)) };
         }
-        if patient && self.queues.iter().any(|queue| queue.rows == 0 && !queue.ended()) {
+        if patient && self.queues.iter().any(|queue| queue.rows == 0 && !queue.ended() && !is_shut(queue)) {
             return None;
         }
         let together = self.setting.plan.together[self.id.segment].is_some();
@@ -50,7 +52,8 @@ impl Task {
         let mut bytes = 0;
         let mut source = None;
         while picked.len() < limit.rows {
-            let next = cursors.iter().enumerate().filter_map(|(at, cursor)| Some((cursor.timestamp(&self.queues[at])?, at))).min();
+            let open = cursors.iter().enumerate().filter(|(at, _)| !is_shut(&self.queues[*at]));
+            let next = open.filter_map(|(at, cursor)| Some((cursor.timestamp(&self.queues[at])?, at))).min();
             let Some((_, at)) = next else { break };
             if *source.get_or_insert(self.queues[at].source) != self.queues[at].source && !together {
                 break;

@@ -5,7 +5,8 @@ use crate::clock::SystemClock;
 use crate::fleet::bundle::Bundle;
 use crate::fleet::diff::{Diff, counts, diff};
 use crate::fleet::{self, Class, Control, Ended, Generation, Kind, Mode, Rollout};
-use crate::io::{Log, TopicPartition};
+use crate::flow::plan;
+use crate::io::{Log, LogError, TopicPartition, partitions_of};
 use crate::manifest::Loaded;
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;
@@ -41,6 +42,19 @@ fn told_json(pipeline: &str, base: Option<&Generation>, diff: &Diff) -> Value {
     json!({ "pipeline": pipeline, "base": base.map(|base| base.number), "diff": diff })
 }
 
+/// Every partition of a pipeline's repartition topics, by level.
+fn repartition_topics(pipeline: &Pipeline, log: &dyn Log) -> Result<Vec<Vec<TopicPartition>>, LogError> {
+    let segments = plan::segments(pipeline);
+    let mut levels = vec![Vec::new(); segments.iter().map(|segment| segment.level).max().unwrap_or(0)];
+    for segment in segments.iter().filter(|segment| segment.level > 0) {
+        let sources = segment.sources.iter().map(|source| &pipeline.sources[*source]);
+        for source in sources.filter(|source| source.carries.is_some()) {
+            levels[segment.level - 1].extend(partitions_of(log, &source.topic)?);
+        }
+    }
+    Ok(levels)
+}
+
 /// A pipeline that is to become the active generation.
 pub struct Candidate {
     pub bundle: Bundle,
@@ -59,12 +73,27 @@ impl Candidate {
         let new = &self.loaded.pipeline;
         let count = |pipeline, as_made| log.map_or_else(|| Ok(Default::default()), |log| counts(pipeline, log, as_made));
         let new_counts = count(new, true)?;
-        let Some(control) = control else { return Ok((diff(None, (new, &new_counts)), None)) };
-        let base = control.view().pipeline(&new.name).and_then(|known| known.active()).cloned();
-        let Some(base) = base else { return Ok((diff(None, (new, &new_counts)), None)) };
-        let (_, old) = loaded(control, &base, loader)?;
+        let mut alone = diff(None, (new, &new_counts));
+        let Some(control) = control else { return Ok((alone, None)) };
+        let known = control.view().pipeline(&new.name);
+        let base = known.and_then(|known| known.active()).cloned();
+        // It was deleted, and its positions and state are still there, but for state that was emptied since.
+        let left = known.and_then(|known| known.ran_before(u64::MAX).filter(|ran| ran.number >= known.epoch())).cloned();
+        let Some(old) = base.as_ref().or(left.as_ref()) else { return Ok((alone, None)) };
+        let number = old.number;
+        let (_, old) = loaded(control, old, loader)?;
         let old_counts = count(&old.pipeline, false)?;
-        Ok((diff(Some((&old.pipeline, &old_counts)), (new, &new_counts)), Some((base, old.pipeline))))
+        let compared = diff(Some((&old.pipeline, &old_counts)), (new, &new_counts));
+        if let Some(base) = base {
+            return Ok((compared, Some((base, old.pipeline))));
+        }
+        if compared.class == Class::New {
+            alone.left = Some(format!(
+                "positions and state of generation {number}, which was deleted, are still there: {}",
+                compared.reasons.join("; ")
+            ));
+        }
+        Ok((alone, None))
     }
 
     /// What it would change.
@@ -106,7 +135,12 @@ impl Candidate {
             let count = log.topic(&source.topic)?.map_or(0, |topic| topic.partitions);
             partitions.extend((0..count).map(|partition| TopicPartition::new(source.topic.clone(), partition)));
         }
+        let empties = match &old {
+            Some(old) if !found.empties.is_empty() => repartition_topics(old, log)?,
+            _ => Vec::new(),
+        };
         let rollout = Rollout {
+            empties,
             pipeline: name.clone(),
             bundle: self.bundle.clone(),
             kind: self.kind.clone(),
@@ -125,8 +159,11 @@ impl Candidate {
 
     /// What is not done without being allowed, or not under this name.
     fn refuse(&self, found: &Diff, base: Option<&Generation>, how: &How) -> Result<(), Failure> {
-        let Some(base) = base else { return Ok(()) };
         let name = &self.loaded.pipeline.name;
+        if let Some(left) = &found.left {
+            return Err(denied(format!("`{name}` cannot go on from what is there: {left}. Give the pipeline another name")));
+        }
+        let Some(base) = base else { return Ok(()) };
         if found.class == Class::New {
             return Err(denied(format!(
                 "generation {} of `{name}` runs, and this cannot take its place: {}. Give the pipeline another name",

@@ -82,7 +82,7 @@ pub fn rollout_failed(error: RolloutError) -> Failure {
     let exit = match error {
         RolloutError::Control(error) => return failed(error),
         RolloutError::Refused { .. } | RolloutError::Fails { .. } => Exit::Refused,
-        RolloutError::Late { .. } => Exit::Timeout,
+        RolloutError::Late { .. } | RolloutError::Full { .. } => Exit::Timeout,
         RolloutError::Clocks { .. } => Exit::Failure,
         RolloutError::Interrupted { .. } => Exit::Interrupted,
     };

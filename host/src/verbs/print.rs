@@ -39,6 +39,9 @@ pub fn diff(diff: &Diff, pipeline: &str, base: u64) -> String {
     for reason in diff.reasons.iter().filter(|_| base > 0) {
         let _ = writeln!(out, "  because {reason}");
     }
+    if let Some(why) = &diff.left {
+        let _ = writeln!(out, "cannot go on from what is there: {why}");
+    }
     if let Some(why) = &diff.irreversible {
         let _ = writeln!(out, "cannot be taken back: {why}");
     }

@@ -2,6 +2,7 @@
 //! still, pausing and deleting.
 
 mod bad_version;
+mod emptying;
 mod parked;
 mod steering;
 

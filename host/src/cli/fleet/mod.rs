@@ -156,6 +156,10 @@ fn tell(pipeline: &str, tried: bool, told: &Told) {
             let error = answer.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             anstream::eprintln!("{pipeline}: host {host}: {}{error}", answer.state.name());
         }
+        Told::Empties { generation, topics } => anstream::eprintln!(
+            "{pipeline}: nothing more is taken of the sources until generation {generation} runs; being emptied: {}",
+            topics.join(", ")
+        ),
         Told::Active { generation } if tried => anstream::eprintln!("{pipeline}: generation {generation} is on trial"),
         Told::Active { generation } => anstream::eprintln!("{pipeline}: generation {generation} is active"),
     }

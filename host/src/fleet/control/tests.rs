@@ -183,7 +183,7 @@ fn a_change_recognises_its_own_earlier_write_under_another_that_came_over_it() {
     let log: Arc<dyn Log> = Arc::new(Doubtful(inner.clone()));
     let mut control = open(&log);
     let mut asked = 0;
-    let next = Some(Next { generation: 2, mode: Class::Hot, until: 0 });
+    let next = Some(Next { generation: 2, mode: Class::Hot, until: 0, empties: false });
     control
         .change(|_| {
             asked += 1;

@@ -160,7 +160,7 @@ fn what_the_same_name_cannot_have_is_new() {
     let windowed = changed("compute: { n: count() }", "window: { tumbling: 1m }, compute: { n: count() }");
     is(&windowed, Class::New, "the store `by-user` would get another schema");
     is(&changed("{ town: text }", "{ town: text, zip: int }"), Class::New, "the store `places` of a table would get another schema");
-    is(&changed("group_by: [user]", "group_by: [user, stars]"), Class::New, "would bring records together by something else");
+    is(&changed("group_by: [user]", "group_by: [user, stars]"), Class::New, "brings records together by something else");
     is(&changed("key: text,", "key: json,"), Class::New, "the keys of `in` are read as others (key: text -> json)");
     is(&of(&format!("{BASE}guarantee: at-least-once\n")), Class::New, "guarantee: exactly-once -> at-least-once");
     let (one, other) = (pipeline(BASE), pipeline(&BASE.replace("stars < 3", "stars < 2")));
@@ -243,4 +243,16 @@ fn secrets_stay_names() {
     let diff = diff(Some((&pipeline(&text), &counts)), (&pipeline(&other), &counts));
     let low = details(&diff.stages, "low");
     assert!(low.len() == 1 && low[0].contains("<secret one>") && low[0].contains("<secret two>"), "{low:?}");
+}
+
+#[test]
+fn a_repartition_topic_is_emptied_unless_rows_behind_it_are_kept() {
+    // Another stage in its place: the store goes with it.
+    let diff = of(&BASE.replace("by-user", "by-name"));
+    is(&diff, Class::Drain, "the repartition topic `p.by-user.repartition` is no longer read: it is emptied first");
+    assert_eq!(diff.empties, ["p.by-user.repartition"]);
+    // The store stays by its name.
+    let diff = of(&BASE.replace("by-user", "by-name").replace("name: by-name, ", "name: by-name, store: by-user, "));
+    is(&diff, Class::New, "the rows of the store `by-user`, which is kept, are in other partitions than their records would be");
+    assert!(diff.empties.is_empty(), "{diff:#?}");
 }

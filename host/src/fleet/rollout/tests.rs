@@ -31,6 +31,7 @@ fn rollout(base: u64) -> Rollout {
         base,
         timeout: Duration::from_secs(20),
         partitions: vec![TopicPartition::new("in", 0), TopicPartition::new("in", 1)],
+        empties: Vec::new(),
         trial: None,
         by: "me".to_owned(),
     }
@@ -287,7 +288,7 @@ fn what_a_killed_command_left_behind_gives_way() {
     for (until, waits) in [(now - SKEW + 5000, true), (now - SKEW - 1000, false)] {
         control
             .change(|_| {
-                let next = Some(Next { generation: 1, mode: Class::New, until });
+                let next = Some(Next { generation: 1, mode: Class::New, until, empties: false });
                 let head =
                     Head { generation: 0, next, trial: None, state: State::Running, change: String::new(), at: 0, by: "killed".to_owned() };
                 let generation = Value::Generation(left.generation(1, 0, 0));
@@ -354,4 +355,35 @@ fn what_fails_when_it_is_active_is_told_with_the_way_back() {
     assert!(matches!(&error, RolloutError::Fails { generation: 1, .. }), "{error}");
     assert!(error.to_string().contains("it trapped") && error.to_string().contains("millstream rollback p"), "{error}");
     assert!(known(&mut control, "p").generations[&1].withdrawn.is_none(), "it is active");
+}
+
+#[test]
+fn components_of_generations_long_gone_by_are_removed() {
+    let log = log();
+    let mut control = open(&log);
+    let version = |number: u64, bytes: String| {
+        let component = bytes.into_bytes();
+        let length = component.len() as u64;
+        let reference =
+            ComponentRef { digest: digest(&component), bytes: length, chunks: 1, name: "n".to_owned(), version: "1".to_owned() };
+        let mut rollout = rollout(number - 1);
+        rollout.bundle.components.insert("./d.wasm".to_owned(), Component { reference, bytes: component.into() });
+        rollout
+    };
+    let last = super::super::KEPT as u64 + 5;
+    for number in 1..=last {
+        // The fourth one's comes back at the moment at which it would go.
+        let bytes = if number == last { 4 } else { number };
+        assert_eq!(go(&version(number, format!("version {bytes}")), &mut control).0.unwrap(), Ended::NoHost { generation: number });
+        let old = Key::Answer("p".to_owned(), number, "a".to_owned());
+        control.produce(&[(old, Some(Value::Answer(Answer { state: Answered::Running, error: None, at: 1 })))]).unwrap();
+    }
+    let mut again = open(&log);
+    let view = again.refresh().unwrap();
+    let there: Vec<u64> = (1..last).filter(|number| view.components.has(&digest(format!("version {number}").as_bytes()))).collect();
+    assert_eq!(there, (4..last).collect::<Vec<u64>>());
+    assert!(view.components.has(&digest(b"component")), "all have it");
+    let known = view.pipeline("p").unwrap();
+    assert_eq!(known.generations.len() as u64, last, "history stays");
+    assert!(known.answers[&3].is_empty() && !known.answers[&last].is_empty(), "{:?}", known.answers);
 }

@@ -69,7 +69,9 @@ fn a_pipeline_is_paused_changed_meanwhile_resumed_and_deleted() {
         assert!(status["state"] == "deleted" && status["active"].is_null(), "{status}");
         let left = fed_until_still(&fleet, waiting);
         let done = fleet.count() as u64;
-        // Topics and positions stay: another deployment goes on from there.
+        // Topics and positions stay: another deployment goes on from there, if it can.
+        fleet.place.write(&format!("{}guarantee: at-least-once\n", MANIFEST.replace("VERSION", "3")));
+        fleet.bad(&["deploy", "pipeline.yaml"], 11, &["generation 2, which was deleted", "guarantee", "another name"]);
         let third = deploy(&fleet, "3");
         assert!(third["generation"] == 3 && third["diff"]["class"] == "new", "{third}");
         fleet.worked(done, left, 3);

@@ -1,5 +1,6 @@
 //! The log on a real Kafka. Transactions, fencing and rebalancing can be tested nowhere else.
 
+mod heartbeats;
 mod members;
 mod moves;
 mod rebalances;

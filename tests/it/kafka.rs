@@ -1,6 +1,8 @@
 //! The log on a real Kafka. Transactions, fencing and rebalancing can be tested nowhere else.
 
+mod heartbeats;
 mod members;
+mod moves;
 mod rebalances;
 mod refusals;
 
@@ -60,22 +62,6 @@ impl On {
 }
 
 /// Makes two tests of each function, one for each group protocol.
-macro_rules! classic_and_unsteady {
-    ($($test:ident),* $(,)?) => {
-        both_protocols!(classic_only, "classic": $($test),*);
-        mod unsteady {
-            $(
-                #[test]
-                #[ignore = "by the consumer protocol a partition that was moved stands still now and then, under load: host/docs/kafka.md, \"Limits\""]
-                fn $test() {
-                    if let Some(on) = super::On::new("consumer") {
-                        super::$test(&on);
-                    }
-                }
-            )*
-        }
-    };
-}
 macro_rules! both_protocols {
     ($($test:ident),* $(,)?) => {
         both_protocols!(classic, "classic": $($test),*);
@@ -95,7 +81,6 @@ macro_rules! both_protocols {
     };
 }
 use both_protocols;
-use classic_and_unsteady;
 
 mod contract {
     mod classic {

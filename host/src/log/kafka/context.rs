@@ -1,5 +1,6 @@
 //! What a client's callbacks leave behind for its owner.
 
+use super::heartbeats::Heartbeats;
 use rdkafka::ClientContext;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::VecDeque;
@@ -30,6 +31,7 @@ struct State {
     down_since: Option<Instant>,
     last_error: Option<String>,
     unsupported: bool,
+    heartbeats: Heartbeats,
 }
 
 /// Shared between a client's owner and librdkafka's callbacks.
@@ -51,6 +53,9 @@ impl Context {
         // librdkafka looks for another coordinator then, for ever, and tells it nowhere else.
         if facility == "COORD" && message.contains("ConsumerGroupHeartbeatRequest not supported") {
             self.state().unsupported = true;
+        }
+        if matches!(facility, "HEARTBEAT" | "REQTMOUT") {
+            self.state().heartbeats.logged(facility, message);
         }
         match level {
             _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
@@ -85,6 +90,11 @@ impl Context {
     pub fn down(&self) -> (Option<Instant>, Option<String>) {
         let state = self.state();
         (state.down_since, state.last_error.clone())
+    }
+
+    /// Whether the member has missed what the brokers have said of its assignment.
+    pub fn missed_assignment(&self) -> bool {
+        self.state().heartbeats == Heartbeats::Lost
     }
 
     /// Whether the brokers have no API for the group's protocol.

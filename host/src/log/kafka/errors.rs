@@ -113,6 +113,15 @@ pub fn membership_failed(group: &str, failure: &Failure) -> LogError {
     }
 }
 
+/// A member does not know what has become of its assignment: only one that joins anew is told.
+pub fn missed_assignment(group: &str) -> LogError {
+    let message = format!(
+        "the membership in the group {group}: the brokers answered a heartbeat too late, and what they may have said of the assignment is not told again; the \
+         group is joined anew"
+    );
+    LogError { remedy: Remedy::Indefinite, message }
+}
+
 /// The brokers do not know the protocol that was chosen for the group.
 pub fn unknown_protocol(group: &str) -> LogError {
     LogError::stop(format!(

@@ -115,7 +115,7 @@ impl Building {
         self.offsets.is_empty() || (self.offsets.len() < limit.rows && self.bytes + bytes <= limit.bytes)
     }
 
-    fn finish(self, sizes: &mut Sizes) -> Event {
+    fn finish(self, sizes: &mut Sizes) -> Ready {
         *sizes = Sizes { rows: self.offsets.len(), keys: self.keys.bytes().min(HINT), values: self.values.bytes().min(HINT) };
         let records = Records {
             timestamps: self.timestamps,
@@ -123,14 +123,31 @@ impl Building {
             values: self.values.finish(),
             headers: self.headers.map_or_else(Headers::default, HeadersBuilder::finish),
         };
-        Event::Records(Fetched { from: self.from, offsets: self.offsets, records })
+        Ready::records(Fetched { from: self.from, offsets: self.offsets, records })
+    }
+}
+
+/// What is to be handed over.
+struct Ready {
+    /// None: an error of no partition.
+    of: Option<TopicPartition>,
+    event: Result<Event, LogError>,
+}
+
+impl Ready {
+    fn records(fetched: Fetched) -> Self {
+        Self { of: Some(fetched.from.clone()), event: Ok(Event::Records(fetched)) }
+    }
+
+    fn end(at: TopicPartition, offset: i64) -> Self {
+        Self { of: Some(at.clone()), event: Ok(Event::End { at, offset }) }
     }
 }
 
 /// A queue's messages as events, in the order of each partition.
 pub struct Fetcher {
     queue: Queue,
-    ready: VecDeque<Result<Event, LogError>>,
+    ready: VecDeque<Ready>,
     building: Vec<Building>,
     sizes: Sizes,
 }
@@ -144,12 +161,10 @@ impl Fetcher {
         &self.queue
     }
 
-    /// Drops what was fetched from some partitions and not handed over.
+    /// Drops what was fetched from some partitions and not handed over, errors too: they come again where they matter. A member that was away, say, reads
+    /// what another has passed and deleted since, and hears in the same moment that the partition is not its own any more.
     pub fn forget(&mut self, forget: impl Fn(&TopicPartition) -> bool) {
-        self.ready.retain(|event| match event {
-            Ok(Event::Records(Fetched { from: at, .. }) | Event::End { at, .. }) => !forget(at),
-            _ => true,
-        });
+        self.ready.retain(|ready| !ready.of.as_ref().is_some_and(&forget));
     }
 
     /// Takes messages from the queue, waiting for the first if none is at hand. `place` names a partition that is wanted, None drops its messages.
@@ -168,9 +183,9 @@ impl Fetcher {
                 Some(Code::PartitionEOF) => {
                     if let Some(at) = place(&message.topic(), message.partition()) {
                         if let Some(place) = building.iter().position(|open| open.from == at) {
-                            ready.push_back(Ok(building.swap_remove(place).finish(sizes)));
+                            ready.push_back(building.swap_remove(place).finish(sizes));
                         }
-                        ready.push_back(Ok(Event::End { at, offset: message.offset() }));
+                        ready.push_back(Ready::end(at, message.offset()));
                     }
                     return;
                 }
@@ -182,13 +197,16 @@ impl Fetcher {
                 Some(code) => {
                     // An error of a partition that is no longer wanted is no news.
                     let topic = message.topic();
-                    if topic.is_empty() || message.partition() < 0 || place(&topic, message.partition()).is_some() {
+                    let of_partition = !topic.is_empty() && message.partition() >= 0;
+                    let at = of_partition.then(|| place(&topic, message.partition())).flatten();
+                    if !of_partition || at.is_some() {
                         let what = match (topic.is_empty(), message.partition()) {
                             (true, _) => "reading".to_owned(),
                             (false, ..0) => format!("reading {topic}"),
                             (false, partition) => format!("reading {topic}/{partition}"),
                         };
-                        ready.push_back(Err(errors::failed(&what, &Failure::new(code, message.error_text()))));
+                        let error = errors::failed(&what, &Failure::new(code, message.error_text()));
+                        ready.push_back(Ready { of: at, event: Err(error) });
                     }
                     return;
                 }
@@ -209,22 +227,22 @@ impl Fetcher {
             let Some(open) = building.get_mut(open) else { return };
             if !open.has_room(size, limit) {
                 let next = Building::new(id.0, open.from.clone(), *sizes);
-                ready.push_back(Ok(std::mem::replace(open, next).finish(sizes)));
+                ready.push_back(std::mem::replace(open, next).finish(sizes));
             }
             open.push(&message);
         });
-        ready.extend(building.drain(..).map(|open| Ok(open.finish(sizes))));
+        ready.extend(building.drain(..).map(|open| open.finish(sizes)));
         came
     }
 
     /// What is to be handed over next, cut to the limit.
     pub fn next(&mut self, limit: FetchLimit) -> Option<Result<Event, LogError>> {
-        let event = self.ready.pop_front()?;
+        let event = self.ready.pop_front()?.event;
         let Ok(Event::Records(fetched)) = event else { return Some(event) };
         match cut(&fetched, limit) {
             Some(rows) => {
                 let (first, rest) = split(&fetched, rows);
-                self.ready.push_front(Ok(Event::Records(rest)));
+                self.ready.push_front(Ready::records(rest));
                 Some(Ok(Event::Records(first)))
             }
             None => Some(Ok(Event::Records(fetched))),
@@ -274,5 +292,28 @@ impl Names {
         let name: Arc<str> = name.into();
         self.0.push(name.clone());
         name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::context::Context;
+    use super::super::native::{self, Kind};
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_of_a_partition_is_its_errors_too() {
+        let client = native::client(&rdkafka::ClientConfig::new(), Kind::Lookup, Context::default()).expect("a client");
+        let mut fetcher = Fetcher::new(Queue::new(Arc::new(client)));
+        let at = |partition| TopicPartition { topic: "numbers".into(), partition };
+        let limit = FetchLimit { rows: 10, bytes: 1000 };
+        let error = |of: Option<TopicPartition>, text: &str| Ready { of, event: Err(LogError::stop(text.to_owned())) };
+        fetcher.ready.push_back(Ready::end(at(0), 1));
+        fetcher.ready.push_back(error(Some(at(0)), "of 0"));
+        fetcher.ready.push_back(error(Some(at(1)), "of 1"));
+        fetcher.ready.push_back(error(None, "of none"));
+        fetcher.forget(|at| at.partition == 0);
+        let left: Vec<String> = std::iter::from_fn(|| fetcher.next(limit)).map(|event| event.expect_err("an error").message).collect();
+        assert_eq!(left, ["of 1", "of none"]);
     }
 }

@@ -83,6 +83,7 @@ impl KafkaMember {
         match native::fatal(&self.client) {
             _ if self.client.context().unsupported() => Err(errors::unknown_protocol(&self.group)),
             Some(failure) => Err(errors::membership_failed(&self.group, &failure)),
+            None if self.client.context().missed_assignment() => Err(errors::missed_assignment(&self.group)),
             None => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! The log on Apache Kafka, by librdkafka.
 //!
 //! `native` is the only place with calls of the C library; `fetch` turns its messages into columns, `producer` columns into messages;
-//! `reader` and `member` are the two ways to read, `assignment` is what a member fetches and `transaction` how it commits;
+//! `reader` and `member` are the two ways to read, `assignment` is what a member fetches, `heartbeats` whether it knows what it has, and `transaction` how it commits;
 //! `exclusive` writes what hangs on what was read before.
 
 mod admin;
@@ -12,6 +12,7 @@ mod errors;
 mod exclusive;
 mod fetch;
 mod groups;
+mod heartbeats;
 mod member;
 mod native;
 mod producer;

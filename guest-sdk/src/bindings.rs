@@ -14,7 +14,7 @@ pub mod emits {
     wit_bindgen::generate!({
         path: "wit",
         world: "emits",
-        with: { "millstream:plugin/types@0.1.0": crate::bindings::millstream::plugin::types },
+        with: { "millstream:plugin/types@1.0.0": crate::bindings::millstream::plugin::types },
         pub_export_macro: true,
         export_macro_name: "export_emits",
         default_bindings_module: "millstream_guest::bindings::emits",
@@ -26,7 +26,7 @@ pub mod fires {
     wit_bindgen::generate!({
         path: "wit",
         world: "fires",
-        with: { "millstream:plugin/types@0.1.0": crate::bindings::millstream::plugin::types },
+        with: { "millstream:plugin/types@1.0.0": crate::bindings::millstream::plugin::types },
         pub_export_macro: true,
         export_macro_name: "export_fires",
         default_bindings_module: "millstream_guest::bindings::fires",
@@ -38,7 +38,7 @@ pub mod migrates {
     wit_bindgen::generate!({
         path: "wit",
         world: "migrates",
-        with: { "millstream:plugin/types@0.1.0": crate::bindings::millstream::plugin::types },
+        with: { "millstream:plugin/types@1.0.0": crate::bindings::millstream::plugin::types },
         pub_export_macro: true,
         export_macro_name: "export_migrates",
         default_bindings_module: "millstream_guest::bindings::migrates",

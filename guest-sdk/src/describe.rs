@@ -1,7 +1,8 @@
 //! The JSON of `about` and `describe`: what host and plugin tell each other before the first batch. The schemas are published in
 //! `wit/*.schema.json` (written by `millstream schema contract`, held to these types by a test).
 //!
-//! Unknown members are ignored in answers, so that the contract can grow.
+//! Unknown members are ignored, by the host in answers and by the SDK in requests, so that the contract can grow. What was published is frozen: within 1.x nothing is
+//! renamed or taken away, a new member of an answer may be missing, and a request has no new type (`tests/it/contract/schemas.rs`).
 
 use crate::column::Type;
 use crate::field::Field;
@@ -44,7 +45,7 @@ pub struct Schema {
     pub open: bool,
 }
 
-/// What `describe` and `init` get.
+/// What `describe` and `init` get. Types are those of this schema, names with `$` at most `$key`: a plugin of 1.0 reads what any host of 1.x sends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Request {
     /// What the manifest says under `with`. In `describe`, secrets are the text `<secret NAME>`.
@@ -196,15 +197,15 @@ pub enum Occasion {
 /// A row that belongs to several windows comes once for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Window {
-    /// The length. Of sessions: the longest time between a record and the next one of its session.
+    /// The length, milliseconds, above 0. Of sessions: the longest time between a record and the next one of its session.
     pub size: i64,
-    /// A window begins at every multiple of this; 0 = of `size`, so that each row has one.
+    /// A window begins at every multiple of this, milliseconds; 0 = of `size`, so that each row has one.
     #[serde(default)]
     pub advance: i64,
     /// Sessions: the plugin finds and merges those of a group; a row's window is that of a session of it alone.
     #[serde(default)]
     pub session: bool,
-    /// A window takes rows until stream time has passed its end by this much.
+    /// A window takes rows until stream time has passed its end by this much, milliseconds.
     #[serde(default)]
     pub grace: i64,
 }

@@ -2,6 +2,7 @@
 
 mod cli;
 mod cluster;
+mod contract;
 mod dev;
 mod embedded;
 mod examples;

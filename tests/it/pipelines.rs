@@ -59,7 +59,7 @@ impl Place {
         text.replace("NAME", &self.name)
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -67,7 +67,7 @@ impl Place {
         std::fs::write(self.path().join("pipeline.yaml"), self.named(manifest)).unwrap();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = millstream(self.path());
         command.env("MILLSTREAM_DATA", self.path().join("data"));
         if let Some(brokers) = &self.brokers {

@@ -72,7 +72,7 @@ fn report(out: &Path, size: usize, plugin: &dyn Plugin, output: Output) {
             "{}",
             serde_json::json!({
                 "path": out, "size": size, "digest": format!("sha256:{}", plugin.digest()), "imports": plugin.imports(),
-                "name": about.name, "version": about.version,
+                "contract": plugin.contract().to_string(), "name": about.name, "version": about.version,
             })
         ),
         Output::Text => {
@@ -82,6 +82,7 @@ fn report(out: &Path, size: usize, plugin: &dyn Plugin, output: Output) {
             println!("  size     {} KiB", size.div_ceil(1024));
             println!("  digest   sha256:{}", plugin.digest());
             println!("  imports  {imports}");
+            println!("  contract {}", plugin.contract());
         }
     }
 }

@@ -259,6 +259,19 @@ impl Batch {
         }
     }
 
+    /// The headers of the rows that are asked for; the others have none.
+    pub fn headers_where(&self, wanted: impl Fn(usize) -> bool) -> Headers {
+        let (headers, index) = self.headers();
+        let mut out = crate::record::HeadersBuilder::default();
+        for row in 0..self.rows {
+            if wanted(row) {
+                headers.of(at(index, row)).for_each(|(name, value)| out.push(name, value));
+            }
+            out.close();
+        }
+        out.finish()
+    }
+
     pub fn is_tombstone(&self, row: usize) -> bool {
         if let Some((marks, index)) = &self.tombstones
             && marks.get(at(index, row))

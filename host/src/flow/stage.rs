@@ -675,7 +675,7 @@ impl Stage {
             edited.replace_values(values, &changed, source.format, &source.wanted);
             from = &edited;
         }
-        // A row from none stands with the row before it, for order and provenance.
+        // A row from none stands with the row before it, for order and provenance; it has no headers of it.
         let mut last = 0;
         let rows: Vec<u32> = derived
             .source
@@ -725,6 +725,9 @@ impl Stage {
         }
         if let Some(headers) = derived.headers {
             batch.headers = Some(HeldHeaders { headers: Arc::new(headers), index: None });
+        } else if derived.source.last() == Some(&FROM_NONE) {
+            batch.headers =
+                Some(HeldHeaders { headers: Arc::new(batch.headers_where(|row| derived.source[row] != FROM_NONE)), index: None });
         }
         if let Some(times) = derived.timestamps {
             batch.times = Some((Arc::new(times), None));

@@ -6,6 +6,7 @@
 mod budget;
 mod cache;
 mod component;
+mod contract;
 mod convert;
 mod host;
 mod optional;
@@ -18,6 +19,7 @@ use crate::plugin::{CallError, DescribeError, Input, Instance, Limits, Loader, P
 use anyhow::Context;
 use budget::Ticker;
 pub use cache::keep_compiled;
+pub use contract::{CONTRACT, Contract};
 use host::Data;
 use optional::Optional;
 use sha2::Digest;
@@ -151,22 +153,22 @@ struct Compiled {
     ticker: &'static Ticker,
     about: About,
     digest: String,
-    imports: Vec<String>,
+    surface: component::Surface,
 }
 
 impl Compiled {
     fn new(shared: &'static Shared, bytes: &[u8], digest: String) -> anyhow::Result<Self> {
-        let imports = component::imports(bytes)?;
+        let surface = component::surface(bytes)?;
         let (hits, started) = (shared.hits(), Instant::now());
         let component =
             Component::from_binary(&shared.engine, bytes).map_err(anyhow::Error::from).context("this component does not compile")?;
         tracing::debug!(digest, kept = shared.hits() > hits, took = ?started.elapsed(), "a component is ready");
         let linked = shared.linker.instantiate_pre(&component).and_then(|exports| Ok((PluginIndices::new(&exports)?, exports)));
-        let (indices, exports) = linked
-            .map_err(anyhow::Error::from)
-            .context("this component does not fit the plugin contract 0.1: build it anew with the SDK of this version")?;
+        let (indices, exports) = linked.map_err(anyhow::Error::from).with_context(|| {
+            format!("this component does not fit the plugin contract {CONTRACT}: build it anew with the SDK of this version")
+        })?;
         let optional = Optional::of(&component);
-        let mut plugin = Self { exports, indices, optional, ticker: &shared.ticker, about: About::default(), digest, imports };
+        let mut plugin = Self { exports, indices, optional, ticker: &shared.ticker, about: About::default(), digest, surface };
         let answer = plugin.start(Limits::default())?.run(|exports, store| exports.call_about(store)).context("`about` failed")?;
         plugin.about = serde_json::from_str(&answer).context("`about` does not answer as `about.schema.json` says")?;
         Ok(plugin)
@@ -201,7 +203,11 @@ impl Plugin for Compiled {
     }
 
     fn imports(&self) -> &[String] {
-        &self.imports
+        &self.surface.imports
+    }
+
+    fn contract(&self) -> Contract {
+        self.surface.contract
     }
 
     fn offers(&self, export: &str) -> bool {

@@ -130,6 +130,10 @@ pub trait Plugin: Send + Sync {
     /// The interfaces that the component imports, without versions: `state`, `tables`, `log`, `windows`, `timers` for the contract's own, else the full name
     /// (`wasi:clocks/wall-clock`). Its imports are its permissions.
     fn imports(&self) -> &[String];
+    /// The version of the contract that it was built for.
+    fn contract(&self) -> engine::Contract {
+        engine::CONTRACT
+    }
     /// Whether it has this optional export: `emitting`, `timed`, `migration`.
     fn offers(&self, export: &str) -> bool {
         let _ = export;

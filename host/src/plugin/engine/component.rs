@@ -1,19 +1,27 @@
-//! What a component is, read from its bytes and never from its word: its imports are its permissions.
+//! What a component is, read from its bytes and never from its word: its imports are its permissions, the names of its interfaces tell the version of the
+//! contract that it was built for.
 
+use super::contract::{CONTRACT, Contract};
 use anyhow::{Context, bail};
 use wasmparser::{Encoding, Parser, Payload};
 
 /// What plugins and host agree on.
 const PACKAGE: &str = "millstream:plugin/";
-/// The versions served: 0.1.x, as a prefix.
-const SERVED: &str = "0.1.";
 
 const BUILD: &str = "`millstream build` makes one";
 const WITHOUT_WASI: &str =
     "build for wasm32-unknown-unknown, without WASI: `millstream build` does; time is the record's, and there are no files and no network";
 
-/// The interfaces that a component imports, by their short names, in its order. Err: a message for the user.
-pub fn imports(bytes: &[u8]) -> anyhow::Result<Vec<String>> {
+/// What a component's bytes tell.
+pub struct Surface {
+    /// The interfaces that it imports, by their short names, in its order.
+    pub imports: Vec<String>,
+    /// The highest version of the contract that one of its interfaces is of.
+    pub contract: Contract,
+}
+
+/// Reads a component. Err: a message for the user: no component, no plugin, a contract that this host does not serve, an import that nobody offers.
+pub fn surface(bytes: &[u8]) -> anyhow::Result<Surface> {
     if !bytes.starts_with(b"\0asm") {
         bail!("this is no WebAssembly: a plugin is a WebAssembly component; {BUILD}");
     }
@@ -41,41 +49,36 @@ pub fn imports(bytes: &[u8]) -> anyhow::Result<Vec<String>> {
             _ => {}
         }
     }
-    exported(&exports)?;
+    let contract = contract(&imports, &exports)?;
     let mut names = Vec::new();
     for import in imports {
         if let Some(name) = imported(&import)? {
             names.push(name);
         }
     }
-    Ok(names)
+    Ok(Surface { imports: names, contract })
 }
 
-/// `millstream:plugin/state@0.1.3` as (`state`, `0.1.3`).
+/// `millstream:plugin/state@1.0.3` as (`state`, `1.0.3`).
 fn of_contract(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE).map(|name| name.split_once('@').unwrap_or((name, "")))
 }
 
-fn served(version: &str) -> bool {
-    version.starts_with(SERVED)
-}
-
-fn exported(exports: &[String]) -> anyhow::Result<()> {
-    match exports.iter().filter_map(|name| of_contract(name)).find(|(name, _)| *name == "transform") {
-        Some((_, version)) if served(version) => Ok(()),
-        Some((_, version)) => bail!(
-            "it was built for version {version} of the plugin contract, this host serves {SERVED}x: build it anew with the SDK of this version"
-        ),
-        None => bail!("it does not export `millstream:plugin/transform`: it is a component, but no Millstream plugin"),
+/// Goes by every interface: one that was put together of several parts may name several versions.
+fn contract(imports: &[String], exports: &[String]) -> anyhow::Result<Contract> {
+    if !exports.iter().filter_map(|name| of_contract(name)).any(|(name, _)| name == "transform") {
+        bail!("it does not export `millstream:plugin/transform`: it is a component, but no Millstream plugin");
     }
+    let mut highest = Contract { major: CONTRACT.major, minor: 0 };
+    for (_, version) in imports.iter().chain(exports).filter_map(|name| of_contract(name)) {
+        highest = highest.max(CONTRACT.serves(version)?);
+    }
+    Ok(highest)
 }
 
 /// The short name of an import; None for the types, which permit nothing.
 fn imported(import: &str) -> anyhow::Result<Option<String>> {
     match of_contract(import) {
-        Some((name, version)) if !served(version) => {
-            bail!("it imports `{name}` of version {version} of the plugin contract, this host serves {SERVED}x")
-        }
         Some(("types", _)) => Ok(None),
         Some((name @ ("state" | "tables" | "log" | "windows" | "timers"), _)) => Ok(Some(name.to_owned())),
         Some((name, _)) => bail!("it imports `{name}` of the plugin contract, which this host does not offer"),

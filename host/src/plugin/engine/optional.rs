@@ -1,5 +1,6 @@
 //! Exports that a plugin may have: looked up one by one, absent = not offered.
 
+use super::contract::CONTRACT;
 use super::host::Data;
 use super::{Guest, convert, within};
 use crate::column::Column;
@@ -8,9 +9,6 @@ use crate::plugin::bindings::millstream::plugin::types;
 use crate::plugin::describe::Occasion;
 use wasmtime::Store;
 use wasmtime::component::{Component, ComponentExportIndex, ComponentType, Lower};
-
-/// Of version 0.1.x; which x does not matter to the look-up.
-const VERSION: &str = "0.1.0";
 
 #[derive(Clone)]
 pub struct Optional {
@@ -34,9 +32,10 @@ type Answer = (Result<types::Verdict, String>,);
 type Rows = (Result<Vec<types::ColumnResult>, String>,);
 
 impl Optional {
+    /// Of what this version is of the contract, or of an older one with the same first number: the look-up takes what is compatible.
     pub fn of(component: &Component) -> Self {
         let function = |interface: &str, name: &str| {
-            let interface = component.get_export_index(None, format!("millstream:plugin/{interface}@{VERSION}").as_str())?;
+            let interface = component.get_export_index(None, format!("millstream:plugin/{interface}@{CONTRACT}.0").as_str())?;
             component.get_export_index(Some(&interface), name)
         };
         Self { emit: function("emitting", "emit"), fire: function("timed", "fire"), migrate: function("migration", "migrate") }

@@ -19,7 +19,7 @@ pub struct Heading {
     pub setting: Arc<Setting>,
     /// A newer generation on trial: a canary.
     pub trial: Option<Trial>,
-    /// A newer generation that is only compared.
+    /// A newer generation that is only compared, everywhere.
     pub shadow: Option<Arc<Setting>>,
     /// Rises from heading to heading.
     pub number: u64,
@@ -30,6 +30,8 @@ pub struct Trial {
     pub setting: Arc<Setting>,
     /// The partition numbers whose tasks work by it.
     pub partitions: Arc<BTreeSet<i32>>,
+    /// The generation that works in the others is in its shadow in these, to be compared with it.
+    pub compared: bool,
 }
 
 impl Heading {
@@ -39,6 +41,20 @@ impl Heading {
             Some(trial) if trial.partitions.contains(&partition) => &trial.setting,
             _ => &self.setting,
         }
+    }
+
+    /// What is in the shadow of the tasks with this partition number, if anything is.
+    pub fn shadow_of(&self, partition: i32) -> Option<&Arc<Setting>> {
+        match &self.trial {
+            Some(trial) if trial.compared && trial.partitions.contains(&partition) => Some(&self.setting),
+            _ => self.shadow.as_ref(),
+        }
+    }
+
+    /// The generation on trial that is compared, if one is.
+    pub fn compared(&self) -> Option<u64> {
+        let canary = self.trial.as_ref().filter(|trial| trial.compared).map(|trial| &trial.setting);
+        self.shadow.as_ref().or(canary).map(|setting| setting.generation_number())
     }
 }
 

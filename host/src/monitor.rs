@@ -73,7 +73,7 @@ pub struct Figures {
     pub works: BTreeMap<u64, Works>,
     /// Tasks that may have rows of older types.
     pub sweeping: usize,
-    /// The generation in the shadow, and how it compares.
+    /// The generation on trial that is compared, and how it compares.
     pub shadow: Option<(u64, Report)>,
     /// Records of changelogs read, and to read at most, of the restore under way or else of the last one.
     pub restored: (u64, u64),

@@ -30,6 +30,7 @@ use crate::isolation::Guilty;
 use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::CallError;
 use crate::record::{Records, RecordsBuilder};
+use crate::shadow::Refused;
 use crate::store::{PartitionedTable, StateStore};
 use crate::summary::{Summary, Works};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -109,6 +110,8 @@ pub struct Task {
     taken: u64,
     /// Refused records by code, since the start.
     refused: BTreeMap<&'static str, u64>,
+    /// Refused records of the last batch, while somebody wants to know.
+    refusals: Option<Vec<Refused>>,
     /// Records buried, by topic, since the start.
     buried: BTreeMap<Arc<str>, u64>,
     /// A record that stops the task: what lies before it is processed first.
@@ -176,6 +179,7 @@ impl Task {
             closed: true,
             taken: 0,
             refused: BTreeMap::new(),
+            refusals: None,
             buried: BTreeMap::new(),
             failed: None,
             halted: false,
@@ -551,6 +555,10 @@ impl Task {
         let mut letters: BTreeMap<Arc<str>, Vec<&Rejected>> = BTreeMap::new();
         for refused in &rejected {
             *self.refused.entry(refused.code).or_default() += 1;
+            if let Some(refusals) = &mut self.refusals {
+                let (_, partition, offset) = refused.origin.place(refused.origin_row);
+                refusals.push((refused.code, (partition, offset)));
+            }
             if let Policy::DeadLetter { topic, .. } = policy(refused) {
                 letters.entry(topic.clone()).or_default().push(refused);
             }

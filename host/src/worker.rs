@@ -483,7 +483,7 @@ impl<'a> Worker<'a> {
             trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
             works: self.works(),
             sweeping: self.tasks.values().filter(|task| task.sweep_due()).count(),
-            shadow: self.heading.shadow.as_ref().map(|setting| (setting.generation_number(), self.shadow_report())),
+            shadow: self.heading.compared().map(|number| (number, self.shadow_report())),
             restored: self.restoring().unwrap_or(self.restored),
         }
     }

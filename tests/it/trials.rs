@@ -191,6 +191,74 @@ fn a_canary_that_fails_on_some_records_is_rolled_back_by_itself_and_each_record_
     assert!(code == 1 && refused.to_string().contains("provenance: true"), "{refused}");
 }
 
+#[test]
+fn a_canary_that_gives_something_else_is_rolled_back_by_itself_with_the_field_that_differs() {
+    let fleet = Fleet::new();
+    fleet.deploy(&manifest("1"), &[]);
+    fleet.produce(0..700);
+    fleet.until_done();
+    // Of one record in ten something else comes, which is less than what is allowed. The count is kept by both, and is the same.
+    let other = manifest("1 + (id % 10) / 9").replace("last(id)", "max(id)");
+    let told = fleet.deploy(&other, &["--canary", "1", "--promote-after", "never", "--max-differences", "20%"]);
+    assert_eq!(told["trial"]["canary"]["terms"]["differences"], 0.2, "{told}");
+    let mut next = 700;
+    let compared = || fleet.call(&["status", "p"]).1["pipelines"][0]["shadow"].clone();
+    fleet.until("the canary is compared", || {
+        fleet.produce(next..next + 350);
+        next += 350;
+        compared()["records"].as_u64() >= Some(500)
+    });
+    let report = compared();
+    assert_eq!(report["differences"].as_object().unwrap().keys().collect::<Vec<_>>(), ["labelled: version"], "{report}");
+    let (records, differing) = (report["records"].as_u64().unwrap(), report["differing"].as_u64().unwrap());
+    assert!((records / 20..records / 5).contains(&differing), "{report}");
+    let example = report["differences"]["labelled: version"]["examples"][0].as_str().unwrap();
+    assert!(example.starts_with("in/1@"), "only the canary's partition is compared: {report}");
+    fleet.good(&["promote", "p"]);
+    fleet.produce(next..next + 100);
+    next += 100;
+    fleet.until_done();
+    assert!(compared().is_null());
+
+    // The same again with less allowed.
+    let third = manifest("(id % 10) / 9 + (id % 5) / 4");
+    fleet.deploy(&third, &["--canary", "0", "--promote-after", "never", "--max-differences", "5%"]);
+    fleet.until("the canary is rolled back", || {
+        fleet.produce(next..next + 350);
+        next += 350;
+        fleet.call(&["history", "p"]).1["generations"].as_array().is_some_and(|all| all.len() == 4)
+    });
+    fleet.until_done();
+    let history = fleet.good(&["history", "p"]);
+    let withdrawn = history["generations"][2]["withdrawn"].as_str().unwrap();
+    assert!(withdrawn.contains("something else came than beside it") && withdrawn.contains("5.00 % are allowed"), "{withdrawn}");
+    let (_, field) = withdrawn.split_once("are allowed: labelled: version: ").unwrap_or_else(|| panic!("{withdrawn}"));
+    assert!(field.contains("in/0@"), "{withdrawn}");
+    // What was written is of the generation that worked there, and nothing is counted twice.
+    let cuts = fleet.cuts();
+    for record in fleet.consume("labelled") {
+        let (at, offset) = header(&record, "millstream.source").rsplit_once('@').unwrap();
+        let partition: i64 = at.rsplit_once('/').unwrap().1.parse().unwrap();
+        let expected = cuts[&partition].range(..=offset.parse::<i64>().unwrap()).next_back().unwrap().1;
+        assert_eq!(header(&record, "millstream.generation"), expected.to_string(), "{record} {cuts:?}");
+    }
+    let last: BTreeMap<String, u64> = fleet
+        .consume("counted")
+        .iter()
+        .map(|record| (record["key"].as_str().unwrap().to_owned(), record["value"]["n"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(last.values().sum::<u64>(), next);
+    assert_eq!(fleet.consume("labelled").len() as u64, next);
+
+    // One that gives the same is promoted by itself.
+    fleet.deploy(&other.replace("max(id)", "last(id)"), &["--canary", "1", "--promote-after", "1s", "--max-differences", "0%"]);
+    fleet.until("it is promoted", || {
+        fleet.produce(next..next + 100);
+        next += 100;
+        fleet.call(&["status", "p"]).1["pipelines"][0]["active"]["generation"] == 5
+    });
+}
+
 /// What two topics hold, without where each stood among the others.
 fn outputs(fleet: &Fleet) -> Vec<String> {
     let mut all = Vec::new();

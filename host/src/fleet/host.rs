@@ -22,7 +22,7 @@ const SIGN: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(50);
 /// A run that ended with an error is begun anew after these pauses, the last one again and again.
 const AGAIN: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20), Duration::from_secs(60)];
-/// How often a host says how a generation in the shadow compares.
+/// How often a host says how a generation on trial compares.
 const REPORT: Duration = Duration::from_secs(1);
 /// How long brokers that are away are left alone.
 const AWAY: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ struct Charge {
     /// The last change of the head that was heard.
     heard: String,
     parked: BTreeMap<TopicPartition, Arc<str>>,
-    /// When it was told how a generation in the shadow compares.
+    /// When it was told how a generation on trial compares.
     reported: Option<Instant>,
     /// Since when a trial is on here.
     tried: Option<Instant>,
@@ -181,7 +181,14 @@ impl<'a> Host<'a> {
             Mode::Canary { partitions, terms } => {
                 let parked = running.parked();
                 let parked = parked.iter().find(|(at, _)| partitions.contains(&at.partition)).map(|(_, why)| &**why);
-                trial::judge(terms, running.works(trial.generation), running.works(running.number), parked, lasts)
+                let (own, beside) = (running.works(trial.generation), running.works(running.number));
+                let parked = parked.map(str::to_owned);
+                let mut compared = None;
+                if terms.differences.is_some() {
+                    self.report_shadow(name, charge, trial.generation)?;
+                    compared = Some(self.control.view().shadow(name, trial.generation, now));
+                }
+                trial::judge(terms, own, beside, compared.as_ref(), parked.as_deref(), lasts)
             }
             Mode::Shadow { clean } => {
                 self.report_shadow(name, charge, trial.generation)?;
@@ -209,7 +216,7 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    /// Says how the generation in the shadow compares here, now and then.
+    /// Says how the generation on trial compares here, now and then.
     fn report_shadow(&self, name: &str, charge: &mut Charge, generation: u64) -> Result<(), LogError> {
         let Some(running) = charge.running.as_ref().filter(|_| charge.reported.is_none_or(|at| at.elapsed() >= REPORT)) else {
             return Ok(());

@@ -169,6 +169,16 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// Whether what the two generations give is compared.
+    pub fn compares(&self) -> bool {
+        match self {
+            Self::Canary { terms, .. } => terms.differences.is_some(),
+            Self::Shadow { .. } => true,
+        }
+    }
+}
+
 impl Trial {
     /// The partition numbers in which it works.
     pub fn partitions(&self) -> Option<&BTreeSet<i32>> {
@@ -190,6 +200,9 @@ pub struct Terms {
     /// How many times as long a record may take; None = that does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slower: Option<f64>,
+    /// Of how many of its records something else may come than of the generation beside it, as a share of them; None = they are not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differences: Option<f64>,
 }
 
 // Shares are of a command line, never NaN.

@@ -154,7 +154,10 @@ impl Running {
         if let Some(trial) = trial {
             let Some(setting) = setting(trial.generation) else { return false };
             match &trial.mode {
-                Mode::Canary { partitions, .. } => canary = Some(Trial { setting, partitions: Arc::new(partitions.clone()) }),
+                Mode::Canary { partitions, terms } => {
+                    let (partitions, compared) = (Arc::new(partitions.clone()), terms.differences.is_some());
+                    canary = Some(Trial { setting, partitions, compared });
+                }
                 Mode::Shadow { .. } => shadow = Some(setting),
             }
         }
@@ -192,7 +195,7 @@ impl Running {
         works
     }
 
-    /// How the generation in the shadow compares in its workers.
+    /// How the generation on trial compares in its workers, if it is compared.
     pub fn shadow(&self) -> Report {
         let mut report = Report::default();
         for worker in self.monitor.workers() {

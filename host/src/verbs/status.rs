@@ -2,7 +2,7 @@
 
 use super::{Answer, Failure, deployment, print, trial};
 use crate::clock::SystemClock;
-use crate::fleet::{Control, Deployment, Generation, Mode, State};
+use crate::fleet::{Control, Deployment, Generation, State};
 use crate::io::{Bounds, Clock, TopicPartition};
 use crate::manifest;
 use crate::shadow::Report;
@@ -133,7 +133,7 @@ fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) 
         }))
     };
     let trial = known.head.as_ref().and_then(|head| head.trial.as_ref());
-    let shadow = trial.filter(|trial| matches!(trial.mode, Mode::Shadow { .. }));
+    let shadow = trial.filter(|trial| trial.mode.compares());
     json!({
         "pipeline": name,
         "state": standing(known),
@@ -147,17 +147,16 @@ fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) 
     })
 }
 
-/// How a generation in the shadow compares.
+/// How a generation on trial compares.
 fn print_shadow(text: &mut String, report: &Report) {
     let differences: u64 = report.differences.values().map(|difference| difference.count).sum();
     let _ = writeln!(
         text,
-        "  compared: {} records, {} outputs, {differences} differences; {} records since the last one",
-        report.records, report.outputs, report.clean
+        "  compared: {} records, {} outputs, {differences} differences of {} records; {} records since the last one",
+        report.records, report.outputs, report.differing, report.clean
     );
     for (what, difference) in &report.differences {
-        let examples = if difference.examples.is_empty() { String::new() } else { format!(" ({})", difference.examples.join(", ")) };
-        let _ = writeln!(text, "  {what}: {}{examples}", difference.count);
+        let _ = writeln!(text, "  {}", difference.told(what));
     }
     if let Some(why) = &report.ended {
         let _ = writeln!(text, "  it has ended: {why}");
@@ -171,7 +170,7 @@ fn print_pipeline(control: &Control, text: &mut String, name: &str, known: &Depl
     let on_trial = trial.and_then(|trial| known.generations.get(&trial.generation));
     if let Some(trial) = trial {
         let _ = writeln!(text, "generation {} is on trial: {}", trial.generation, trial::told(&trial.mode));
-        if let Mode::Shadow { .. } = trial.mode {
+        if trial.mode.compares() {
             print_shadow(text, &control.view().shadow(name, trial.generation, now()));
         }
     }

@@ -28,6 +28,10 @@ pub struct Terms {
     /// How many times as long a record may take a canary as what runs beside it
     #[arg(long, value_name = "TIMES", value_parser = times, requires = "canary")]
     max_slowdown: Option<f64>,
+    /// Of how many of a canary's records something else may come than of the generation beside it, as a share of them: that one runs over the canary's
+    /// partitions too, and what it gives is compared and dropped
+    #[arg(long, value_name = "SHARE", value_parser = share, requires = "canary")]
+    max_differences: Option<f64>,
     /// Run beside what runs, over its state, and compare: nothing of it is written. `millstream status` tells what differs
     #[arg(long, conflicts_with = "canary")]
     shadow: bool,
@@ -112,6 +116,11 @@ impl Terms {
         if let Some(why) = &found.irreversible {
             return Err(denied(format!("a canary must be able to be rolled back, and this change is not: {why}; leave --canary out")));
         }
+        if self.max_differences.is_some()
+            && let Some(why) = shadow::refusal(base).or_else(|| shadow::refusal(pipeline))
+        {
+            return Err(denied(format!("what a canary of `{name}` gives cannot be compared: {why}; leave --max-differences out")));
+        }
         let partitions = runtime::partitions_read(pipeline, log)?.unwrap_or(1);
         for source in &pipeline.sources {
             let count = log.topic(&source.topic)?.map_or(partitions, |topic| topic.partitions);
@@ -134,7 +143,12 @@ impl Terms {
                 partitions - 1
             )));
         }
-        let terms = Judged { promote_after: self.promote_after.0, errors: self.max_errors, slower: self.max_slowdown };
+        let terms = Judged {
+            promote_after: self.promote_after.0,
+            errors: self.max_errors,
+            slower: self.max_slowdown,
+            differences: self.max_differences,
+        };
         Ok(Some(Mode::Canary { partitions: numbers, terms }))
     }
 }
@@ -152,8 +166,10 @@ pub fn told(mode: &Mode) -> String {
         None => "promoted by `millstream promote`".to_owned(),
     };
     let slower = terms.slower.map(|slower| format!(", or a record takes {slower} times as long")).unwrap_or_default();
+    let differs = |share: f64| format!(", or of more than {} % of them something else comes", 100.0 * share);
+    let differs = terms.differences.map(differs).unwrap_or_default();
     format!(
-        "partitions {}; {after}, rolled back if {} % more of its records are refused than beside it{slower}",
+        "partitions {}; {after}, rolled back if {} % more of its records are refused than beside it{slower}{differs}",
         numbers.join(", "),
         100.0 * terms.errors
     )

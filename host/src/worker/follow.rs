@@ -66,10 +66,10 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Every task has a shadow, of the generation that is to be compared, or none has.
+    /// Every task has the shadow that it is to have, or none.
     pub(super) fn cast_shadows(&mut self) {
-        for task in self.tasks.values_mut() {
-            match &self.heading.shadow {
+        for (id, task) in &mut self.tasks {
+            match self.heading.shadow_of(id.partition) {
                 Some(setting) if task.shadow().is_none_or(|shadow| !shadow.stands_on(task, setting)) => task.begin_shadow(setting.clone()),
                 None if task.shadow().is_some() => task.end_shadow(),
                 _ => {}

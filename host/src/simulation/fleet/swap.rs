@@ -6,7 +6,7 @@ use crate::course::{Heading, Trial};
 use crate::generation::Generation;
 use crate::manifest::Secrets;
 use crate::runtime::{self, Creates, RunError};
-use crate::task::Setting;
+use crate::task::{Setting, shadow};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -110,7 +110,10 @@ pub fn heading(now: &Heading, told: &Told, number: u64, handle: &Handle) -> Resu
         Ok(Arc::new(next))
     };
     let trial = |(trial, partitions): &(u64, BTreeSet<i32>)| -> Result<Trial, RunError> {
-        Ok(Trial { setting: setting(*trial)?, partitions: Arc::new(partitions.clone()) })
+        let setting = setting(*trial)?;
+        // Every other one is compared, where that can be: nothing comes of it.
+        let compared = trial % 2 == 0 && shadow::refusal(&setting.pipeline).is_none();
+        Ok(Trial { setting, partitions: Arc::new(partitions.clone()), compared })
     };
     Ok(Heading { setting: setting(told.works)?, trial: told.trial.as_ref().map(trial).transpose()?, shadow: None, number })
 }

@@ -1,7 +1,8 @@
 //! The way of a generation, against hosts that answer as they are told.
 
 use super::super::component::digest;
-use super::super::record::{ComponentRef, HostRecord, PROTOCOL};
+use super::super::record::{ComponentRef, HostRecord, PROTOCOL, Terms};
+use super::super::trial;
 use super::*;
 use crate::clock::SystemClock;
 use crate::fleet::bundle::Component;
@@ -354,4 +355,27 @@ fn what_fails_when_it_is_active_is_told_with_the_way_back() {
     assert!(matches!(&error, RolloutError::Fails { generation: 1, .. }), "{error}");
     assert!(error.to_string().contains("it trapped") && error.to_string().contains("millstream rollback p"), "{error}");
     assert!(known(&mut control, "p").generations[&1].withdrawn.is_none(), "it is active");
+}
+
+#[test]
+fn a_trial_that_hosts_promote_before_the_command_looks_again_is_no_conflict() {
+    let log = log();
+    let mut control = open(&log);
+    // It says that it runs what is active, and nothing of what is on trial.
+    let _host = Host::start(&log, "one", willing);
+    assert!(matches!(go(&rollout(0), &mut control).0, Ok(Ended::Running { .. })));
+    let promoter = std::thread::spawn({
+        let mut control = open(&log);
+        move || {
+            while trial::of(control.view(), "p").is_none() {
+                control.poll(Duration::from_millis(20)).unwrap();
+            }
+            assert!(trial::promote(&mut control, "p", 2, 0, "host one").unwrap());
+        }
+    });
+    let terms = Terms { promote_after: Some(0), errors: 0.0, slower: None, differences: None };
+    let tried = Rollout { trial: Some(Mode::Canary { partitions: [0].into(), terms }), ..rollout(1) };
+    let (ended, _) = go(&tried, &mut control);
+    promoter.join().unwrap();
+    assert!(matches!(ended, Ok(Ended::Running { generation: 2, .. })), "{ended:?}");
 }

@@ -10,6 +10,14 @@ pub enum Place {
     Repartition(i32),
 }
 
+impl Place {
+    fn number(self) -> i32 {
+        match self {
+            Self::Input(number) | Self::Repartition(number) => number,
+        }
+    }
+}
+
 /// What a generation is made of, as far as its outputs tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content {
@@ -34,6 +42,17 @@ pub struct Cut {
     pub generation: u64,
     pub at: Place,
     pub offset: i64,
+    /// Its place in the control topic.
+    pub told: i64,
+}
+
+/// What is to work, from a place in the control topic on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub told: i64,
+    pub active: u64,
+    /// The generation on trial, and the partition numbers in which it is to work; none of a shadow.
+    pub trial: Option<(u64, BTreeSet<i32>)>,
 }
 
 /// A committed position.
@@ -69,7 +88,9 @@ pub struct Found {
     pub cuts: Vec<Cut>,
     /// In the order of each place.
     pub commits: Vec<Commit>,
-    /// Of generations that became active.
+    /// In the order in which they were written.
+    pub heads: Vec<Head>,
+    /// Of generations that became active, or were to work somewhere.
     pub contents: BTreeMap<u64, Content>,
 }
 
@@ -124,13 +145,21 @@ fn cuts(verdict: &mut Verdict, found: &Found) -> Works {
     let mut told = BTreeSet::new();
     for cut in &found.cuts {
         verdict.checked += 1;
-        let Cut { generation, at, offset } = *cut;
+        let Cut { generation, at, offset, .. } = *cut;
         if !told.insert((generation, at)) {
             verdict.violation(format!("{at:?}: the cut-over to generation {generation} is told a second time, at {offset}"));
             continue;
         }
         if !found.contents.contains_key(&generation) {
             verdict.violation(format!("{at:?}: generation {generation} was cut over to, and was never active"));
+        }
+        let number = at.number();
+        let asked = |head: &Head| {
+            let tried = head.trial.as_ref().is_some_and(|(tried, share)| *tried == generation && share.contains(&number));
+            head.told < cut.told && (head.active == generation || tried)
+        };
+        if !found.heads.iter().any(asked) {
+            verdict.violation(format!("{at:?}: generation {generation} began at {offset}, and was not to work there by then"));
         }
         let before = works.entry(at).or_default();
         if let Some((last, of)) = before.last().filter(|(last, of)| *last > offset || *of > generation) {
@@ -234,11 +263,11 @@ fn commits(verdict: &mut Verdict, found: &Found, works: &Works) {
         }
     }
     let places = |count: usize, place: fn(i32) -> Place| (0..count as i32).map(place);
-    let newest = found.contents.keys().last().copied().unwrap_or_default();
+    let newest = found.heads.last().map_or(0, |head| head.active);
     for at in places(found.input.len(), Place::Input).chain(places(found.carried.len(), Place::Repartition)) {
         let of = last.get(&at).map_or(0, |(_, of)| *of);
         if of != newest {
-            verdict.violation(format!("{at:?}: at the end generation {of} works, {newest} is the newest"));
+            verdict.violation(format!("{at:?}: at the end generation {of} works, {newest} is the active one"));
         }
         let last_cut = works.0.get(&at).and_then(|cuts| cuts.last()).map_or(0, |(_, of)| *of);
         if last_cut != of {

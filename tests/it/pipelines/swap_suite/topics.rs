@@ -3,9 +3,9 @@
 use super::super::Place as Folder;
 use super::super::crash_suite::checker::{Appended, Verdict};
 use super::super::crash_suite::topics::{InputValue, PARTITIONS, number, parse, read, read_bytes};
-use super::checker::{Carried, Commit, Content, Cut, Found, Place, Stamp};
+use super::checker::{Carried, Commit, Content, Cut, Found, Head, Place, Stamp};
 use super::{GROUP_STAGE, LIST_STAGE, OFFSETS_PARTITIONS, REPARTITION};
-use millstream::fleet::{Answered, Generation, Key, Value};
+use millstream::fleet::{Answered, Generation, Key, Trial, Value};
 use millstream::manifest;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,7 +66,6 @@ pub fn found(place: &Folder, brokers: &str, verdict: &mut Verdict) -> Found {
 fn control(place: &Folder, brokers: &str, found: &mut Found, verdict: &mut Verdict) {
     let name = place.named("NAME");
     let mut generations: BTreeMap<u64, Generation> = BTreeMap::new();
-    let mut active = BTreeSet::new();
     read_bytes(brokers, &place.named("NAME.control"), 1, "read_committed", &mut |_, offset, key, value| {
         let text = String::from_utf8_lossy(key);
         let Some(key) = Key::parse(&text) else { return verdict.violation(format!("control topic, offset {offset}: the key {text}")) };
@@ -74,11 +73,14 @@ fn control(place: &Folder, brokers: &str, found: &mut Found, verdict: &mut Verdi
         let (Some(bytes), false) = (value, matches!(key, Key::Component(..))) else { return };
         match (Value::parse(&key, bytes, None), key) {
             (Ok(Value::Cut(cut)), Key::Cut(_, generation, at)) => match seat(&name, &at.topic, at.partition) {
-                Some(at) => found.cuts.push(Cut { generation, at, offset: cut.offset }),
+                Some(at) => found.cuts.push(Cut { generation, at, offset: cut.offset, told: offset }),
                 None => verdict.violation(format!("a cut-over in {at}, which is not read")),
             },
             (Ok(Value::Generation(generation)), _) => drop(generations.insert(generation.number, generation)),
-            (Ok(Value::Head(head)), _) => drop(active.insert(head.generation)),
+            (Ok(Value::Head(head)), _) => {
+                let share = |trial: Trial| (trial.generation, trial.partitions().cloned().unwrap_or_default());
+                found.heads.push(Head { told: offset, active: head.generation, trial: head.trial.map(share) });
+            }
             (Ok(Value::Answer(answer)), key) if answer.state == Answered::Failed => {
                 verdict.violation(format!("control topic: {key} failed: {:?}", answer.error));
             }
@@ -86,6 +88,8 @@ fn control(place: &Folder, brokers: &str, found: &mut Found, verdict: &mut Verdi
             (Err(error), key) => verdict.violation(format!("control topic, offset {offset}: {key}: {error}")),
         }
     });
+    let tried = found.heads.iter().filter_map(|head| head.trial.as_ref()).filter(|(_, share)| !share.is_empty());
+    let active: BTreeSet<u64> = found.heads.iter().map(|head| head.active).chain(tried.map(|(tried, _)| *tried)).collect();
     found.contents = generations.iter().filter(|(number, _)| active.contains(number)).map(|(number, of)| (*number, content(of))).collect();
 }
 
@@ -98,7 +102,8 @@ pub fn content(generation: &Generation) -> Content {
         major.parse().expect("a version")
     };
     let config = generation.manifest.split_once("config: '").expect("a number of the manifest").1;
-    let config = config.split('\'').next().unwrap_or_default().parse().expect("a number of the manifest");
+    // One that stops at records has more behind the number.
+    let config = config.split(['\'', ' ']).next().unwrap_or_default().parse().expect("a number of the manifest");
     Content { config, list: version(LIST_STAGE), group: version(GROUP_STAGE) }
 }
 

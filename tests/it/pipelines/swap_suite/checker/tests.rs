@@ -1,16 +1,21 @@
 use super::*;
 
-/// A run of three generations over two partitions, without a fault: each partition is cut over at an offset of its own.
+/// A run of four generations over two partitions, without a fault: each partition is cut over at an offset of its own, and one generation is a canary in
+/// the second partition alone.
 fn faithful() -> Found {
-    let contents = [(1, 10, 0, 0), (2, 11, 1, 0), (4, 12, 1, 1)];
+    let contents = [(1, 10, 0, 0), (2, 11, 1, 0), (3, 13, 0, 1), (4, 12, 1, 1)];
     let contents = contents.map(|(generation, config, list, group)| (generation, Content { config, list, group }));
     let mut found =
         Found { input: vec![Vec::new(); 2], carried: vec![Vec::new(); 2], contents: BTreeMap::from(contents), ..Found::default() };
-    let cuts = [(1, [0, 0]), (2, [100, 110]), (4, [200, 190])];
+    let cuts = [(1, [Some(0), Some(0)]), (2, [Some(100), Some(110)]), (3, [None, Some(150)]), (4, [Some(200), Some(190)])];
     for (generation, offsets) in cuts {
+        let told = generation as i64 * 10;
+        let trial = (generation == 3).then(|| (3, BTreeSet::from([1])));
+        found.heads.push(Head { told, active: if generation == 3 { 2 } else { generation }, trial });
         for (partition, offset) in (0..).zip(offsets) {
-            found.cuts.push(Cut { generation, at: Place::Input(partition), offset });
-            found.cuts.push(Cut { generation, at: Place::Repartition(partition), offset: offset * 2 });
+            let Some(offset) = offset else { continue };
+            found.cuts.push(Cut { generation, at: Place::Input(partition), offset, told: told + 1 });
+            found.cuts.push(Cut { generation, at: Place::Repartition(partition), offset: offset * 2, told: told + 2 });
         }
     }
     let works = cuts_of(&found);
@@ -69,7 +74,7 @@ fn a_run_without_a_fault_is_found_right() {
 #[test]
 fn every_way_to_be_wrong_is_seen() {
     type Doctor = (&'static str, fn(&mut Found));
-    let doctors: [Doctor; 26] = [
+    let doctors: [Doctor; 29] = [
         ("list-append", |found| _ = found.lists.remove(300)),
         ("list-append", |found| found.lists.insert(300, found.lists[299].clone())),
         ("list-append", |found| {
@@ -98,9 +103,13 @@ fn every_way_to_be_wrong_is_seen() {
         ("was made by", |found| found.cuts[4].offset += 1),
         ("was made by", |found| found.cuts[4].offset -= 1),
         ("told a second time", |found| found.cuts.push(found.cuts[11])),
-        ("never active", |found| found.cuts.push(Cut { generation: 3, at: Place::Input(0), offset: 150 })),
+        ("never active", |found| found.cuts.push(Cut { generation: 5, at: Place::Input(0), offset: 250, told: 99 })),
+        // A canary in a partition that it has no share in, one that works before it is to, and a shadow that commits.
+        ("was not to work there", |found| found.cuts[8].at = Place::Input(0)),
+        ("was not to work there", |found| found.cuts[8].told = 25),
+        ("was not to work there", |found| found.heads[2].trial.as_mut().unwrap().1.clear()),
         ("after generation", |found| found.cuts.swap(0, 4)),
-        ("after generation", |found| found.cuts[8].offset = 50),
+        ("after generation", |found| found.cuts[10].offset = 50),
         ("no generation is told to have worked", |found| _ = found.cuts.remove(0)),
         ("instead of", |found| _ = found.cuts.remove(4)),
         ("does not say of which generation", |found| found.commits[3].generation = None),
@@ -117,7 +126,7 @@ fn every_way_to_be_wrong_is_seen() {
             found.commits.push(Commit { offset: 1001, ..old });
         }),
         ("who processed", |found| found.commits[1].offset -= 1),
-        ("is the newest", |found| found.commits.retain(|commit| commit.at != Place::Input(1) || commit.generation != Some(4))),
+        ("is the active one", |found| found.commits.retain(|commit| commit.at != Place::Input(1) || commit.generation != Some(4))),
     ];
     for (place, (told, doctor)) in doctors.iter().enumerate() {
         let mut found = faithful();

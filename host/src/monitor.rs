@@ -54,6 +54,14 @@ pub enum Phase {
     Failed,
 }
 
+/// A partition that stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    pub why: Arc<str>,
+    /// The generation that came to what it cannot get over.
+    pub generation: u64,
+}
+
 /// What a worker did and where it stands.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -65,7 +73,7 @@ pub struct Figures {
     pub stream_times: BTreeMap<TaskId, i64>,
     pub partitions: BTreeMap<TopicPartition, PartitionFigures>,
     /// Partitions that stand still, and why.
-    pub parked: BTreeMap<TopicPartition, Arc<str>>,
+    pub parked: BTreeMap<TopicPartition, Parked>,
     /// That the worker works by, and the one on trial; 0 = without a fleet, none.
     pub generation: u64,
     pub trial: u64,

@@ -10,6 +10,7 @@ use super::trial::{self, Judgement};
 use crate::clock::SystemClock;
 use crate::generation::Generation;
 use crate::io::{Clock, LogError, Remedy, TopicPartition};
+use crate::monitor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +57,7 @@ struct Charge {
     why: Option<(u64, String)>,
     /// The last change of the head that was heard.
     heard: String,
-    parked: BTreeMap<TopicPartition, Arc<str>>,
+    parked: BTreeMap<TopicPartition, monitor::Parked>,
     /// When it was told how a generation on trial compares.
     reported: Option<Instant>,
     /// Since when a trial is on here.
@@ -178,17 +179,15 @@ impl<'a> Host<'a> {
         let lasts = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
         let now = self.clock.now();
         let judgement = match &trial.mode {
-            Mode::Canary { partitions, terms } => {
-                let parked = running.parked();
-                let parked = parked.iter().find(|(at, _)| partitions.contains(&at.partition)).map(|(_, why)| &**why);
+            Mode::Canary { terms, .. } => {
+                let parked = running.parked().into_values().find(|parked| parked.generation == trial.generation);
                 let (own, beside) = (running.works(trial.generation), running.works(running.number));
-                let parked = parked.map(str::to_owned);
                 let mut compared = None;
                 if terms.differences.is_some() {
                     self.report_shadow(name, charge, trial.generation)?;
                     compared = Some(self.control.view().shadow(name, trial.generation, now));
                 }
-                trial::judge(terms, own, beside, compared.as_ref(), parked.as_deref(), lasts)
+                trial::judge(terms, own, beside, compared.as_ref(), parked.as_ref().map(|parked| &*parked.why), lasts)
             }
             Mode::Shadow { clean } => {
                 self.report_shadow(name, charge, trial.generation)?;
@@ -435,10 +434,9 @@ impl<'a> Host<'a> {
         if parked == charge.parked {
             return Ok(());
         }
-        let number = charge.running.as_ref().map_or(0, |running| running.number);
         let mut entries: Vec<Entry> = Vec::new();
-        for (at, why) in parked.iter().filter(|(at, why)| charge.parked.get(*at) != Some(*why)) {
-            let value = Parked { reason: why.to_string(), generation: number, host: self.id.clone(), at: self.clock.now() };
+        for (at, own) in parked.iter().filter(|(at, own)| charge.parked.get(*at) != Some(*own)) {
+            let value = Parked { reason: own.why.to_string(), generation: own.generation, host: self.id.clone(), at: self.clock.now() };
             entries.push((Key::Parked(name.to_owned(), at.clone()), Some(Value::Parked(value))));
         }
         let gone = charge.parked.keys().filter(|at| !parked.contains_key(*at));

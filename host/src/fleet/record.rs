@@ -4,6 +4,7 @@ pub use crate::generation::Cut;
 use crate::io::TopicPartition;
 use crate::record::{Records, RecordsBuilder};
 use crate::shadow::Report;
+use crate::share::Keys;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -159,8 +160,13 @@ pub struct Trial {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// It works in these partition numbers: at least one, never all.
-    Canary { partitions: BTreeSet<i32>, terms: Terms },
+    /// It works in these partition numbers: at least one, never all; or in all, for some keys.
+    Canary {
+        partitions: BTreeSet<i32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keys: Option<Keys>,
+        terms: Terms,
+    },
     /// It processes what the active one does, over its state, and is compared with it; what it gives is dropped.
     Shadow {
         /// So many records in a row without a difference, over all hosts, promote it; None = a command decides.
@@ -184,6 +190,14 @@ impl Trial {
     pub fn partitions(&self) -> Option<&BTreeSet<i32>> {
         match &self.mode {
             Mode::Canary { partitions, .. } => Some(partitions),
+            Mode::Shadow { .. } => None,
+        }
+    }
+
+    /// The keys of them for which it does; None = all.
+    pub fn keys(&self) -> Option<Keys> {
+        match &self.mode {
+            Mode::Canary { keys, .. } => *keys,
             Mode::Shadow { .. } => None,
         }
     }

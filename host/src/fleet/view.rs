@@ -298,7 +298,7 @@ mod tests {
                 (Key::Head(p()), Some(head("one", 1))),
                 (Key::Answer(p(), 2, "h".to_owned()), Some(answer(Answered::Ready))),
                 (Key::Answer(p(), 2, "h".to_owned()), Some(answer(Answered::Running))),
-                (Key::Cut(p(), 2, at.clone()), Some(Value::Cut(Cut { offset: 7, host: "h".to_owned(), at: 0 }))),
+                (Key::Cut(p(), 2, at.clone()), Some(Value::Cut(Cut { offset: 7, host: "h".to_owned(), at: 0, keys: None, tried: None }))),
                 (Key::Parked(p(), at.clone()), Some(parked.clone())),
                 (Key::Head(p()), Some(head("two", 2))),
             ],

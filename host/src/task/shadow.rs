@@ -64,7 +64,7 @@ impl Task {
                 (name, store.apart())
             }));
         }
-        let stages = stages(&setting, self.id, &self.tables, &mut own);
+        let stages = stages(&setting, self.id, &self.tables, &mut own, None);
         let sinks = watching(&setting, self.id);
         let mut task = self.beside(setting, stages, sinks);
         task.refusals = Some(Vec::new());
@@ -158,7 +158,7 @@ fn watching(setting: &Setting, id: TaskId) -> Vec<Sink> {
 
 impl Task {
     /// A task that stands where this one stands, with no records of its own.
-    fn beside(&self, setting: Arc<Setting>, stages: Vec<Stage>, sinks: Vec<Sink>) -> Self {
+    pub(super) fn beside(&self, setting: Arc<Setting>, stages: Vec<Stage>, sinks: Vec<Sink>) -> Self {
         let queue = |queue: &Queue| Queue { waiting: VecDeque::new(), from: queue.from.clone(), ..*queue };
         // Stages look into the task's own tables; their rows are the task's to keep.
         let tables = vec![None; self.tables.len()];

@@ -6,6 +6,7 @@
 //! `cargo test -p millstream --test it swap_suite::long -- --ignored --nocapture`.
 
 mod checker;
+mod disturbances;
 mod topics;
 mod trials;
 
@@ -15,6 +16,7 @@ use super::crash_suite::topics::{PARTITIONS, Sender, last_offsets, uncommitted};
 use super::{Place, Random, text, until};
 use crate::cluster::{Cluster, OFFSETS_PARTITIONS};
 use checker::{Content, Stamp};
+use disturbances::{DISTURBANCES, DISTURBED, Disturbance};
 use millstream::io::{Log, Position, TopicPartition};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,34 +94,6 @@ impl Step {
             Self::Rollback => "rollback",
             Self::Drain => "deploy with a store more or less",
             Self::Try(trial) => trial.name(),
-        }
-    }
-}
-
-/// What befalls hosts while generations change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Disturbance {
-    /// Killed at any moment, and started again.
-    Kill,
-    /// Killed in the transaction that tells a cut-over, before it is committed.
-    KillAtCut,
-    /// Leaves in good order, and comes back.
-    Leave,
-    /// A third host joins, and leaves afterwards.
-    Join,
-}
-
-const DISTURBANCES: [Disturbance; 4] = [Disturbance::Kill, Disturbance::Leave, Disturbance::KillAtCut, Disturbance::Join];
-/// In the long form every so many swaps.
-const DISTURBED: usize = 8;
-
-impl Disturbance {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kill => "kill -9 at any moment",
-            Self::KillAtCut => "kill -9 in the transaction of a cut-over",
-            Self::Leave => "a host leaves and comes back",
-            Self::Join => "a third host joins and leaves",
         }
     }
 }
@@ -331,54 +305,6 @@ impl Suite {
         guest
     }
 
-    fn restart_to_die_at_cut(&mut self, host: usize) {
-        self.hosts[host].kill();
-        self.hosts[host].start(&self.place, Some("cut:1"));
-        self.goes_on();
-    }
-
-    /// While a command is under way. Answers the host that joined.
-    fn disturb(&mut self, disturbance: Disturbance, host: usize) -> Option<Host> {
-        let pause = Duration::from_millis(self.random.below(1500));
-        match disturbance {
-            Disturbance::Kill => {
-                std::thread::sleep(pause);
-                self.hosts[host].kill();
-            }
-            Disturbance::KillAtCut => {
-                use std::os::unix::process::ExitStatusExt;
-                let ended = self.hosts[host].end_within(PATIENCE);
-                if ended.and_then(|status| status.signal()) != Some(9) {
-                    self.verdict.violation(format!("host {} came to no cut-over: {ended:?}\n{}", host, self.hosts[host].said()));
-                    self.hosts[host].kill();
-                }
-            }
-            Disturbance::Leave => {
-                std::thread::sleep(pause);
-                let status = self.hosts[host].stop();
-                if !status.success() {
-                    self.verdict.violation(format!("a host did not stop well ({status}):\n{}", self.hosts[host].said()));
-                }
-                std::thread::sleep(pause);
-            }
-            Disturbance::Join => {
-                self.guests += 1;
-                let mut guest = Host::new(&self.place, &format!("guest-{}", self.guests), &SERVE);
-                guest.start(&self.place, None);
-                return Some(guest);
-            }
-        }
-        self.hosts[host].start(&self.place, None);
-        None
-    }
-
-    fn leaves(&mut self, mut guest: Host) {
-        let status = guest.stop();
-        if !status.success() {
-            self.verdict.violation(format!("host {} did not stop well ({status}):\n{}", guest.name, guest.said()));
-        }
-    }
-
     /// No host may end unless it is made to.
     fn look_after_hosts(&mut self, after: &str) {
         for host in &mut self.hosts {
@@ -554,13 +480,12 @@ impl Suite {
 fn short() {
     let Some((mut suite, mut sender)) = Suite::new() else { return };
     sender.gust = 3;
-    let mut either = |one, other| if suite.random.below(2) == 0 { one } else { other };
     let mut steps: Vec<_> = STEPS[..6].iter().map(|step| (*step, None)).collect();
-    for trial in [Trial::Canary, Trial::Shadow] {
-        let well = trial(either(End::Promoted, End::PromotedByItself));
-        let badly = trial(either(End::RolledBack, End::RolledBackByItself));
-        steps.extend([well, badly].map(|trial| (Step::Try(trial), None)));
-    }
+    let mut one_of = |ends: [End; 2]| ends[suite.random.below(2) as usize];
+    let (well, badly) = ([End::Promoted, End::PromotedByItself], [End::RolledBack, End::RolledBackByItself]);
+    let any = [one_of(well), one_of(badly)];
+    let trials = [Trial::Canary(one_of(any)), Trial::Keys(one_of(well)), Trial::Keys(one_of(badly)), Trial::Shadow(one_of(any))];
+    steps.extend(trials.map(|trial| (Step::Try(trial), None)));
     for at in (1..steps.len()).rev() {
         steps.swap(at, suite.random.below(at as u64 + 1) as usize);
     }
@@ -584,8 +509,8 @@ fn long() {
             // Each in turn.
             _ => {
                 tries += 1;
-                let end = ENDS[tries / 2 % ENDS.len()];
-                Step::Try(if tries % 2 == 0 { Trial::Canary(end) } else { Trial::Shadow(end) })
+                let end = ENDS[tries / 3 % ENDS.len()];
+                Step::Try([Trial::Canary, Trial::Keys, Trial::Shadow][tries % 3](end))
             }
         };
         let disturbance = (at % DISTURBED == DISTURBED / 2).then(|| DISTURBANCES[at / DISTURBED % DISTURBANCES.len()]);

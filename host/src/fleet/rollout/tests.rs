@@ -81,7 +81,7 @@ impl Host {
                     let mut entries =
                         vec![(Key::Answer("p".to_owned(), generation, id.clone()), Some(Value::Answer(Answer { state, error, at: 1 })))];
                     if state == Answered::Running {
-                        let cut = Cut { offset: 7, host: id.clone(), at: 1 };
+                        let cut = Cut { offset: 7, host: id.clone(), at: 1, keys: None, tried: None };
                         entries.push((Key::Cut("p".to_owned(), generation, TopicPartition::new("in", 0)), Some(Value::Cut(cut))));
                     }
                     control.produce(&entries).unwrap();
@@ -374,7 +374,7 @@ fn a_trial_that_hosts_promote_before_the_command_looks_again_is_no_conflict() {
         }
     });
     let terms = Terms { promote_after: Some(0), errors: 0.0, slower: None, differences: None };
-    let tried = Rollout { trial: Some(Mode::Canary { partitions: [0].into(), terms }), ..rollout(1) };
+    let tried = Rollout { trial: Some(Mode::Canary { partitions: [0].into(), keys: None, terms }), ..rollout(1) };
     let (ended, _) = go(&tried, &mut control);
     promoter.join().unwrap();
     assert!(matches!(ended, Ok(Ended::Running { generation: 2, .. })), "{ended:?}");

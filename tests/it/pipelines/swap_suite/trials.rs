@@ -25,6 +25,8 @@ pub const ENDS: [End; 4] = [End::Promoted, End::RolledBack, End::PromotedByItsel
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
     Canary(End),
+    /// For some keys of every partition.
+    Keys(End),
     Shadow(End),
 }
 
@@ -35,6 +37,10 @@ impl Trial {
             Self::Canary(End::RolledBack) => "canary; rolled back",
             Self::Canary(End::PromotedByItself) => "canary; promoted by itself",
             Self::Canary(End::RolledBackByItself) => "canary; rolled back by itself",
+            Self::Keys(End::Promoted) => "canary by keys; promoted",
+            Self::Keys(End::RolledBack) => "canary by keys; rolled back",
+            Self::Keys(End::PromotedByItself) => "canary by keys; promoted by itself",
+            Self::Keys(End::RolledBackByItself) => "canary by keys; rolled back by itself",
             Self::Shadow(End::Promoted) => "shadow; promoted",
             Self::Shadow(End::RolledBack) => "shadow; rolled back",
             Self::Shadow(End::PromotedByItself) => "shadow; promoted by itself",
@@ -44,7 +50,7 @@ impl Trial {
 
     fn end(self) -> End {
         match self {
-            Self::Canary(end) | Self::Shadow(end) => end,
+            Self::Canary(end) | Self::Keys(end) | Self::Shadow(end) => end,
         }
     }
 
@@ -52,8 +58,13 @@ impl Trial {
     pub fn cutting_everywhere(self) -> Self {
         match self {
             Self::Canary(_) => Self::Canary(End::RolledBack),
+            Self::Keys(_) => Self::Keys(End::RolledBack),
             Self::Shadow(_) => Self::Shadow(End::Promoted),
         }
+    }
+
+    fn is_canary(self) -> bool {
+        !matches!(self, Self::Shadow(_))
     }
 }
 
@@ -66,17 +77,17 @@ impl Suite {
         let early = disturbance != Some(Disturbance::KillAtCut) && (by_itself || self.random.below(2) == 0);
         let (early, late) = if early { (disturbance, None) } else { (None, disturbance) };
 
-        let share = self.share();
+        let share = if matches!(trial, Trial::Keys(_)) { (0..PARTITIONS).collect() } else { self.share() };
         let (command, next) = self.begin_trial(trial, &share);
         let mut guest = early.and_then(|disturbance| self.disturb(disturbance, host));
         let output = command.wait_with_output().unwrap();
         let generation = self.tried(trial, &output, last);
-        if let Trial::Canary(_) = trial {
+        if trial.is_canary() {
             self.tried.insert(generation, next);
         }
         match trial {
             _ if by_itself => {}
-            Trial::Canary(_) => {
+            Trial::Canary(_) | Trial::Keys(_) => {
                 until("the canary's partitions are cut over", || self.cut_over(generation, &share));
                 self.goes_on();
             }
@@ -100,13 +111,13 @@ impl Suite {
         };
         let expected = match trial {
             _ if matches!(trial.end(), End::Promoted | End::PromotedByItself) => generation,
-            Trial::Canary(_) => generation + 1,
+            Trial::Canary(_) | Trial::Keys(_) => generation + 1,
             Trial::Shadow(_) => base,
         };
         if active != expected {
             self.verdict.violation(format!("{}: generation {active} is active instead of {expected}", trial.name()));
         }
-        until("every partition is cut over", || self.cut_over(active, &all));
+        until("every partition is cut over", || self.cut_over(active, &all) && self.is_whole(active));
         if active == generation {
             self.tried.remove(&generation);
             self.deployed.insert(generation, next);
@@ -114,6 +125,14 @@ impl Suite {
             self.deployed.insert(active, self.deployed[&base]);
         }
         guest
+    }
+
+    /// Whether no partition is told to be the generation's for some keys alone.
+    fn is_whole(&self, generation: u64) -> bool {
+        let history = self.told(&["history", "NAME"]);
+        let all = history["generations"].as_array().cloned().unwrap_or_default();
+        let one = all.iter().find(|one| one["generation"].as_u64() == Some(generation));
+        one.and_then(|one| one["cuts"].as_array()).is_some_and(|cuts| cuts.iter().all(|cut| cut["keys"].is_null()))
     }
 
     /// Partition numbers for a canary: at least one, never all.
@@ -128,10 +147,15 @@ impl Suite {
 
     /// Calls the command that begins a trial, by any of those that can.
     fn begin_trial(&mut self, trial: Trial, share: &BTreeSet<i32>) -> (Child, Deployed) {
-        let numbers = share.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+        let numbers = match trial {
+            Trial::Keys(_) => format!("keys={}%", 10 * (1 + self.random.below(9))),
+            _ => share.iter().map(i32::to_string).collect::<Vec<_>>().join(","),
+        };
         let mut how = match trial {
-            Trial::Canary(End::PromotedByItself) => vec!["--canary", &numbers, "--promote-after", "2s"],
-            Trial::Canary(_) => vec!["--canary", &numbers, "--promote-after", "never"],
+            Trial::Canary(End::PromotedByItself) | Trial::Keys(End::PromotedByItself) => {
+                vec!["--canary", &numbers, "--promote-after", "2s"]
+            }
+            Trial::Canary(_) | Trial::Keys(_) => vec!["--canary", &numbers, "--promote-after", "never"],
             Trial::Shadow(End::PromotedByItself) => vec!["--shadow", "--promote-after-records", "300"],
             Trial::Shadow(_) => vec!["--shadow"],
         };
@@ -147,8 +171,18 @@ impl Suite {
                 self.write_as(now, "# In other words.\n");
                 (self.spawn(&[&["deploy", "pipeline.yaml"][..], &how].concat()), now)
             }
-            Trial::Canary(End::RolledBackByItself) | Trial::Shadow(End::RolledBackByItself) if !compared => {
-                let next = self.another(now.side);
+            Trial::Keys(end) if end != End::RolledBackByItself => {
+                // Rows of another version of the plugin may be of another type.
+                let mut next = self.another(now.side);
+                (next.content.list, next.content.group) = (now.content.list, now.content.group);
+                self.write_as(next, "");
+                (self.spawn(&[&["deploy", "pipeline.yaml"][..], &how].concat()), next)
+            }
+            Trial::Canary(End::RolledBackByItself) | Trial::Keys(_) | Trial::Shadow(End::RolledBackByItself) if !compared => {
+                let mut next = self.another(now.side);
+                if let Trial::Keys(_) = trial {
+                    (next.content.list, next.content.group) = (now.content.list, now.content.group);
+                }
                 self.write_as(next, "");
                 let file = self.place.path().join("pipeline.yaml");
                 let manifest = std::fs::read_to_string(&file).unwrap();
@@ -200,9 +234,11 @@ impl Suite {
             differences.keys().any(|known| what.iter().any(|topic| known.starts_with(topic)))
         };
         until("the shadow is compared", || {
+            // While a torn transaction holds positions, nobody is told of them.
             let status = self.told(&["status", "NAME"]);
             let pipeline = &status["pipelines"][0];
-            assert!(pipeline["trial"]["generation"].as_u64() == Some(generation), "the trial is over: {status}");
+            let on = pipeline.is_null() || pipeline["trial"]["generation"].as_u64() == Some(generation);
+            assert!(on, "the trial is over: {status}");
             pipeline["shadow"]["differences"].as_object().is_some_and(seen)
         });
     }

@@ -119,6 +119,8 @@ struct Suite {
     deployed: BTreeMap<u64, Deployed>,
     /// Canaries that were rolled back.
     tried: BTreeMap<u64, Deployed>,
+    /// The number of the last generation, whatever became of it.
+    last: u64,
     config: i64,
     guests: usize,
     steps: BTreeMap<&'static str, Done>,
@@ -151,6 +153,7 @@ impl Suite {
             random,
             deployed: BTreeMap::new(),
             tried: BTreeMap::new(),
+            last: 0,
             config: 0,
             guests: 0,
             steps: BTreeMap::new(),
@@ -248,6 +251,7 @@ impl Suite {
             self.verdict.violation(format!("{}: not {class}: {}", step.name(), said()));
         }
         self.deployed.insert(generation, next);
+        self.last = generation;
     }
 
     /// Whether it is told of these partitions from which offset on this generation works there.

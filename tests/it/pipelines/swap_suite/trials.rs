@@ -72,7 +72,6 @@ impl Suite {
     /// A generation is tried, and that ends. Answers the host that joined meanwhile.
     pub fn try_out(&mut self, trial: Trial, disturbance: Option<Disturbance>, host: usize) -> Option<Host> {
         let base = *self.deployed.last_key_value().expect("something is deployed").0;
-        let last = base.max(self.tried.keys().last().copied().unwrap_or_default());
         let by_itself = matches!(trial.end(), End::PromotedByItself | End::RolledBackByItself);
         let early = disturbance != Some(Disturbance::KillAtCut) && (by_itself || self.random.below(2) == 0);
         let (early, late) = if early { (disturbance, None) } else { (None, disturbance) };
@@ -81,7 +80,7 @@ impl Suite {
         let (command, next) = self.begin_trial(trial, &share);
         let mut guest = early.and_then(|disturbance| self.disturb(disturbance, host));
         let output = command.wait_with_output().unwrap();
-        let generation = self.tried(trial, &output, last);
+        let generation = self.tried(trial, &output);
         if trial.is_canary() {
             self.tried.insert(generation, next);
         }
@@ -114,6 +113,7 @@ impl Suite {
             Trial::Canary(_) | Trial::Keys(_) => generation + 1,
             Trial::Shadow(_) => base,
         };
+        self.last = generation.max(active);
         if active != expected {
             self.verdict.violation(format!("{}: generation {active} is active instead of {expected}", trial.name()));
         }
@@ -204,20 +204,21 @@ impl Suite {
         }
     }
 
-    /// The number of the generation that a command has put on trial, the next one to `last`.
-    fn tried(&mut self, trial: Trial, output: &Output, last: u64) -> u64 {
+    /// The number of the generation that a command has put on trial.
+    fn tried(&mut self, trial: Trial, output: &Output) -> u64 {
+        let next = self.last + 1;
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         match answer["generation"].as_u64().filter(|_| output.status.success()) {
             Some(generation) => {
-                if answer["state"] != "running" || answer["diff"]["class"] != "hot" || generation != last + 1 {
+                if answer["state"] != "running" || answer["diff"]["class"] != "hot" || generation != next {
                     let (said, told) = (text(&output.stdout), text(&output.stderr));
-                    self.verdict.violation(format!("{}: not on trial as {}: {said}\n{told}", trial.name(), last + 1));
+                    self.verdict.violation(format!("{}: not on trial as {}: {said}\n{told}", trial.name(), next));
                 }
                 generation
             }
             // It was over before the command had heard of every host that runs it.
-            None if trial.end() == End::RolledBackByItself && text(&output.stderr).contains("rolled back") => last + 1,
-            None if trial.end() == End::RolledBackByItself && text(&output.stdout).contains("rolled back") => last + 1,
+            None if trial.end() == End::RolledBackByItself && text(&output.stderr).contains("rolled back") => next,
+            None if trial.end() == End::RolledBackByItself && text(&output.stdout).contains("rolled back") => next,
             None => self.give_up(trial.name(), output),
         }
     }

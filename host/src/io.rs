@@ -353,13 +353,16 @@ pub fn partitions_of(log: &dyn Log, topic: &Arc<str>) -> Result<Vec<TopicPartiti
 
 /// The partition of a key among `partitions`, as Kafka's Java clients choose it: murmur2 of the key's bytes.
 pub fn partition_for(key: &[u8], partitions: i32) -> i32 {
-    (murmur2(key) & 0x7fff_ffff) as i32 % partitions.max(1)
+    (murmur2(key, KAFKAS_SEED) & 0x7fff_ffff) as i32 % partitions.max(1)
 }
 
-/// MurmurHash2, 32 bit, with Kafka's seed (`org.apache.kafka.common.utils.Utils.murmur2`).
-fn murmur2(data: &[u8]) -> u32 {
+/// `org.apache.kafka.common.utils.Utils.murmur2`
+const KAFKAS_SEED: u32 = 0x9747_b28c;
+
+/// MurmurHash2, 32 bit.
+pub fn murmur2(data: &[u8], seed: u32) -> u32 {
     const M: u32 = 0x5bd1_e995;
-    let mut hash = 0x9747_b28c_u32 ^ data.len() as u32;
+    let mut hash = seed ^ data.len() as u32;
     let (words, rest) = data.as_chunks::<4>();
     for word in words {
         let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
@@ -384,7 +387,7 @@ mod tests {
     #[test]
     fn murmur2_agrees_with_kafka() {
         for (text, hash) in [("21", -973932308), ("foobar", -790332482), ("a-little-bit-long-string", -985981536), ("abc", 479470107)] {
-            assert_eq!(murmur2(text.as_bytes()) as i32, hash, "{text}");
+            assert_eq!(murmur2(text.as_bytes(), KAFKAS_SEED) as i32, hash, "{text}");
         }
     }
 }

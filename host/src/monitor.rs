@@ -56,6 +56,14 @@ pub enum Phase {
     Failed,
 }
 
+/// A partition that stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    pub why: Arc<str>,
+    /// The generation that came to what it cannot get over.
+    pub generation: u64,
+}
+
 /// What a worker did and where it stands.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -67,7 +75,7 @@ pub struct Figures {
     pub stream_times: BTreeMap<TaskId, i64>,
     pub partitions: BTreeMap<TopicPartition, PartitionFigures>,
     /// Partitions that stand still, and why.
-    pub parked: BTreeMap<TopicPartition, Arc<str>>,
+    pub parked: BTreeMap<TopicPartition, Parked>,
     /// That the worker works by, and the one on trial; 0 = without a fleet, none.
     pub generation: u64,
     pub trial: u64,
@@ -77,7 +85,7 @@ pub struct Figures {
     pub sweeping: usize,
     /// The sources are shut, and everything that was taken of them is committed.
     pub quiet: bool,
-    /// The generation in the shadow, and how it compares.
+    /// The generation on trial that is compared, and how it compares.
     pub shadow: Option<(u64, Report)>,
     /// Records of changelogs read, and to read at most, of the restore under way or else of the last one.
     pub restored: (u64, u64),

@@ -21,13 +21,26 @@ pub struct Written {
     pub records: Records,
 }
 
-/// How a generation in the shadow compares with what works.
+/// What a generation made of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    pub written: Vec<Written>,
+    pub refused: Vec<Refused>,
+}
+
+/// A refused record: by which code, and its place, a partition and an offset of the task's source.
+pub type Refused = (&'static str, (i32, i64));
+
+/// How a generation in the shadow compares with what works, or a canary with what works beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Input records that both have processed.
     pub records: u64,
     /// Of them, those since the last difference.
     pub clean: u64,
+    /// Of them, those with a difference.
+    #[serde(default)]
+    pub differing: u64,
     /// Records that were written, and those that the other would have written in their place or beside them.
     pub outputs: u64,
     /// By what differs, as `topic: field`; `topic: missing` and `topic: extra` for outputs that only one has; `refused: code` for records that only one refuses.
@@ -56,6 +69,7 @@ impl Report {
             (false, true) => self.clean,
             (false, false) => self.clean.min(other.clean),
         };
+        self.differing += other.differing;
         self.outputs += other.outputs;
         self.bytes += other.bytes;
         for (what, difference) in &other.differences {
@@ -69,65 +83,68 @@ impl Report {
         }
     }
 
-    fn count(&mut self, what: String, count: u64) -> &mut Difference {
+    fn differs(&mut self, what: String, source: &str, (partition, offset): (i32, i64)) {
         self.clean = 0;
         let many = !self.differences.contains_key(&what) && self.differences.len() >= KINDS;
         let what = if many { "others".to_owned() } else { what };
         let known = self.differences.entry(what).or_default();
-        known.count += count;
-        known
-    }
-
-    fn differs(&mut self, what: String, source: &str, (partition, offset): (i32, i64)) {
-        let known = self.count(what, 1);
+        known.count += 1;
         if known.examples.len() < EXAMPLES {
             known.examples.push(TopicPartition::new(source, partition).to_string() + &format!("@{offset}"));
         }
     }
 
-    /// Compares what came of a batch of so many records of the topic `source`; `known`: the fields that the pipelines name. `refused`: by code, how many more records the shadow refused (negative: fewer).
-    pub fn compare(
-        &mut self,
-        (source, known): (&str, &BTreeSet<String>),
-        count: u64,
-        works: &[Written],
-        shadow: &[Written],
-        refused: &BTreeMap<&'static str, i64>,
-    ) {
+    /// Compares what came of a batch of so many records of the topic `source`: of what works, and of what is tried. `known`: the fields that the pipelines name.
+    pub fn compare(&mut self, (source, known): (&str, &BTreeSet<String>), count: u64, works: &Given, tried: &Given) {
         self.records += count;
         self.clean += count;
-        let topics: BTreeSet<&Arc<str>> = works.iter().chain(shadow).map(|written| &written.topic).collect();
+        let topics: BTreeSet<&Arc<str>> = works.written.iter().chain(&tried.written).map(|written| &written.topic).collect();
+        let mut found = Vec::new();
         for topic in topics {
-            let (works, shadow) = (of(works, topic), of(shadow, topic));
-            self.outputs += works.iter().chain(&shadow).map(|written| written.origins.len() as u64).max().unwrap_or(0);
-            if !same(&works, &shadow) {
-                self.differ(topic, (source, known), &works, &shadow);
+            let (works, tried) = (of(&works.written, topic), of(&tried.written, topic));
+            self.outputs += works.iter().chain(&tried).map(|written| written.origins.len() as u64).max().unwrap_or(0);
+            if !same(&works, &tried) {
+                differences(topic, known, &works, &tried, &mut found);
             }
         }
-        for (code, more) in refused.iter().filter(|(_, more)| **more != 0) {
-            self.count(format!("refused: {code}"), more.unsigned_abs());
+        let mut refused: BTreeMap<Refused, i64> = BTreeMap::new();
+        works.refused.iter().for_each(|one| *refused.entry(*one).or_default() += 1);
+        tried.refused.iter().for_each(|one| *refused.entry(*one).or_default() -= 1);
+        let only_one = refused.into_iter().filter(|(_, more)| *more != 0);
+        found.extend(only_one.map(|((code, origin), _)| (format!("refused: {code}"), origin)));
+        self.differing += found.iter().map(|(_, origin)| origin).collect::<BTreeSet<_>>().len() as u64;
+        for (what, origin) in found {
+            self.differs(what, source, origin);
         }
     }
+}
 
-    fn differ(&mut self, topic: &str, (source, known): (&str, &BTreeSet<String>), works: &[&Written], shadow: &[&Written]) {
-        let mut other = by_origin(shadow);
-        for (origin, rows) in by_origin(works) {
-            let theirs = other.remove(&origin).unwrap_or_default();
-            for at in 0..rows.len().max(theirs.len()) {
-                match (rows.get(at), theirs.get(at)) {
-                    (Some(row), Some(their)) => {
-                        for field in fields_that_differ(row, their) {
-                            self.differs(format!("{topic}: {}", named(&field, known)), source, origin);
-                        }
-                    }
-                    (Some(_), None) => self.differs(format!("{topic}: missing"), source, origin),
-                    _ => self.differs(format!("{topic}: extra"), source, origin),
+impl Difference {
+    /// For people: what differs, how often, and where.
+    pub fn told(&self, what: &str) -> String {
+        let examples = if self.examples.is_empty() { String::new() } else { format!(" ({})", self.examples.join(", ")) };
+        format!("{what}: {}{examples}", self.count)
+    }
+}
+
+/// What differs in a topic, and of which record's outputs.
+fn differences(topic: &str, known: &BTreeSet<String>, works: &[&Written], tried: &[&Written], found: &mut Vec<(String, (i32, i64))>) {
+    let mut other = by_origin(tried);
+    for (origin, rows) in by_origin(works) {
+        let theirs = other.remove(&origin).unwrap_or_default();
+        for at in 0..rows.len().max(theirs.len()) {
+            match (rows.get(at), theirs.get(at)) {
+                (Some(row), Some(their)) => {
+                    let fields = fields_that_differ(row, their);
+                    found.extend(fields.iter().map(|field| (format!("{topic}: {}", named(field, known)), origin)));
                 }
+                (Some(_), None) => found.push((format!("{topic}: missing"), origin)),
+                _ => found.push((format!("{topic}: extra"), origin)),
             }
         }
-        for (origin, rows) in other {
-            rows.iter().for_each(|_| self.differs(format!("{topic}: extra"), source, origin));
-        }
+    }
+    for (origin, rows) in other {
+        found.extend(rows.iter().map(|_| (format!("{topic}: extra"), origin)));
     }
 }
 
@@ -229,10 +246,12 @@ mod tests {
     use super::*;
     use crate::record::RecordsBuilder;
 
-    fn written(rows: &[(i64, &str, &str)]) -> Vec<Written> {
+    fn given(rows: &[(i64, &str, &str)]) -> Given {
         let mut records = RecordsBuilder::default();
         rows.iter().for_each(|(_, key, value)| records.push(0, Some(key.as_bytes()), Some(value.as_bytes()), []));
-        vec![Written { topic: "out".into(), origins: rows.iter().map(|(offset, ..)| (0, *offset)).collect(), records: records.finish() }]
+        let origins = rows.iter().map(|(offset, ..)| (0, *offset)).collect();
+        let written = vec![Written { topic: "out".into(), origins, records: records.finish() }];
+        Given { written, refused: Vec::new() }
     }
 
     fn known() -> BTreeSet<String> {
@@ -241,7 +260,7 @@ mod tests {
 
     fn told(works: &[(i64, &str, &str)], shadow: &[(i64, &str, &str)]) -> Vec<String> {
         let mut report = Report::default();
-        report.compare(("in", &known()), 5, &written(works), &written(shadow), &BTreeMap::new());
+        report.compare(("in", &known()), 5, &given(works), &given(shadow));
         assert_eq!(report.clean, if report.differences.is_empty() { 5 } else { 0 });
         report.differences.iter().map(|(what, it)| format!("{what} {} {}", it.count, it.examples.join(" "))).collect()
     }
@@ -250,6 +269,9 @@ mod tests {
     fn exactly_what_differs_is_told() {
         let base = [(1, "k", r#"{"a":1,"b":{"c":2}}"#), (2, "k", r#"{"a":1}"#), (2, "k", r#"{"a":2}"#)];
         assert_eq!(told(&base, &base), Vec::<String>::new());
+        let mut report = Report::default();
+        report.compare(("in", &known()), 2, &given(&base[1..]), &given(&[(2, "l", "{}"), (2, "l", "{}")]));
+        assert_eq!(report.differing, 1, "a record counts once, however much of it differs");
         let mut other = base;
         other[0].2 = r#"{"a":1,"b":{"c":3}}"#;
         assert_eq!(told(&base, &other), ["out: b.c 1 in/0@1"]);
@@ -268,15 +290,19 @@ mod tests {
     fn reports_of_hosts_are_added_up() {
         let mut report = Report::default();
         let one = [(1, "k", "1")];
-        report.compare(("in", &known()), 1, &written(&one), &written(&[(1, "k", "2")]), &BTreeMap::from([("rejected", -2)]));
-        report.compare(("in", &known()), 4, &written(&one), &written(&one), &BTreeMap::new());
-        assert_eq!((report.records, report.clean, report.outputs), (5, 4, 2));
+        let refused = vec![("rejected", (0, 7)), ("rejected", (0, 8)), ("too_large", (0, 9))];
+        let works = Given { refused: vec![refused[2]], ..given(&one) };
+        report.compare(("in", &known()), 4, &works, &Given { refused, ..given(&[(1, "k", "2")]) });
+        assert_eq!((report.differing, report.differences["refused: rejected"].examples.join(" ").as_str()), (3, "in/0@7 in/0@8"));
+        assert!(!report.differences.contains_key("refused: too_large"), "both refuse it");
+        report.compare(("in", &known()), 4, &given(&one), &given(&one));
+        assert_eq!((report.records, report.clean, report.outputs), (8, 4, 2));
         let mut total = report.clone();
         total.add(&report);
-        assert_eq!((total.records, total.clean, total.differences["out: $value"].count), (10, 4, 2));
+        assert_eq!((total.records, total.clean, total.differences["out: $value"].count), (16, 4, 2));
         let mut other = Report { records: 50, clean: 50, ..Report::default() };
         other.add(&report);
-        assert_eq!((other.records, other.clean), (55, 4), "one task that differs is not outweighed");
+        assert_eq!((other.records, other.clean), (58, 4), "one task that differs is not outweighed");
         assert_eq!(total.differences["refused: rejected"].count, 4);
     }
 }

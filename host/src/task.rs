@@ -2,6 +2,7 @@
 //! through the stages, and hands over what is to be appended. Everything it does is a function of its records: the clock
 //! is asked only for the figures of `Counters`.
 
+pub mod division;
 mod give;
 mod make;
 mod queue;
@@ -25,11 +26,14 @@ use crate::flow::repartition;
 use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
 use crate::flow::stage::{CallFailure, Give, Stage, write_errors};
+use crate::generation::{CutOver, Tried, WorksBy};
 use crate::io::{Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
 use crate::isolation::Guilty;
 use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::CallError;
 use crate::record::{Records, RecordsBuilder};
+use crate::shadow::Refused;
+use crate::share::Keys;
 use crate::store::{PartitionedTable, StateStore};
 use crate::summary::{Summary, Works};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -63,8 +67,8 @@ pub struct Committing {
     pub state: Vec<StateWrites>,
     /// Records that tell the tasks downstream where this one stands.
     pub marks: Vec<(TopicPartition, Records)>,
-    /// From which offsets on the task's generation works, where that is not committed yet, by partition.
-    pub cuts: Vec<(TopicPartition, i64)>,
+    /// From which offsets on the task's newest generation works, where that is not committed yet.
+    pub cuts: Vec<CutOver>,
 }
 
 /// What stages and sinks have counted.
@@ -109,6 +113,8 @@ pub struct Task {
     taken: u64,
     /// Refused records by code, since the start.
     refused: BTreeMap<&'static str, u64>,
+    /// Refused records of the last batch, while somebody wants to know.
+    refusals: Option<Vec<Refused>>,
     /// Records buried, by topic, since the start.
     buried: BTreeMap<Arc<str>, u64>,
     /// A record that stops the task: what lies before it is processed first.
@@ -136,13 +142,15 @@ pub struct Task {
     begun: bool,
     /// A newer generation that is compared with this one.
     shadow: Option<shadow::Shadow>,
+    /// A newer generation that works for some keys.
+    division: Option<division::Division>,
 }
 
 impl Task {
     pub fn new(id: TaskId, setting: Arc<Setting>) -> Self {
         let pipeline = &setting.pipeline;
         let tables: Vec<_> = (0..pipeline.tables.len()).map(|table| own_table(&setting, id, table)).collect();
-        let stages = stages(&setting, id, &tables, &mut HashMap::new());
+        let stages = stages(&setting, id, &tables, &mut HashMap::new(), None);
         let sinks = sinks(&setting, id);
         let segments = &setting.plan.segments;
         let upstream = &segments[id.segment].upstream;
@@ -178,6 +186,7 @@ impl Task {
             closed: true,
             taken: 0,
             refused: BTreeMap::new(),
+            refusals: None,
             buried: BTreeMap::new(),
             failed: None,
             halted: false,
@@ -192,6 +201,7 @@ impl Task {
             turned: 0,
             begun: false,
             shadow: None,
+            division: None,
         }
     }
 
@@ -237,7 +247,9 @@ impl Task {
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
         self.keeps_state |= metadata.state;
         self.closed &= metadata.closed;
-        let cut = self.setting.generation_number() != metadata.generation;
+        let (before, now) = (metadata.works_by(), self.works_by());
+        let cut = now != before;
+        let tried = Tried::before(before, metadata.from.unwrap_or(position.offset), now);
         if let Some(clock) = &mut self.clock {
             clock.known(self.stream_time);
         }
@@ -255,6 +267,8 @@ impl Task {
             fresh_from,
             since: if cut { position.offset } else { metadata.from.unwrap_or(position.offset) },
             cut,
+            base_cut: now.base() != before.base(),
+            tried,
         });
         // Of equal times, a table's record comes first: what was written together is found.
         let sources = &self.setting.pipeline.sources;
@@ -431,7 +445,8 @@ impl Task {
             shown: None,
         };
         let mut appends = Vec::new();
-        if let Err(stop) = self.settle((0..origin.offsets.len()).map(refuse).collect(), &mut appends) {
+        let refused = (0..origin.offsets.len()).map(refuse).collect();
+        if let Err(stop) = self.settle_guilty(refused, origin.records.keys.bytes(0), &mut appends) {
             self.halted = true;
             return Err(stop);
         }
@@ -443,8 +458,8 @@ impl Task {
     /// A record's way: source, stages, sinks, dead letters.
     fn process(&mut self, source: usize, taken: Taken, figures: &Figures) -> Result<Produced, Stop> {
         let setting = self.setting.clone();
-        let (pipeline, plan) = (&setting.pipeline, &setting.plan);
-        let (described, source_plan) = (&pipeline.sources[source], &plan.sources[source]);
+        let pipeline = &setting.pipeline;
+        let described = &pipeline.sources[source];
         let rows = taken.offsets.len();
         self.placement.check(pipeline, source, setting.partitions[source], &taken).map_err(|message| Stop::Log(LogError::stop(message)))?;
         if let Some(table) = described.table {
@@ -459,19 +474,37 @@ impl Task {
         }
         let taken = self.received(source, taken)?;
         let records = if described.carries.is_none() { rows } else { 0 };
-        let mut rejected = Vec::new();
-        let mut stream_time = self.stream_time;
-
-        let source_plan = self.reading(plan, &taken).unwrap_or(source_plan);
-        let first = source::read(described, source, source_plan, taken, &mut stream_time, &mut rejected);
-        // Marks alone may close windows: then what is given out comes of no record.
-        let first = if first.origin.offsets.is_empty() { self.here(stream_time).unwrap_or(first) } else { first };
         let mut appends = Vec::new();
-        self.pass(source, &first, Give::Closed(stream_time), &mut rejected, &mut appends)?;
-        self.settle(rejected, &mut appends)?;
-        self.stream_time = stream_time;
+        self.stream_time = self.pass_all(source, taken, &mut appends)?;
         self.keep_batch();
         Ok(Produced { appends, rows, records, ..Produced::default() })
+    }
+
+    /// The records, or those of them whose key `is_own`. Answers stream time behind all of them; what the stores get is the caller's to keep.
+    fn pass_batch(
+        &mut self,
+        source: usize,
+        taken: Taken,
+        is_own: Option<&dyn Fn(Option<&[u8]>) -> bool>,
+        appends: &mut Vec<(TopicPartition, Records)>,
+    ) -> Result<i64, Stop> {
+        let setting = self.setting.clone();
+        let (pipeline, plan) = (&setting.pipeline, &setting.plan);
+        let mut rejected = Vec::new();
+        let mut stream_time = self.stream_time;
+        let source_plan = self.reading(plan, &taken).unwrap_or(&plan.sources[source]);
+        let mut first = source::read(&pipeline.sources[source], source, source_plan, taken, &mut stream_time, &mut rejected);
+        // Marks alone may close windows: then what is given out comes of no record.
+        if first.origin.offsets.is_empty() {
+            first = self.here(stream_time).unwrap_or(first);
+        }
+        if let Some(is_own) = is_own {
+            first = first.select((0..first.rows as u32).filter(|row| is_own(first.key(*row as usize))).collect());
+            rejected.retain(|refused| is_own(refused.origin.records.keys.bytes(refused.origin_row)));
+        }
+        self.pass(source, &first, Give::Closed(stream_time), &mut rejected, appends)?;
+        self.settle(rejected, appends)?;
+        Ok(stream_time)
     }
 
     /// How records are read that are of several sources.
@@ -559,6 +592,10 @@ impl Task {
         let mut letters: BTreeMap<Arc<str>, Vec<&Rejected>> = BTreeMap::new();
         for refused in &rejected {
             *self.refused.entry(refused.code).or_default() += 1;
+            if let Some(refusals) = &mut self.refusals {
+                let (_, partition, offset) = refused.origin.place(refused.origin_row);
+                refusals.push((refused.code, (partition, offset)));
+            }
             if let Policy::DeadLetter { topic, .. } = policy(refused) {
                 letters.entry(topic.clone()).or_default().push(refused);
             }
@@ -646,11 +683,16 @@ impl Task {
     /// Undoes what a batch left behind; `figures` are those before it.
     fn rewind_batch(&mut self, figures: &Figures) {
         self.apart = false;
+        self.reset_stages(figures);
+        self.each_store(StateStore::drop_batch);
+    }
+
+    /// Instances begin anew, and count on from these figures.
+    fn reset_stages(&mut self, figures: &Figures) {
         for (stage, counters) in self.stages.iter_mut().zip(&figures.0) {
             stage.reset();
             stage.counters = *counters;
         }
-        self.each_store(StateStore::drop_batch);
         for (sink, rows) in self.sinks.iter_mut().zip(&figures.1) {
             sink.rows = *rows;
         }
@@ -707,18 +749,28 @@ impl Task {
         });
         outcome?;
         self.keeps_state |= !committing.state.is_empty();
-        let generation = self.setting.generation_number();
-        let mut metadata =
-            Metadata { generation, from: None, stream_time: self.stream_time(), state: self.keeps_state, closed: self.closed };
-        for queue in self.queues.iter_mut().filter(|queue| all || queue.moved || queue.cut) {
+        let WorksBy { newest: generation, divided } = self.works_by();
+        let (keys, beside) = divided.unzip();
+        let mut metadata = Metadata {
+            generation,
+            from: None,
+            keys,
+            beside,
+            stream_time: self.stream_time(),
+            state: self.keeps_state,
+            closed: self.closed,
+        };
+        let mut queues = std::mem::take(&mut self.queues);
+        for queue in queues.iter_mut().filter(|queue| all || queue.moved || queue.cut) {
             queue.moved = false;
             metadata.from = (generation > 0).then_some(queue.since);
             if std::mem::take(&mut queue.cut) {
-                committing.cuts.push((queue.from.clone(), queue.since));
+                committing.cuts.extend(self.cut_over(&queue.from, queue.since, queue.base_cut, queue.tried));
             }
             let offset = queue.position.unwrap_or(0);
             committing.positions.push((queue.from.clone(), Position { offset, metadata: metadata.text() }));
         }
+        self.queues = queues;
         self.tell(&mut committing.marks);
         Ok(Some(committing))
     }
@@ -750,8 +802,8 @@ impl Task {
         &self.setting
     }
 
-    /// What its generation did in it.
-    pub fn works(&self) -> Works {
+    /// What its own generation did in it, and records of all.
+    fn own_works(&self) -> Works {
         let time = self.stages.iter().map(|stage| stage.counters.time).sum();
         Works { records: self.taken, refused: self.refused.values().sum(), time }
     }
@@ -854,6 +906,12 @@ pub struct Metadata {
     /// The offset from which on it works in this partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<i64>,
+    /// It works for these keys alone, beside another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Keys>,
+    /// That works for the other keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<u64>,
     /// Milliseconds; absent before the first record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_time: Option<i64>,
@@ -873,6 +931,10 @@ impl Metadata {
     /// None: the position is of another program's making.
     pub fn of(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
+    }
+
+    pub fn works_by(&self) -> WorksBy {
+        WorksBy { newest: self.generation, divided: self.keys.zip(self.beside) }
     }
 
     pub fn text(&self) -> String {

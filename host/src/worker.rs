@@ -11,7 +11,7 @@ use crate::course::{Course, Heading};
 use crate::explain;
 use crate::io::{Clock, Event, FetchLimit, Log, LogError, Member, Membership, TopicPartition, partitions_of};
 use crate::isolation::Isolation;
-use crate::monitor::{Figures, Histogram, Monitor, PartitionFigures, Seat};
+use crate::monitor::{Figures, Histogram, Monitor, Parked, PartitionFigures, Seat};
 use crate::planted::{Mistake, planted};
 use crate::record::Records;
 use crate::restore::Restore;
@@ -195,7 +195,7 @@ pub struct Worker<'a> {
     shut: bool,
     stopped: Option<Stop>,
     /// Tasks that stand still, and why; and how often those were told to try again.
-    parked: BTreeMap<TaskId, Arc<str>>,
+    parked: BTreeMap<TaskId, Parked>,
     revived: u64,
     /// Partitions that are at a newer generation, and since when.
     behind: BTreeMap<TopicPartition, u64>,
@@ -449,18 +449,23 @@ impl<'a> Worker<'a> {
     /// What a task did, by the stages of the generation that works.
     fn summary_of(&self, task: &Task) -> Summary {
         let own = task.setting();
-        if Arc::ptr_eq(own, &self.heading.setting) {
-            task.summary()
-        } else {
-            task.summary().renamed(&own.pipeline, &self.heading.setting.pipeline)
+        let mut summary = task.summary();
+        if !Arc::ptr_eq(own, &self.heading.setting) {
+            summary = summary.renamed(&own.pipeline, &self.heading.setting.pipeline);
         }
+        if let Some((other, divided)) = task.divided_summary() {
+            summary.add(&divided.renamed(&other.pipeline, &self.heading.setting.pipeline));
+        }
+        summary
     }
 
     /// Keeps what a task did that goes.
     fn retire(&mut self, task: &Task) {
         let summary = self.summary_of(task);
         self.retired.add(&summary);
-        *self.worked.entry(task.setting().generation_number()).or_default() += task.works();
+        for (generation, works) in task.works() {
+            *self.worked.entry(generation).or_default() += works;
+        }
     }
 
     /// What is told to whoever watches.
@@ -488,7 +493,7 @@ impl<'a> Worker<'a> {
             works: self.works(),
             quiet: self.shut && self.in_flight.is_none() && self.first_since.is_none() && self.pending.is_empty() && self.restore.is_none(),
             sweeping: self.tasks.values().filter(|task| task.sweep_due()).count(),
-            shadow: self.heading.shadow.as_ref().map(|setting| (setting.generation_number(), self.shadow_report())),
+            shadow: self.heading.compared().map(|number| (number, self.shadow_report())),
             restored: self.restoring().unwrap_or(self.restored),
         }
     }
@@ -507,7 +512,9 @@ impl<'a> Worker<'a> {
     fn works(&self) -> BTreeMap<u64, Works> {
         let mut works = self.worked.clone();
         for task in self.tasks.values() {
-            *works.entry(task.setting().generation_number()).or_default() += task.works();
+            for (generation, more) in task.works() {
+                *works.entry(generation).or_default() += more;
+            }
         }
         works
     }
@@ -571,14 +578,9 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// By which a task works.
-    fn setting_of_task(&self, id: TaskId) -> Arc<Setting> {
-        self.tasks.get(&id).map_or_else(|| self.heading.setting.clone(), |task| task.setting().clone())
-    }
-
     /// The task takes no more until it is told to try again.
     fn park(&mut self, number: TaskId, stop: &Stop) {
-        let own = self.setting_of_task(number);
+        let own = self.tasks.get(&number).map_or(&self.heading.setting, |task| task.stopped_by(stop)).clone();
         let why = explain::stopped(&own.pipeline, stop);
         // The search for it is over: what comes behind waits with it.
         self.isolation = None;
@@ -587,7 +589,7 @@ impl<'a> Worker<'a> {
             partition = number.partition,
             "{why}; the partition stands still until `resume`"
         );
-        self.parked.insert(number, why.into());
+        self.parked.insert(number, Parked { why: why.into(), generation: own.generation_number() });
     }
 
     fn take_over(&mut self, produced: Produced) -> Result<(), Ended> {

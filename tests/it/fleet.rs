@@ -237,7 +237,7 @@ impl Host {
                         let answer = Value::Answer(Answer { state, error, at: now() });
                         let mut entries = vec![(Key::Answer(name.clone(), generation, "h".to_owned()), Some(answer))];
                         if state == Answered::Running {
-                            let cut = Value::Cut(Cut { offset: 7, host: "h".to_owned(), at: now() });
+                            let cut = Value::Cut(Cut { offset: 7, host: "h".to_owned(), at: now(), keys: None, tried: None });
                             entries.push((Key::Cut(name.clone(), generation, TopicPartition::new("ratings", 0)), Some(cut)));
                         }
                         control.log().produce(&control.partition().topic, Some(0), &records(&entries, now())).unwrap();
@@ -407,7 +407,10 @@ fn on_kafka_an_open_transaction_is_waited_for() {
     }
     let at = TopicPartition::new(topic.as_str(), 0);
     member.start(&[(at.clone(), 0)]).unwrap();
-    let cut = (Key::Cut("p".to_owned(), 1, at.clone()), Some(Value::Cut(Cut { offset: 0, host: "h".to_owned(), at: 0 })));
+    let cut = (
+        Key::Cut("p".to_owned(), 1, at.clone()),
+        Some(Value::Cut(Cut { offset: 0, host: "h".to_owned(), at: 0, keys: None, tried: None })),
+    );
     member.append(control.partition(), &records(&[cut], 0)).unwrap();
     while log.high_watermark(control.partition()).unwrap() == 0 {
         assert!(Instant::now() < deadline, "the append does not reach the brokers");

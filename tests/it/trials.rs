@@ -191,6 +191,188 @@ fn a_canary_that_fails_on_some_records_is_rolled_back_by_itself_and_each_record_
     assert!(code == 1 && refused.to_string().contains("provenance: true"), "{refused}");
 }
 
+#[test]
+fn a_canary_that_gives_something_else_is_rolled_back_by_itself_with_the_field_that_differs() {
+    let fleet = Fleet::new();
+    fleet.deploy(&manifest("1"), &[]);
+    fleet.produce(0..700);
+    fleet.until_done();
+    // Of one record in ten something else comes, which is less than what is allowed. The count is kept by both, and is the same.
+    let other = manifest("1 + (id % 10) / 9").replace("last(id)", "max(id)");
+    let told = fleet.deploy(&other, &["--canary", "1", "--promote-after", "never", "--max-differences", "20%"]);
+    assert_eq!(told["trial"]["canary"]["terms"]["differences"], 0.2, "{told}");
+    let mut next = 700;
+    let compared = || fleet.call(&["status", "p"]).1["pipelines"][0]["shadow"].clone();
+    fleet.until("the canary is compared", || {
+        fleet.produce(next..next + 350);
+        next += 350;
+        compared()["records"].as_u64() >= Some(500)
+    });
+    let report = compared();
+    assert_eq!(report["differences"].as_object().unwrap().keys().collect::<Vec<_>>(), ["labelled: version"], "{report}");
+    let (records, differing) = (report["records"].as_u64().unwrap(), report["differing"].as_u64().unwrap());
+    assert!((records / 20..records / 5).contains(&differing), "{report}");
+    let example = report["differences"]["labelled: version"]["examples"][0].as_str().unwrap();
+    assert!(example.starts_with("in/1@"), "only the canary's partition is compared: {report}");
+    fleet.good(&["promote", "p"]);
+    fleet.produce(next..next + 100);
+    next += 100;
+    fleet.until_done();
+    assert!(compared().is_null());
+
+    // The same again with less allowed.
+    let third = manifest("(id % 10) / 9 + (id % 5) / 4");
+    fleet.deploy(&third, &["--canary", "0", "--promote-after", "never", "--max-differences", "5%"]);
+    fleet.until("the canary is rolled back", || {
+        fleet.produce(next..next + 350);
+        next += 350;
+        fleet.call(&["history", "p"]).1["generations"].as_array().is_some_and(|all| all.len() == 4)
+    });
+    fleet.until_done();
+    let history = fleet.good(&["history", "p"]);
+    let withdrawn = history["generations"][2]["withdrawn"].as_str().unwrap();
+    assert!(withdrawn.contains("something else came than beside it") && withdrawn.contains("5.00 % are allowed"), "{withdrawn}");
+    let (_, field) = withdrawn.split_once("are allowed: labelled: version: ").unwrap_or_else(|| panic!("{withdrawn}"));
+    assert!(field.contains("in/0@"), "{withdrawn}");
+    // What was written is of the generation that worked there, and nothing is counted twice.
+    let cuts = fleet.cuts();
+    for record in fleet.consume("labelled") {
+        let (at, offset) = header(&record, "millstream.source").rsplit_once('@').unwrap();
+        let partition: i64 = at.rsplit_once('/').unwrap().1.parse().unwrap();
+        let expected = cuts[&partition].range(..=offset.parse::<i64>().unwrap()).next_back().unwrap().1;
+        assert_eq!(header(&record, "millstream.generation"), expected.to_string(), "{record} {cuts:?}");
+    }
+    let last: BTreeMap<String, u64> = fleet
+        .consume("counted")
+        .iter()
+        .map(|record| (record["key"].as_str().unwrap().to_owned(), record["value"]["n"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(last.values().sum::<u64>(), next);
+    assert_eq!(fleet.consume("labelled").len() as u64, next);
+
+    // One that gives the same is promoted by itself.
+    fleet.deploy(&other.replace("max(id)", "last(id)"), &["--canary", "1", "--promote-after", "1s", "--max-differences", "0%"]);
+    fleet.until("it is promoted", || {
+        fleet.produce(next..next + 100);
+        next += 100;
+        fleet.call(&["status", "p"]).1["pipelines"][0]["active"]["generation"] == 5
+    });
+}
+
+/// By partition of `in`: each generation with the offset from which on it worked, for all keys or for some before that.
+fn cuts_with_keys(fleet: &Fleet) -> BTreeMap<i64, Vec<(u64, Option<i64>, Option<i64>)>> {
+    let mut cuts: BTreeMap<i64, Vec<_>> = BTreeMap::new();
+    for generation in fleet.good(&["history", "p"])["generations"].as_array().unwrap() {
+        for cut in generation["cuts"].as_array().unwrap().iter().filter(|cut| cut["topic"] == "in") {
+            let (offset, tried) = (cut["offset"].as_i64(), cut["tried"]["offset"].as_i64());
+            let (some, all) = if cut["keys"].is_null() { (tried, offset) } else { (offset, None) };
+            cuts.entry(cut["partition"].as_i64().unwrap()).or_default().push((generation["generation"].as_u64().unwrap(), some, all));
+        }
+    }
+    cuts
+}
+
+#[test]
+fn a_canary_for_some_keys_has_their_records_alone_until_it_is_promoted_or_rolled_back() {
+    let fleet = Fleet::new();
+    fleet.deploy(&manifest("1"), &[]);
+    fleet.produce(0..700);
+    fleet.until_done();
+    let told = fleet.deploy(&manifest("2"), &["--canary", "keys=50%", "--promote-after", "never"]);
+    assert_eq!(told["trial"]["canary"]["partitions"], serde_json::json!([0, 1]), "{told}");
+    assert!(told["cuts"].as_array().unwrap().iter().all(|cut| cut["keys"] == 0.5), "{told}");
+    fleet.produce(700..1400);
+    fleet.until_done();
+    let status = fleet.good(&["status", "p"]);
+    for place in status["pipelines"][0]["partitions"].as_array().unwrap() {
+        assert_eq!((&place["generation"], &place["keys"], &place["beside"]), (&2.into(), &0.5.into(), &1.into()), "{status}");
+    }
+    fleet.good(&["promote", "p"]);
+    fleet.produce(1400..2100);
+    fleet.until_done();
+    // And one that is rolled back, by itself: it stops at a record, which is then processed by what works beside it.
+    fleet.deploy(&manifest("3 + 0 / (id % 50)").replace("on_error: skip, ", ""), &["--canary", "keys=50%", "--promote-after", "never"]);
+    let mut next = 2100;
+    fleet.until("the canary is rolled back", || {
+        fleet.produce(next..next + 350);
+        next += 350;
+        fleet.call(&["history", "p"]).1["generations"].as_array().is_some_and(|all| all.len() == 4)
+    });
+    fleet.produce(next..next + 70);
+    next += 70;
+    fleet.until_done();
+    let history = fleet.good(&["history", "p"]);
+    assert!(history["generations"][2]["withdrawn"].as_str().unwrap().contains("rolled back"), "{history}");
+
+    let cuts = cuts_with_keys(&fleet);
+    for (partition, cuts) in &cuts {
+        let [(1, None, Some(0)), (2, Some(some), Some(all)), (3, Some(third), None), (4, None, Some(fourth))] = cuts[..] else {
+            panic!("partition {partition}: {cuts:?}");
+        };
+        assert!(0 < some && some < all && all <= third && third <= fourth, "{cuts:?}");
+    }
+    // By key: the generations that made its records while one was tried. It is one for each key, and not the same for all.
+    let mut of_keys: [BTreeMap<String, std::collections::BTreeSet<u64>>; 2] = Default::default();
+    let mut last = BTreeMap::new();
+    let all = fleet.consume("labelled");
+    assert_eq!(all.len() as u64, next, "each record once");
+    for record in all {
+        let (at, offset) = header(&record, "millstream.source").rsplit_once('@').unwrap();
+        let (partition, offset): (i64, i64) = (at.rsplit_once('/').unwrap().1.parse().unwrap(), offset.parse().unwrap());
+        let generation: u64 = header(&record, "millstream.generation").parse().unwrap();
+        let version = record["value"]["version"].as_u64().unwrap();
+        assert_eq!(version, if generation == 4 { 2 } else { generation }, "{record}");
+        let (whole, _, _) = *cuts[&partition].iter().rev().find(|(.., all)| all.is_some_and(|all| all <= offset)).unwrap();
+        let tried = cuts[&partition].iter().find(|(number, some, _)| *number == whole + 1 && some.is_some_and(|some| some <= offset));
+        let key = record["key"].as_str().unwrap().to_owned();
+        match tried {
+            Some((tried, ..)) => {
+                assert!(generation == whole || generation == *tried, "{record} {cuts:?}");
+                of_keys[usize::from(*tried == 3)].entry(key.clone()).or_default().insert(generation);
+            }
+            None => assert_eq!(generation, whole, "{record} {cuts:?}"),
+        }
+        // A key's records stay in order.
+        let id = record["value"]["id"].as_u64().unwrap();
+        assert!(last.insert(key, id).is_none_or(|before| before < id), "{record}");
+    }
+    for by_key in &of_keys[..1] {
+        assert!(by_key.values().all(|by| by.len() == 1), "{by_key:?}");
+        assert_eq!(by_key.values().flatten().collect::<std::collections::BTreeSet<_>>().len(), 2, "{by_key:?}");
+    }
+    // The same keys, whichever the generation.
+    for (key, by) in &of_keys[1] {
+        assert!(by.len() == 1, "{key}: {by:?}");
+        assert_eq!(by.contains(&3), of_keys[0][key].contains(&2), "{of_keys:?}");
+    }
+    let counts: BTreeMap<String, u64> = fleet
+        .consume("counted")
+        .iter()
+        .map(|record| (record["key"].as_str().unwrap().to_owned(), record["value"]["n"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(counts.values().sum::<u64>(), next, "rows are of both generations");
+
+    // What cannot be divided is refused, with the reason and another way.
+    let refused = |manifest: &str, why: &str| {
+        std::fs::write(fleet.path().join("p.yaml"), manifest).unwrap();
+        let (code, refused, error) = fleet.call(&["deploy", "p.yaml", "--canary", "keys=50%"]);
+        assert!(code == 11 && refused.to_string().contains(why), "{code} {refused} {error}");
+        assert!(refused.to_string().contains("some partitions (--canary 25%)"), "{refused}");
+    };
+    refused(&manifest("4").replace("last: last(id)", "last: last(id), most: max(id)"), "the rows of stage `count`");
+    for (name, with, why) in
+        [("q", "window: { tumbling: 1h }", "stage `count` has windows"), ("r", "group_by: [id]", "something else than the record's key")]
+    {
+        let other = |version| {
+            manifest(version).replace("pipeline: p", &format!("pipeline: {name}")).replace("{ compute", &format!("{{ {with}, compute"))
+        };
+        fleet.deploy(&other("1"), &[]);
+        refused(&other("2"), why);
+    }
+    let (code, _, error) = fleet.call(&["deploy", "p.yaml", "--canary", "keys=0%"]);
+    assert!(code == 2 && error.contains("keys=10%"), "{code} {error}");
+}
+
 /// What two topics hold, without where each stood among the others.
 fn outputs(fleet: &Fleet) -> Vec<String> {
     let mut all = Vec::new();

@@ -10,6 +10,7 @@ use super::trial::{self, Judgement};
 use crate::clock::SystemClock;
 use crate::generation::Generation;
 use crate::io::{Clock, LogError, Remedy, TopicPartition};
+use crate::monitor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ const SIGN: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(50);
 /// A run that ended with an error is begun anew after these pauses, the last one again and again.
 const AGAIN: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20), Duration::from_secs(60)];
-/// How often a host says how a generation in the shadow compares.
+/// How often a host says how a generation on trial compares.
 const REPORT: Duration = Duration::from_secs(1);
 /// How long brokers that are away are left alone.
 const AWAY: Duration = Duration::from_secs(1);
@@ -56,8 +57,8 @@ struct Charge {
     why: Option<(u64, String)>,
     /// The last change of the head that was heard.
     heard: String,
-    parked: BTreeMap<TopicPartition, Arc<str>>,
-    /// When it was told how a generation in the shadow compares.
+    parked: BTreeMap<TopicPartition, monitor::Parked>,
+    /// When it was told how a generation on trial compares.
     reported: Option<Instant>,
     /// Since when a trial is on here.
     tried: Option<Instant>,
@@ -185,10 +186,15 @@ impl<'a> Host<'a> {
         let lasts = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
         let now = self.clock.now();
         let judgement = match &trial.mode {
-            Mode::Canary { partitions, terms } => {
-                let parked = running.parked();
-                let parked = parked.iter().find(|(at, _)| partitions.contains(&at.partition)).map(|(_, why)| &**why);
-                trial::judge(terms, running.works(trial.generation), running.works(running.number), parked, lasts)
+            Mode::Canary { terms, .. } => {
+                let parked = running.parked().into_values().find(|parked| parked.generation == trial.generation);
+                let (own, beside) = (running.works(trial.generation), running.works(running.number));
+                let mut compared = None;
+                if terms.differences.is_some() {
+                    self.report_shadow(name, charge, trial.generation)?;
+                    compared = Some(self.control.view().shadow(name, trial.generation, now));
+                }
+                trial::judge(terms, own, beside, compared.as_ref(), parked.as_ref().map(|parked| &*parked.why), lasts)
             }
             Mode::Shadow { clean } => {
                 self.report_shadow(name, charge, trial.generation)?;
@@ -216,7 +222,7 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    /// Says how the generation in the shadow compares here, now and then.
+    /// Says how the generation on trial compares here, now and then.
     fn report_shadow(&self, name: &str, charge: &mut Charge, generation: u64) -> Result<(), LogError> {
         let Some(running) = charge.running.as_ref().filter(|_| charge.reported.is_none_or(|at| at.elapsed() >= REPORT)) else {
             return Ok(());
@@ -436,10 +442,9 @@ impl<'a> Host<'a> {
         if parked == charge.parked {
             return Ok(());
         }
-        let number = charge.running.as_ref().map_or(0, |running| running.number);
         let mut entries: Vec<Entry> = Vec::new();
-        for (at, why) in parked.iter().filter(|(at, why)| charge.parked.get(*at) != Some(*why)) {
-            let value = Parked { reason: why.to_string(), generation: number, host: self.id.clone(), at: self.clock.now() };
+        for (at, own) in parked.iter().filter(|(at, own)| charge.parked.get(*at) != Some(*own)) {
+            let value = Parked { reason: own.why.to_string(), generation: own.generation, host: self.id.clone(), at: self.clock.now() };
             entries.push((Key::Parked(name.to_owned(), at.clone()), Some(Value::Parked(value))));
         }
         let gone = charge.parked.keys().filter(|at| !parked.contains_key(*at));

@@ -4,6 +4,7 @@ pub use crate::generation::Cut;
 use crate::io::TopicPartition;
 use crate::record::{Records, RecordsBuilder};
 use crate::shadow::Report;
+use crate::share::Keys;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -173,8 +174,13 @@ pub struct Trial {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// It works in these partition numbers: at least one, never all.
-    Canary { partitions: BTreeSet<i32>, terms: Terms },
+    /// It works in these partition numbers: at least one, never all; or in all, for some keys.
+    Canary {
+        partitions: BTreeSet<i32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keys: Option<Keys>,
+        terms: Terms,
+    },
     /// It processes what the active one does, over its state, and is compared with it; what it gives is dropped.
     Shadow {
         /// So many records in a row without a difference, over all hosts, promote it; None = a command decides.
@@ -183,11 +189,29 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// Whether what the two generations give is compared.
+    pub fn compares(&self) -> bool {
+        match self {
+            Self::Canary { terms, .. } => terms.differences.is_some(),
+            Self::Shadow { .. } => true,
+        }
+    }
+}
+
 impl Trial {
     /// The partition numbers in which it works.
     pub fn partitions(&self) -> Option<&BTreeSet<i32>> {
         match &self.mode {
             Mode::Canary { partitions, .. } => Some(partitions),
+            Mode::Shadow { .. } => None,
+        }
+    }
+
+    /// The keys of them for which it does; None = all.
+    pub fn keys(&self) -> Option<Keys> {
+        match &self.mode {
+            Mode::Canary { keys, .. } => *keys,
             Mode::Shadow { .. } => None,
         }
     }
@@ -204,6 +228,9 @@ pub struct Terms {
     /// How many times as long a record may take; None = that does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slower: Option<f64>,
+    /// Of how many of its records something else may come than of the generation beside it, as a share of them; None = they are not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differences: Option<f64>,
 }
 
 // Shares are of a command line, never NaN.

@@ -514,7 +514,8 @@ impl Rollout {
             let head = control.view().pipeline(&self.pipeline).and_then(|known| known.head.as_ref());
             let is_on = |head: &Head| match &self.trial {
                 None => head.generation == generation,
-                Some(_) => head.trial.as_ref().is_some_and(|trial| trial.generation == generation),
+                // Hosts may have promoted it already.
+                Some(_) => head.generation == generation || head.trial.as_ref().is_some_and(|trial| trial.generation == generation),
             };
             if head.is_none_or(|head| !is_on(head) || head.state == State::Deleted) {
                 return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());

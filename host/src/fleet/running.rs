@@ -8,7 +8,7 @@ use crate::generation::Generation;
 use crate::io::{Log, TopicPartition};
 use crate::log::embedded::{Identity, identity};
 use crate::manifest::Secrets;
-use crate::monitor::{Figures, Monitor, Phase};
+use crate::monitor::{Figures, Monitor, Parked, Phase};
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;
 use crate::runtime::{self, Creates, RunError};
@@ -156,7 +156,10 @@ impl Running {
         if let Some(trial) = trial {
             let Some(setting) = setting(trial.generation) else { return false };
             match &trial.mode {
-                Mode::Canary { partitions, .. } => canary = Some(Trial { setting, partitions: Arc::new(partitions.clone()) }),
+                Mode::Canary { partitions, keys, terms } => {
+                    let (partitions, compared) = (Arc::new(partitions.clone()), terms.differences.is_some());
+                    canary = Some(Trial { setting, partitions, keys: *keys, compared });
+                }
                 Mode::Shadow { .. } => shadow = Some(setting),
             }
         }
@@ -206,7 +209,7 @@ impl Running {
         works
     }
 
-    /// How the generation in the shadow compares in its workers.
+    /// How the generation on trial compares in its workers, if it is compared.
     pub fn shadow(&self) -> Report {
         let mut report = Report::default();
         for worker in self.monitor.workers() {
@@ -217,10 +220,10 @@ impl Running {
     }
 
     /// Partitions that stand still, and why.
-    pub fn parked(&self) -> BTreeMap<TopicPartition, Arc<str>> {
+    pub fn parked(&self) -> BTreeMap<TopicPartition, Parked> {
         let workers = self.monitor.workers();
         let parked = workers.iter().flat_map(|worker| worker.figures.parked.iter());
-        parked.map(|(at, why)| (at.clone(), why.clone())).collect()
+        parked.map(|(at, parked)| (at.clone(), parked.clone())).collect()
     }
 
     /// Tells its workers to commit what is done and to leave.

@@ -16,6 +16,9 @@ const FEW: u64 = 50;
 /// Fewer say nothing of the time that a record takes.
 const FEW_TIMED: u64 = 1000;
 
+/// Kinds of differences that a reason names.
+const TOLD: usize = 5;
+
 /// What a host makes of a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
@@ -24,9 +27,9 @@ pub enum Judgement {
     RollBack(String),
 }
 
-/// Judges a trial by what its generation and the one beside it did on this host. `parked`: why one of its tasks stands still. `lasts`: milliseconds since it
-/// began here.
-pub fn judge(terms: &Terms, trial: Works, beside: Works, parked: Option<&str>, lasts: i64) -> Judgement {
+/// Judges a trial by what its generation and the one beside it did on this host. `compared`: how it compares on all hosts, where that is asked for. `parked`:
+/// why one of its tasks stands still. `lasts`: milliseconds since it began here.
+pub fn judge(terms: &Terms, trial: Works, beside: Works, compared: Option<&Report>, parked: Option<&str>, lasts: i64) -> Judgement {
     if let Some(why) = parked {
         return Judgement::RollBack(why.to_owned());
     }
@@ -56,11 +59,43 @@ pub fn judge(terms: &Terms, trial: Works, beside: Works, parked: Option<&str>, l
             nanos(beside)
         ));
     }
+    if let Some(allowed) = terms.differences
+        && let Some(why) = compared.and_then(|report| differs(allowed, report))
+    {
+        return Judgement::RollBack(why);
+    }
+    // One that saw nothing has shown nothing.
+    let shown = trial.records > 0 && (terms.differences.is_none() || compared.is_some_and(|report| report.records > 0));
     match terms.promote_after {
-        // One that saw nothing has shown nothing.
-        Some(after) if lasts >= after && trial.records > 0 => Judgement::Promote,
+        Some(after) if lasts >= after && shown => Judgement::Promote,
         _ => Judgement::Undecided,
     }
+}
+
+/// Why a canary gives too much that the generation beside it does not give; `allowed`: the share of records.
+fn differs(allowed: f64, report: &Report) -> Option<String> {
+    if let Some(why) = &report.ended {
+        return Some(format!("what it gives can be compared no more: {why}"));
+    }
+    let share = report.differing as f64 / report.records.max(1) as f64;
+    // One may be anybody's, unless none is allowed.
+    let few = report.records < FEW || report.differing <= u64::from(allowed > 0.0);
+    if few || share <= allowed {
+        return None;
+    }
+    let mut kinds: Vec<_> = report.differences.iter().collect();
+    kinds.sort_by_key(|(_, difference)| std::cmp::Reverse(difference.count));
+    let told: Vec<String> = kinds.iter().take(TOLD).map(|(what, difference)| difference.told(what)).collect();
+    let more = kinds.len().saturating_sub(TOLD);
+    Some(format!(
+        "of {} of {} records something else came than beside it ({:.2} %), and {:.2} % are allowed: {}{}",
+        report.differing,
+        report.records,
+        100.0 * share,
+        100.0 * allowed,
+        told.join("; "),
+        if more > 0 { format!("; and {more} kinds more") } else { String::new() }
+    ))
 }
 
 /// Judges a generation in the shadow by what all hosts have reported.
@@ -155,19 +190,21 @@ pub fn roll_back(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shadow::Difference;
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     fn works(records: u64, refused: u64, nanos: u64) -> Works {
         Works { records, refused, time: Duration::from_nanos(nanos * records) }
     }
 
-    const TERMS: Terms = Terms { promote_after: Some(60_000), errors: 0.001, slower: Some(2.0) };
+    const TERMS: Terms = Terms { promote_after: Some(60_000), errors: 0.001, slower: Some(2.0), differences: None };
 
     #[test]
     fn a_trial_is_judged_by_errors_time_and_patience() {
         use Judgement::*;
         let beside = works(100_000, 100, 500);
-        let judged = |trial, lasts| judge(&TERMS, trial, beside, None, lasts);
+        let judged = |trial, lasts| judge(&TERMS, trial, beside, None, None, lasts);
         // As many as beside it, and a few more.
         assert_eq!(judged(works(10_000, 19, 500), 1000), Undecided);
         assert!(matches!(judged(works(10_000, 21, 500), 1000), RollBack(why) if why.contains("21 of 10000")));
@@ -178,12 +215,39 @@ mod tests {
         assert_eq!(judged(works(999, 0, 9000), 1000), Undecided);
         assert_eq!(judged(works(1, 0, 500), 60_000), Promote);
         assert_eq!(judged(works(0, 0, 0), 600_000), Undecided, "it saw nothing");
-        let blind = |refused| judge(&TERMS, works(200, refused, 1), works(0, 0, 1), None, 0);
+        let blind = |refused| judge(&TERMS, works(200, refused, 1), works(0, 0, 1), None, None, 0);
         assert_eq!(blind(10), Undecided, "how many are usual is not known here");
         assert!(matches!(blind(11), RollBack(_)));
-        assert!(matches!(judge(&TERMS, works(1, 0, 1), beside, Some("trapped"), 0), RollBack(why) if why == "trapped"));
+        assert!(matches!(judge(&TERMS, works(1, 0, 1), beside, None, Some("trapped"), 0), RollBack(why) if why == "trapped"));
         let patient = Terms { promote_after: None, slower: None, ..TERMS };
-        assert_eq!(judge(&patient, works(5000, 0, 9000), beside, None, i64::MAX), Undecided);
+        assert_eq!(judge(&patient, works(5000, 0, 9000), beside, None, None, i64::MAX), Undecided);
+    }
+
+    #[test]
+    fn a_trial_is_judged_by_what_comes_of_its_records() {
+        use Judgement::*;
+        let difference = |count, example: &str| Difference { count, examples: vec![example.to_owned()] };
+        let report = |records, differing| Report {
+            records,
+            differing,
+            differences: BTreeMap::from([("out: a".to_owned(), difference(1, "in/0@1")), ("out: b".to_owned(), difference(9, "in/0@7"))]),
+            ..Report::default()
+        };
+        let judged = |differences, report: Option<&Report>| {
+            let terms = Terms { differences, ..TERMS };
+            judge(&terms, works(1000, 0, 1), works(1000, 0, 1), report, None, 60_000)
+        };
+        assert_eq!(judged(None, Some(&report(1000, 1000))), Promote, "that was not asked for");
+        assert_eq!(judged(Some(0.01), None), Undecided, "nothing is compared yet");
+        assert_eq!(judged(Some(0.01), Some(&report(0, 0))), Undecided);
+        assert_eq!(judged(Some(0.01), Some(&report(1000, 10))), Promote);
+        let RollBack(why) = judged(Some(0.01), Some(&report(1000, 11))) else { panic!("eleven are too many") };
+        assert!(why.contains("11 of 1000") && why.contains("1.10 %") && why.contains("out: b: 9 (in/0@7); out: a: 1 (in/0@1)"), "{why}");
+        assert_eq!(judged(Some(0.01), Some(&report(49, 49))), Promote, "too few to say");
+        assert_eq!(judged(Some(0.01), Some(&report(60, 1))), Promote, "one may be anybody's");
+        assert!(matches!(judged(Some(0.0), Some(&report(60, 1))), RollBack(_)), "none is allowed");
+        let ended = Report { ended: Some("it trapped".to_owned()), ..report(1000, 0) };
+        assert!(matches!(judged(Some(0.01), Some(&ended)), RollBack(why) if why.contains("it trapped")));
     }
 
     #[test]

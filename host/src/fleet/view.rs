@@ -24,7 +24,7 @@ pub struct Deployment {
     /// By generation and host.
     pub answers: BTreeMap<u64, BTreeMap<String, Answer>>,
     pub parked: BTreeMap<TopicPartition, Parked>,
-    /// By generation and host: how one in the shadow compares there.
+    /// By generation and host: how one on trial compares there.
     pub shadows: BTreeMap<u64, BTreeMap<String, Report>>,
 }
 
@@ -118,7 +118,7 @@ impl View {
         self.hosts.iter().filter(move |(_, heard)| heard.is_live(now)).map(|(id, heard)| (id.as_str(), &heard.record))
     }
 
-    /// How a generation in the shadow compares, over all hosts that live. `now`: milliseconds since the epoch.
+    /// How a generation on trial compares, over all hosts that live. `now`: milliseconds since the epoch.
     pub fn shadow(&self, pipeline: &str, generation: u64, now: i64) -> Report {
         let mut total = Report::default();
         let reports = self.pipeline(pipeline).and_then(|known| known.shadows.get(&generation));
@@ -298,7 +298,7 @@ mod tests {
                 (Key::Head(p()), Some(head("one", 1))),
                 (Key::Answer(p(), 2, "h".to_owned()), Some(answer(Answered::Ready))),
                 (Key::Answer(p(), 2, "h".to_owned()), Some(answer(Answered::Running))),
-                (Key::Cut(p(), 2, at.clone()), Some(Value::Cut(Cut { offset: 7, host: "h".to_owned(), at: 0 }))),
+                (Key::Cut(p(), 2, at.clone()), Some(Value::Cut(Cut { offset: 7, host: "h".to_owned(), at: 0, keys: None, tried: None }))),
                 (Key::Parked(p(), at.clone()), Some(parked.clone())),
                 (Key::Head(p()), Some(head("two", 2))),
             ],

@@ -152,8 +152,17 @@ impl Stage {
         stores: Vec<StateStore>,
         tables: Vec<TableView>,
     ) -> Self {
+        let shared = Shared { stores, tables, place: None, late: Vec::new(), timers_from: i64::MIN, touched: None };
+        Self::with(pipeline, index, request, exposed, Arc::new(Mutex::new(shared)))
+    }
+
+    /// One that works on the very stores and tables of another generation's.
+    pub fn over(pipeline: &Pipeline, index: usize, request: describe::Request, exposed: bool, other: &Self) -> Self {
+        Self::with(pipeline, index, request, exposed, other.shared.clone())
+    }
+
+    fn with(pipeline: &Pipeline, index: usize, request: describe::Request, exposed: bool, shared: Arc<Mutex<Shared>>) -> Self {
         let stage = &pipeline.stages[index];
-        let shared = Arc::new(Mutex::new(Shared { stores, tables, place: None, late: Vec::new(), timers_from: i64::MIN, touched: None }));
         let reasons_shown = exposed || stage.log_unsafe;
         let services = StageServices {
             shared: shared.clone(),

@@ -3,6 +3,7 @@
 use super::broker::{Broker, Record};
 use super::model::{self, Number, Outcome, Version};
 use super::workload::{ALARMS, CONTROL, FOUND, INPUT, OUTPUT, ROWS, TIMERS, WINDOWS, hash, list, user};
+use crate::generation::{Cut, Tried, WorksBy};
 use crate::io::{CommittedState, LocalState, TopicPartition};
 use crate::store::changelog::Changelog;
 use crate::store::{LocalMemory, encode_int};
@@ -53,42 +54,58 @@ pub fn outputs(broker: &Broker, counts: &[i64]) -> Result<(), String> {
 
 /// Each result is of the generation that, as the control topic has it, worked at the place of its record in the topic `before`; each generation began once in
 /// each partition, behind the one before it; and that which is to work in a partition number, `newest`, does.
-pub fn generations(broker: &Broker, sources: &[Arc<str>], before: &Arc<str>, newest: &dyn Fn(i32) -> u64) -> Result<(), String> {
-    let mut cuts: BTreeMap<(String, i32), BTreeMap<u64, i64>> = BTreeMap::new();
+pub fn generations(broker: &Broker, sources: &[Arc<str>], before: &Arc<str>, newest: &dyn Fn(i32) -> WorksBy) -> Result<(), String> {
+    let mut cuts: BTreeMap<(String, i32), BTreeMap<u64, Told>> = BTreeMap::new();
     for (_, record) in broker.partition(&TopicPartition::new(CONTROL, 0)).committed(0, usize::MAX) {
         let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
         let parts: Vec<&str> = key.split('/').collect();
         let [_, _, generation, topic, partition] = parts[..] else { return Err(format!("{key} is told")) };
         let (Ok(generation), Ok(partition)) = (generation.parse(), partition.parse()) else { return Err(format!("{key} is told")) };
-        let told = cuts.entry((topic.to_owned(), partition)).or_default();
-        if told.insert(generation, int(&json(record), "offset")).is_some() {
+        let told = cuts.entry((topic.to_owned(), partition)).or_default().entry(generation).or_default();
+        let cut: Cut = serde_json::from_value(json(record)).map_err(|error| format!("{key}: {error}"))?;
+        let twice = match cut.keys {
+            Some(keys) => told.all.is_some() || told.some.replace(Tried { offset: cut.offset, keys }).is_some(),
+            None => told.all.replace(cut.offset).is_some(),
+        };
+        if twice {
             return Err(format!("{key} is told twice"));
+        }
+        if cut.keys.is_none() && cut.tried != told.some {
+            return Err(format!("{key}: that it worked for some keys is told as {:?}, and was {:?}", cut.tried, told.some));
         }
     }
     for at in sources.iter().flat_map(|topic| partitions(broker, topic)) {
         let told = cuts.entry((at.topic.to_string(), at.partition)).or_default();
-        if !told.values().is_sorted() {
+        if !told.values().flat_map(|told| told.some.map(|some| some.offset).into_iter().chain(told.all)).is_sorted() {
             return Err(format!("{at}: a generation began before the one before it: {told:?}"));
         }
         let newest = newest(at.partition);
-        if told.last_key_value().is_none_or(|(last, _)| *last != newest) {
-            return Err(format!("{at}: generation {newest} is not the last that is told: {told:?}"));
+        let base = told.iter().rev().find(|(_, told)| told.all.is_some()).map_or(0, |(generation, _)| *generation);
+        let last = told
+            .last_key_value()
+            .map(|(last, told)| WorksBy { newest: *last, divided: told.some.filter(|_| told.all.is_none()).map(|some| (some.keys, base)) });
+        if last != Some(newest) {
+            return Err(format!("{at}: {newest:?} is not the last that is told: {told:?}"));
         }
     }
     let mut places = BTreeMap::new();
     for at in partitions(broker, before) {
         for (offset, record) in broker.partition(&at).all_committed() {
             let value = json(record);
-            places.insert((text(&value, "user"), int(&value, "seq")), (at.clone(), offset));
+            places.insert((text(&value, "user"), int(&value, "seq")), (at.clone(), offset, record.key.as_deref().map(<[u8]>::to_vec)));
         }
     }
     for out in partitions(broker, &OUTPUT.into()) {
         for (_, record) in broker.partition(&out).committed(0, usize::MAX) {
             let value = json(record);
             let number = (text(&value, "user"), int(&value, "seq"));
-            let Some((at, offset)) = places.get(&number) else { return Err(format!("{number:?} comes from nowhere")) };
+            let Some((at, offset, key)) = places.get(&number) else { return Err(format!("{number:?} comes from nowhere")) };
             let told = &cuts[&(at.topic.to_string(), at.partition)];
-            let expected = told.iter().rev().find(|(_, from)| *from <= offset).map(|(generation, _)| *generation);
+            let works = |told: &Told| {
+                let some = told.some.is_some_and(|some| some.offset <= *offset && some.keys.hold(key.as_deref()));
+                some || told.all.is_some_and(|from| from <= *offset)
+            };
+            let expected = told.iter().rev().find(|(_, told)| works(told)).map(|(generation, _)| *generation);
             let version = int(&value, "version") as u64;
             if expected != Some(version) {
                 return Err(format!("{number:?}, of {at}@{offset}, is by generation {version}, not {expected:?}: {told:?}"));
@@ -96,6 +113,13 @@ pub fn generations(broker: &Broker, sources: &[Arc<str>], before: &Arc<str>, new
         }
     }
     Ok(())
+}
+
+/// From where on a generation is told to work in a partition.
+#[derive(Debug, Default)]
+struct Told {
+    some: Option<Tried>,
+    all: Option<i64>,
 }
 
 /// For each user 1 to `count`, each at least once, and none before the one before it.

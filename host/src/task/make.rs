@@ -12,12 +12,13 @@ use crate::store::{CACHE_BYTES, Migrate, PartitionedTable, RowTypes, StateStore,
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// The stages of a task. Stores are taken from `kept`, or else made.
+/// The stages of a task. Stores are taken from `kept`, or else made. `over`: another generation's pipeline and stages, which share theirs.
 pub(super) fn stages(
     setting: &Setting,
     id: TaskId,
     tables: &[Option<Arc<Mutex<PartitionedTable>>>],
     kept: &mut HashMap<Arc<str>, StateStore>,
+    over: Option<(&pipeline::Pipeline, &[Stage])>,
 ) -> Vec<Stage> {
     let pipeline = &setting.pipeline;
     let exposed = plan::exposed(pipeline);
@@ -27,6 +28,10 @@ pub(super) fn stages(
     // Rows of a stage that this task never reaches are another task's.
     let reached = &setting.plan.segments[id.segment].stages;
     let mut stage_of = |(index, stage): (usize, &pipeline::Stage)| {
+        let same = |(known, _): &(&pipeline::Stage, &Stage)| !stage.stores.is_empty() && known.stores == stage.stores;
+        if let Some((_, own)) = over.and_then(|(pipeline, stages)| pipeline.stages.iter().zip(stages).find(same)) {
+            return Stage::over(pipeline, index, setting.requests[index].clone(), exposed[index], own);
+        }
         let description = &stage.description;
         let timers = timers(description);
         let mut stores = Vec::new();

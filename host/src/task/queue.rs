@@ -2,6 +2,7 @@
 
 use super::{BatchLimit, Task};
 use crate::flow::source::Taken;
+use crate::generation::Tried;
 use crate::io::{Fetched, TopicPartition};
 use crate::record::{Records, RecordsBuilder};
 use std::collections::VecDeque;
@@ -26,10 +27,14 @@ pub(super) struct Queue {
     pub(super) moved: bool,
     /// Of a repartition topic: its end when the task began.
     pub(super) fresh_from: i64,
-    /// The offset from which on the task's generation works here.
+    /// The offset from which on the task's newest generation works here.
     pub(super) since: i64,
     /// That it does is not committed yet.
     pub(super) cut: bool,
+    /// Neither is it that the generation for the other keys does.
+    pub(super) base_cut: bool,
+    /// It did so for some keys before, which is told with the cut-over.
+    pub(super) tried: Option<Tried>,
 }
 
 impl Task {

@@ -1,4 +1,4 @@
-//! A generation in the shadow of the one that works: it processes the same records, over what the other has in its stores as it was before each batch, and
+//! A generation in the shadow of the one that works, a newer one that is tried or, of a canary, the one beside it: it processes the same records, over what the other has in its stores as it was before each batch, and
 //! what it writes is its own. What it gives is compared and dropped.
 
 use super::make::{sinks, stages, types_of};
@@ -8,10 +8,10 @@ use crate::explain;
 use crate::flow::sink::Sink;
 use crate::flow::source::Taken;
 use crate::flow::stage::{Below, Stage};
-use crate::shadow::{Report, Written};
+use crate::shadow::{Given, Report};
 use crate::store::StateStore;
 use crate::task::timers;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Rows of its own that a task's shadow may have, bytes; beyond, it ends.
@@ -64,10 +64,12 @@ impl Task {
                 (name, store.apart())
             }));
         }
-        let stages = stages(&setting, self.id, &self.tables, &mut own);
+        let stages = stages(&setting, self.id, &self.tables, &mut own, None);
         let sinks = watching(&setting, self.id);
-        let task = self.beside(setting, stages, sinks);
+        let mut task = self.beside(setting, stages, sinks);
+        task.refusals = Some(Vec::new());
         self.sinks.iter_mut().for_each(Sink::watch);
+        self.refusals = Some(Vec::new());
         let known = named(&self.setting.pipeline).chain(named(&task.setting.pipeline)).collect();
         self.shadow = Some(Shadow { task: Box::new(task), known, report: Report::default() });
     }
@@ -75,10 +77,11 @@ impl Task {
     pub fn end_shadow(&mut self) {
         self.shadow = None;
         self.sinks.iter_mut().for_each(Sink::unwatch);
+        self.refusals = None;
     }
 
     /// The shadow processes a batch that is about to be processed. What it gave is kept for `compare_shadow`.
-    pub(super) fn step_shadow(&mut self, source: usize, next: &Taken) -> Option<Ahead> {
+    pub(super) fn step_shadow(&mut self, source: usize, next: &Taken) -> Option<Given> {
         let mut shadow = self.shadow.take_if(|shadow| shadow.report.ended.is_none())?;
         let described = &self.setting.pipeline.sources[source];
         let ahead = if described.table.is_some() {
@@ -90,10 +93,9 @@ impl Task {
             for (own, queue) in task.queues.iter_mut().zip(&self.queues) {
                 own.position = queue.position;
             }
-            task.refused.clear();
             let figures = task.figures();
             match task.process(source, next.clone(), &figures) {
-                Ok(_) => Some(Ahead { written: task.take_written(), refused: task.refused.clone(), before: self.refused.clone() }),
+                Ok(_) => Some(task.take_given()),
                 Err(stop) => {
                     shadow.report.ended = Some(explain::stopped(&task.setting.pipeline, &stop));
                     None
@@ -101,26 +103,22 @@ impl Task {
             }
         };
         self.shadow = Some(shadow);
-        self.take_written();
+        self.take_given();
         ahead
     }
 
     /// Behind the batch: both have processed all of it.
-    pub(super) fn compare_shadow(&mut self, source: usize, records: u64, ahead: Option<Ahead>) {
+    pub(super) fn compare_shadow(&mut self, source: usize, records: u64, ahead: Option<Given>) {
         if self.shadow.is_none() {
             return;
         }
-        let works = self.take_written();
+        let own = self.take_given();
         let (Some(ahead), Some(shadow)) = (ahead, &mut self.shadow) else { return };
-        let mut refused: BTreeMap<&'static str, i64> = BTreeMap::new();
-        for (code, count) in &ahead.refused {
-            *refused.entry(code).or_default() += *count as i64;
-        }
-        for (code, count) in &self.refused {
-            *refused.entry(code).or_default() -= (count - ahead.before.get(code).unwrap_or(&0)) as i64;
-        }
+        // What is tried is the newer one: of a canary that is the task's own.
+        let canary = self.setting.generation_number() > shadow.setting().generation_number();
+        let (works, tried) = if canary { (&ahead, &own) } else { (&own, &ahead) };
         let Shadow { known, report, .. } = shadow;
-        report.compare((&self.setting.pipeline.sources[source].topic, known), records, &works, &ahead.written, &refused);
+        report.compare((&self.setting.pipeline.sources[source].topic, known), records, works, tried);
         let mut bytes = 0;
         let stream_time = shadow.task.stream_time;
         shadow.task.each_store(|store| {
@@ -138,17 +136,11 @@ impl Task {
         }
     }
 
-    fn take_written(&mut self) -> Vec<Written> {
-        self.sinks.iter_mut().flat_map(Sink::take_written).collect()
+    /// What came of the last batch, for who compares.
+    fn take_given(&mut self) -> Given {
+        let refused = self.refusals.as_mut().map(std::mem::take).unwrap_or_default();
+        Given { written: self.sinks.iter_mut().flat_map(Sink::take_written).collect(), refused }
     }
-}
-
-/// What the shadow gave of a batch that is still to be processed.
-pub(super) struct Ahead {
-    written: Vec<Written>,
-    refused: BTreeMap<&'static str, u64>,
-    /// What the task itself had refused before.
-    before: BTreeMap<&'static str, u64>,
 }
 
 /// The fields that a pipeline names: of its sources, and that its stages write.
@@ -166,7 +158,7 @@ fn watching(setting: &Setting, id: TaskId) -> Vec<Sink> {
 
 impl Task {
     /// A task that stands where this one stands, with no records of its own.
-    fn beside(&self, setting: Arc<Setting>, stages: Vec<Stage>, sinks: Vec<Sink>) -> Self {
+    pub(super) fn beside(&self, setting: Arc<Setting>, stages: Vec<Stage>, sinks: Vec<Sink>) -> Self {
         let queue = |queue: &Queue| Queue { waiting: VecDeque::new(), from: queue.from.clone(), ..*queue };
         // Stages look into the task's own tables; their rows are the task's to keep.
         let tables = vec![None; self.tables.len()];

@@ -4,7 +4,7 @@ use super::{Answer, Exit, Failure, Means, Step, check_log, denied, loaded, print
 use crate::clock::SystemClock;
 use crate::fleet::bundle::Bundle;
 use crate::fleet::diff::{Diff, counts, diff};
-use crate::fleet::{self, Class, Control, Ended, Generation, Kind, Mode, Rollout};
+use crate::fleet::{Class, Control, Ended, Generation, Kind, Mode, Rollout};
 use crate::flow::plan;
 use crate::io::{Log, LogError, TopicPartition, partitions_of};
 use crate::manifest::Loaded;
@@ -218,8 +218,7 @@ impl Candidate {
                     let places = outstanding.iter().map(TopicPartition::to_string).collect::<Vec<_>>().join(", ");
                     line.push_str(&format!("  not begun yet, as no record came since: {places}; see `millstream history {name}`\n"));
                 }
-                let cut = |(at, cut): (&TopicPartition, &fleet::Cut)| json!({ "topic": *at.topic, "partition": at.partition, "offset": cut.offset, "host": cut.host });
-                told["cuts"] = cuts.iter().map(cut).collect();
+                told["cuts"] = cuts.iter().map(|(at, cut)| print::cut(at, cut)).collect();
                 told["outstanding"] = outstanding.iter().map(|at| json!({ "topic": *at.topic, "partition": at.partition })).collect();
                 (*generation, "running", line)
             }

@@ -14,10 +14,7 @@ pub fn history(control: &Control, name: &str) -> Result<Answer, Failure> {
     let cuts = |generation: &Generation| known.cuts.get(&generation.number).unwrap_or(&none);
     let json = {
         let one = |generation: &Generation| {
-            let cuts: Vec<_> = cuts(generation)
-                .iter()
-                .map(|(at, cut)| json!({ "topic": *at.topic, "partition": at.partition, "offset": cut.offset, "host": cut.host, "at": cut.at }))
-                .collect();
+            let cuts: Vec<_> = cuts(generation).iter().map(|(at, cut)| print::cut(at, cut)).collect();
             json!({
                 "generation": generation.number,
                 "base": generation.base,

@@ -2,6 +2,7 @@
 
 use crate::fleet::{Change, Class, Cut, Diff, What};
 use crate::io::TopicPartition;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -58,7 +59,24 @@ fn explained(class: Class) -> &'static str {
 
 /// Where a generation began, a line for each partition.
 pub fn cuts(cuts: &BTreeMap<TopicPartition, Cut>) -> String {
-    cuts.iter().map(|(at, cut)| format!("  {at} from offset {} (host {})\n", cut.offset, cut.host)).collect()
+    let line = |(at, cut): (&TopicPartition, &Cut)| {
+        let keys = cut.keys.map(|keys| format!(" for {keys}")).unwrap_or_default();
+        let tried = cut.tried.map(|tried| format!("; from offset {} for {}", tried.offset, tried.keys)).unwrap_or_default();
+        format!("  {at} from offset {}{keys} (host {}){tried}\n", cut.offset, cut.host)
+    };
+    cuts.iter().map(line).collect()
+}
+
+/// The same of one of them, as JSON.
+pub fn cut(at: &TopicPartition, cut: &Cut) -> Value {
+    let mut told = json!({ "topic": *at.topic, "partition": at.partition, "offset": cut.offset, "host": cut.host, "at": cut.at });
+    if let Some(keys) = cut.keys {
+        told["keys"] = keys.share().into();
+    }
+    if let Some(tried) = cut.tried {
+        told["tried"] = json!({ "offset": tried.offset, "keys": tried.keys.share() });
+    }
+    told
 }
 
 /// Milliseconds since the epoch as UTC.

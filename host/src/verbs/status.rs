@@ -2,10 +2,11 @@
 
 use super::{Answer, Failure, deployment, print, trial};
 use crate::clock::SystemClock;
-use crate::fleet::{Control, Deployment, Generation, Mode, State};
+use crate::fleet::{Control, Deployment, Generation, State};
 use crate::io::{Bounds, Clock, TopicPartition};
 use crate::manifest;
 use crate::shadow::Report;
+use crate::share::Keys;
 use crate::task::Metadata;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ struct Place {
     committed: Option<i64>,
     /// Of the committed position.
     generation: Option<u64>,
+    /// The keys for which that one works, and the generation that works for the others.
+    divided: Option<(Keys, u64)>,
     parked: Option<String>,
 }
 
@@ -85,16 +88,18 @@ fn places(control: &Control, name: &str, known: &Deployment) -> Result<Vec<Place
     let mut places = Vec::new();
     for (at, position) in partitions.into_iter().zip(positions) {
         let bounds = log.bounds(&at)?;
-        let generation = position.as_ref().and_then(|position| Some(Metadata::of(&position.metadata)?.generation));
+        let metadata = position.as_ref().and_then(|position| Metadata::of(&position.metadata));
+        let divided = metadata.as_ref().and_then(|metadata| metadata.keys.zip(metadata.beside));
+        let generation = metadata.map(|metadata| metadata.generation);
         let parked = known.parked.get(&at).map(|parked| parked.reason.clone());
-        places.push(Place { bounds, committed: position.map(|position| position.offset), generation, parked, at });
+        places.push(Place { bounds, committed: position.map(|position| position.offset), generation, divided, parked, at });
     }
     // One of a repartition topic is no source's.
     for (at, parked) in known.parked.iter().filter(|(at, _)| !places.iter().any(|place| place.at == **at)).collect::<Vec<_>>() {
         let bounds = if log.topic(&at.topic)?.is_some() { log.bounds(at)? } else { Bounds { begin: 0, end: 0 } };
         let position = log.committed(name, std::slice::from_ref(at))?.into_iter().next().flatten();
         let (committed, generation) = (position.map(|position| position.offset), Some(parked.generation));
-        places.push(Place { at: at.clone(), bounds, committed, generation, parked: Some(parked.reason.clone()) });
+        places.push(Place { at: at.clone(), bounds, committed, generation, divided: None, parked: Some(parked.reason.clone()) });
     }
     Ok(places)
 }
@@ -116,6 +121,8 @@ fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) 
             "end": place.bounds.end,
             "lag": place.lag(),
             "generation": place.generation,
+            "keys": place.divided.map(|(keys, _)| keys.share()),
+            "beside": place.divided.map(|(_, beside)| beside),
             "parked": place.parked,
         })
     });
@@ -133,7 +140,7 @@ fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) 
         }))
     };
     let trial = known.head.as_ref().and_then(|head| head.trial.as_ref());
-    let shadow = trial.filter(|trial| matches!(trial.mode, Mode::Shadow { .. }));
+    let shadow = trial.filter(|trial| trial.mode.compares());
     json!({
         "pipeline": name,
         "state": standing(known),
@@ -147,17 +154,16 @@ fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) 
     })
 }
 
-/// How a generation in the shadow compares.
+/// How a generation on trial compares.
 fn print_shadow(text: &mut String, report: &Report) {
     let differences: u64 = report.differences.values().map(|difference| difference.count).sum();
     let _ = writeln!(
         text,
-        "  compared: {} records, {} outputs, {differences} differences; {} records since the last one",
-        report.records, report.outputs, report.clean
+        "  compared: {} records, {} outputs, {differences} differences of {} records; {} records since the last one",
+        report.records, report.outputs, report.differing, report.clean
     );
     for (what, difference) in &report.differences {
-        let examples = if difference.examples.is_empty() { String::new() } else { format!(" ({})", difference.examples.join(", ")) };
-        let _ = writeln!(text, "  {what}: {}{examples}", difference.count);
+        let _ = writeln!(text, "  {}", difference.told(what));
     }
     if let Some(why) = &report.ended {
         let _ = writeln!(text, "  it has ended: {why}");
@@ -171,7 +177,7 @@ fn print_pipeline(control: &Control, text: &mut String, name: &str, known: &Depl
     let on_trial = trial.and_then(|trial| known.generations.get(&trial.generation));
     if let Some(trial) = trial {
         let _ = writeln!(text, "generation {} is on trial: {}", trial.generation, trial::told(&trial.mode));
-        if let Mode::Shadow { .. } = trial.mode {
+        if trial.mode.compares() {
             print_shadow(text, &control.view().shadow(name, trial.generation, now()));
         }
     }
@@ -195,7 +201,10 @@ fn print_pipeline(control: &Control, text: &mut String, name: &str, known: &Depl
             place.committed.map_or_else(dash, |offset| offset.to_string()),
             place.bounds.end.to_string(),
             place.lag().to_string(),
-            place.generation.map_or_else(dash, |generation| generation.to_string()),
+            place.generation.map_or_else(dash, |generation| match place.divided {
+                Some((keys, beside)) => format!("{generation} for {keys}, else {beside}"),
+                None => generation.to_string(),
+            }),
             place.parked.clone().unwrap_or_default(),
         ]);
     }

@@ -9,14 +9,15 @@ use crate::io::{Clock, Log};
 use crate::manifest::parse_duration;
 use crate::pipeline::Pipeline;
 use crate::runtime;
-use crate::task::shadow;
+use crate::share::Keys;
+use crate::task::{division, shadow};
 use serde_json::json;
 use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Terms {
-    /// Begin in some partitions only: a share of them as in 25%, or their numbers as in 0,3. Hosts roll it back by themselves if it does worse than what runs
-    /// beside it, and promote it after a while if not
+    /// Begin in some partitions only: a share of them as in 25%, or their numbers as in 0,3. Or for a share of the keys of every partition, as in keys=10%. Hosts
+    /// roll it back by themselves if it does worse than what runs beside it, and promote it after a while if not
     #[arg(long, value_name = "PARTITIONS", value_parser = chosen)]
     canary: Option<Chosen>,
     /// How long a canary must do well before it is promoted, as in 10m; `never`: until `millstream promote`
@@ -28,6 +29,10 @@ pub struct Terms {
     /// How many times as long a record may take a canary as what runs beside it
     #[arg(long, value_name = "TIMES", value_parser = times, requires = "canary")]
     max_slowdown: Option<f64>,
+    /// Of how many of a canary's records something else may come than of the generation beside it, as a share of them: that one runs over the canary's
+    /// partitions too, and what it gives is compared and dropped
+    #[arg(long, value_name = "SHARE", value_parser = share, requires = "canary")]
+    max_differences: Option<f64>,
     /// Run beside what runs, over its state, and compare: nothing of it is written. `millstream status` tells what differs
     #[arg(long, conflicts_with = "canary")]
     shadow: bool,
@@ -39,6 +44,7 @@ pub struct Terms {
 #[derive(Clone, Debug)]
 enum Chosen {
     Share(f64),
+    Keys(Keys),
     Numbers(BTreeSet<i32>),
 }
 
@@ -55,13 +61,17 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn chosen(text: &str) -> Result<Chosen, String> {
+    if let Some(keys) = text.strip_prefix("keys=") {
+        let keys = Keys::of_share(share(keys)?);
+        return keys.map(Chosen::Keys).ok_or_else(|| "a canary has some of the keys, and never all, as in keys=10%".to_owned());
+    }
     if text.ends_with('%') {
         return share(text).map(Chosen::Share);
     }
     let numbers = text.split(',').map(|number| number.trim().parse::<i32>().ok().filter(|number| *number >= 0)).collect::<Option<_>>();
-    numbers
-        .map(Chosen::Numbers)
-        .ok_or_else(|| "expected a share of the partitions as in 25%, or numbers of partitions as in 0,3".to_owned())
+    numbers.map(Chosen::Numbers).ok_or_else(|| {
+        "expected a share of the partitions as in 25%, numbers of partitions as in 0,3, or a share of the keys as in keys=10%".to_owned()
+    })
 }
 
 fn after(text: &str) -> Result<After, String> {
@@ -112,7 +122,33 @@ impl Terms {
         if let Some(why) = &found.irreversible {
             return Err(denied(format!("a canary must be able to be rolled back, and this change is not: {why}; leave --canary out")));
         }
+        if self.max_differences.is_some()
+            && let Some(why) = shadow::refusal(base).or_else(|| shadow::refusal(pipeline))
+        {
+            return Err(denied(format!("what a canary of `{name}` gives cannot be compared: {why}; leave --max-differences out")));
+        }
+        let terms = Judged {
+            promote_after: self.promote_after.0,
+            errors: self.max_errors,
+            slower: self.max_slowdown,
+            differences: self.max_differences,
+        };
         let partitions = runtime::partitions_read(pipeline, log)?.unwrap_or(1);
+        if let Chosen::Keys(keys) = chosen {
+            if let Some(why) = division::refusal(base, pipeline) {
+                return Err(denied(format!("`{name}` cannot be tried for some keys: {why}; try it in some partitions (--canary 25%)")));
+            }
+            if self.max_differences.is_some() {
+                return Err(denied(format!(
+                    "what a canary of `{name}` gives for some keys is not compared: leave --max-differences out, or try it in some partitions (--canary 25%)"
+                )));
+            }
+            let mut most = partitions;
+            for source in &pipeline.sources {
+                most = most.max(log.topic(&source.topic)?.map_or(0, |topic| topic.partitions));
+            }
+            return Ok(Some(Mode::Canary { partitions: (0..most).collect(), keys: Some(*keys), terms }));
+        }
         for source in &pipeline.sources {
             let count = log.topic(&source.topic)?.map_or(partitions, |topic| topic.partitions);
             if count != partitions {
@@ -126,6 +162,7 @@ impl Terms {
         let numbers = match chosen {
             Chosen::Share(share) => share_of(partitions, *share).unwrap_or_default(),
             Chosen::Numbers(numbers) => numbers.clone(),
+            Chosen::Keys(_) => BTreeSet::new(),
         };
         let inside = numbers.iter().all(|number| (0..partitions).contains(number));
         if numbers.is_empty() || !inside || numbers.len() >= partitions as usize {
@@ -134,29 +171,27 @@ impl Terms {
                 partitions - 1
             )));
         }
-        let terms = Judged { promote_after: self.promote_after.0, errors: self.max_errors, slower: self.max_slowdown };
-        Ok(Some(Mode::Canary { partitions: numbers, terms }))
+        Ok(Some(Mode::Canary { partitions: numbers, keys: None, terms }))
     }
 }
 
 /// For people: where it is, and what becomes of it.
 pub fn told(mode: &Mode) -> String {
-    let (partitions, terms) = match mode {
-        Mode::Canary { partitions, terms } => (partitions, terms),
+    let (partitions, keys, terms) = match mode {
+        Mode::Canary { partitions, keys, terms } => (partitions, keys, terms),
         Mode::Shadow { clean: Some(clean) } => return format!("in the shadow; promoted after {clean} records without a difference"),
         Mode::Shadow { clean: None } => return "in the shadow; promoted by `millstream promote`".to_owned(),
     };
     let numbers: Vec<String> = partitions.iter().map(i32::to_string).collect();
+    let place = keys.map_or_else(|| format!("partitions {}", numbers.join(", ")), |keys| keys.to_string());
     let after = match terms.promote_after {
         Some(after) => format!("promoted after {}", print::span(after)),
         None => "promoted by `millstream promote`".to_owned(),
     };
     let slower = terms.slower.map(|slower| format!(", or a record takes {slower} times as long")).unwrap_or_default();
-    format!(
-        "partitions {}; {after}, rolled back if {} % more of its records are refused than beside it{slower}",
-        numbers.join(", "),
-        100.0 * terms.errors
-    )
+    let differs = |share: f64| format!(", or of more than {} % of them something else comes", 100.0 * share);
+    let differs = terms.differences.map(differs).unwrap_or_default();
+    format!("{place}; {after}, rolled back if {} % more of its records are refused than beside it{slower}{differs}", 100.0 * terms.errors)
 }
 
 /// The generation on trial of a pipeline.

@@ -50,12 +50,10 @@ impl Worker<'_> {
                 for (to, records) in &committing.marks {
                     self.member.append(to, records)?;
                 }
-                for (at, offset) in committing.cuts {
-                    if let Some(generation) = task.setting().generation.as_ref().filter(|_| !planted(Mistake::NoCut)) {
-                        let cut = generation.cut(&self.heading.setting.pipeline.name, &at, offset, self.clock.now());
-                        self.member.append(&generation.control(), &cut)?;
-                        fault::point("cut");
-                    }
+                for over in committing.cuts.iter().filter(|_| !planted(Mistake::NoCut)) {
+                    let cut = over.record(&self.heading.setting.pipeline.name, self.clock.now());
+                    self.member.append(&over.generation.control(), &cut)?;
+                    fault::point("cut");
                 }
                 tasks.push(*id);
             }

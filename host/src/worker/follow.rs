@@ -4,12 +4,18 @@ use super::{Ended, Worker};
 use crate::explain;
 use crate::io::{LogError, TopicPartition};
 use crate::planted::{Mistake, planted};
-use crate::task::{Metadata, TaskId};
+use crate::plugin::CallError;
+use crate::task::{Metadata, Setting, TaskId};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a host that is behind may take to learn of a generation that others have committed.
 const BEHIND: Duration = Duration::from_secs(30);
+
+/// Why the worker ends that cannot make a task.
+pub(super) fn not_started((setting, stage, error): (Arc<Setting>, usize, CallError)) -> Ended {
+    Ended::Init(explain::not_started(&setting.pipeline, stage, &error))
+}
 
 impl Worker<'_> {
     /// Turns all tasks to the newest heading, if there is a newer one. Everything processed is in a transaction that is begun or done by then; the next one
@@ -30,14 +36,14 @@ impl Worker<'_> {
         let turning: Vec<TaskId> = self
             .tasks
             .iter()
-            .filter(|(id, task)| !Arc::ptr_eq(task.setting(), heading.setting_of(id.partition)))
+            .filter(|(id, task)| !task.stands_by(heading.setting_of(id.partition), heading.division_of(id.partition)))
             .map(|(id, _)| *id)
             .collect();
         for id in &turning {
             let Some(mut task) = self.tasks.remove(id) else { continue };
             self.retire(&task);
             let next = heading.setting_of(id.partition).clone();
-            task.succeed(next.clone()).map_err(|(stage, error)| Ended::Init(explain::not_started(&next.pipeline, stage, &error)))?;
+            task.succeed(next, heading.division_of(id.partition)).map_err(not_started)?;
             self.tasks.insert(*id, task);
         }
         self.retired = self.retired.renamed(&self.heading.setting.pipeline, &heading.setting.pipeline);
@@ -66,10 +72,10 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Every task has a shadow, of the generation that is to be compared, or none has.
+    /// Every task has the shadow that it is to have, or none.
     pub(super) fn cast_shadows(&mut self) {
-        for task in self.tasks.values_mut() {
-            match &self.heading.shadow {
+        for (id, task) in &mut self.tasks {
+            match self.heading.shadow_of(id.partition) {
                 Some(setting) if task.shadow().is_none_or(|shadow| !shadow.stands_on(task, setting)) => task.begin_shadow(setting.clone()),
                 None if task.shadow().is_some() => task.end_shadow(),
                 _ => {}
@@ -79,9 +85,11 @@ impl Worker<'_> {
 
     /// Whether a partition is at a newer generation than this worker's: then it is left alone.
     pub(super) fn is_behind(&mut self, at: &TopicPartition, metadata: &str) -> Result<bool, LogError> {
-        let committed = Metadata::of(metadata).map_or(0, |metadata| metadata.generation);
-        let own = self.heading.setting_of(at.partition).generation_number();
-        if committed <= own || own == 0 && self.options.alone || planted(Mistake::NotBehind) {
+        let metadata = Metadata::of(metadata).unwrap_or_default();
+        // A generation that worked for some keys works for all later.
+        let (newest, own) = ((metadata.generation, metadata.keys.is_none()), self.heading.newest_of(at.partition));
+        let (committed, known, own) = (metadata.generation, newest <= own, own.0);
+        if known || own == 0 && self.options.alone || planted(Mistake::NotBehind) {
             return Ok(false);
         }
         if own == 0 {
@@ -102,7 +110,7 @@ impl Worker<'_> {
         if self.behind_since.is_none_or(|since| self.clock.elapsed() < since + BEHIND) {
             return Ok(());
         }
-        let own = self.heading.setting_of(at.partition).generation_number();
+        let (own, _) = self.heading.newest_of(at.partition);
         Err(LogError::stop(format!(
             "pipeline `{}`: {at} is at generation {committed}, and this host has not learnt of it within {} s, it knows {own}: it leaves the partition to others; \
              can it read the fleet's control topic?",

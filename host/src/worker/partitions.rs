@@ -1,5 +1,6 @@
 //! Partitions that come and go: tasks begin at committed positions, behind the restore of their state, and end with a commit.
 
+use super::follow::not_started;
 use super::{Ended, IDLE, Worker, task_of};
 use crate::explain;
 use crate::fault;
@@ -42,6 +43,7 @@ impl Worker<'_> {
                 Some(task) => task,
                 None => {
                     let mut task = Task::new(id, self.heading.setting_of(id.partition).clone());
+                    task.divide(self.heading.division_of(id.partition)).map_err(not_started)?;
                     if self.options.until_end {
                         task.to_end();
                     }

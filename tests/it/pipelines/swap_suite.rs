@@ -1,12 +1,14 @@
 //! Swaps on a real Kafka, one after the other under load: two hosts of a fleet run a keyed list-append and another one behind a repartition,
-//! while generations take each other's place and hosts are killed, leave and join. Every output says by which manifest and by which version of
-//! the plugin it was made; in the end that is held against the recorded cut-overs, and everything that came out against a model.
+//! while generations take each other's place, at once or after a trial, and hosts are killed, leave and join. Every output says by which manifest and by
+//! which version of the plugin it was made; in the end that is held against the recorded cut-overs, and everything that came out against a model.
 //!
-//! `short` makes ten swaps. `long` makes `MILLSTREAM_SWAPS`:
+//! `short` makes ten swaps, four of them after a trial. `long` makes `MILLSTREAM_SWAPS`:
 //! `cargo test -p millstream --test it swap_suite::long -- --ignored --nocapture`.
 
 mod checker;
+mod disturbances;
 mod topics;
+mod trials;
 
 use super::crash_suite::checker::Verdict;
 use super::crash_suite::host::Host;
@@ -14,12 +16,14 @@ use super::crash_suite::topics::{PARTITIONS, Sender, last_offsets, uncommitted};
 use super::{Place, Random, text, until};
 use crate::cluster::{Cluster, OFFSETS_PARTITIONS};
 use checker::{Content, Stamp};
+use disturbances::{DISTURBANCES, DISTURBED, Disturbance};
 use millstream::io::{Log, Position, TopicPartition};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use trials::{ENDS, End, Trial};
 
 const LIST_STAGE: &str = "list";
 const GROUP_STAGE: &str = "group-list";
@@ -63,8 +67,8 @@ const OWN: [&str; 3] = [REPARTITION, "NAME.list.changelog", "NAME.group-list.cha
 /// Longest that a command, or what it brings about, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How a generation takes the place of another. One more way (a canary, a shadow) is one more of these: `Suite::begin` says what is called, and
-/// `Suite::ended` what must come of it.
+/// How a generation takes the place of another. One more way is one more of these: `Suite::begin` says what is called, and `Suite::ended` what must come
+/// of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// A file with another number, and with any version of each plugin.
@@ -75,6 +79,8 @@ enum Step {
     Rollback,
     /// A file with a store more or less: hosts give their tasks up and begin anew.
     Drain,
+    /// Tried first.
+    Try(Trial),
 }
 
 const STEPS: [Step; 10] =
@@ -87,34 +93,7 @@ impl Step {
             Self::Swap => "swap of a stage's plugin",
             Self::Rollback => "rollback",
             Self::Drain => "deploy with a store more or less",
-        }
-    }
-}
-
-/// What befalls hosts while generations change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Disturbance {
-    /// Killed at any moment, and started again.
-    Kill,
-    /// Killed in the transaction that tells a cut-over, before it is committed.
-    KillAtCut,
-    /// Leaves in good order, and comes back.
-    Leave,
-    /// A third host joins, and leaves afterwards.
-    Join,
-}
-
-const DISTURBANCES: [Disturbance; 4] = [Disturbance::Kill, Disturbance::Leave, Disturbance::KillAtCut, Disturbance::Join];
-/// In the long form every so many swaps.
-const DISTURBED: usize = 8;
-
-impl Disturbance {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kill => "kill -9 at any moment",
-            Self::KillAtCut => "kill -9 in the transaction of a cut-over",
-            Self::Leave => "a host leaves and comes back",
-            Self::Join => "a third host joins and leaves",
+            Self::Try(trial) => trial.name(),
         }
     }
 }
@@ -136,7 +115,12 @@ struct Suite {
     place: Place,
     log: Arc<dyn Log>,
     random: Random,
+    /// By generation that was active.
     deployed: BTreeMap<u64, Deployed>,
+    /// Canaries that were rolled back.
+    tried: BTreeMap<u64, Deployed>,
+    /// The number of the last generation, whatever became of it.
+    last: u64,
     config: i64,
     guests: usize,
     steps: BTreeMap<&'static str, Done>,
@@ -168,6 +152,8 @@ impl Suite {
             place,
             random,
             deployed: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            last: 0,
             config: 0,
             guests: 0,
             steps: BTreeMap::new(),
@@ -193,11 +179,15 @@ impl Suite {
         self.deployed.iter().filter(|(_, deployed)| Some(*deployed) != now).map(|(number, _)| *number).collect()
     }
 
-    /// Writes the file of another deployment.
-    fn write(&mut self, side: bool) -> Deployed {
+    /// What no deployment was yet.
+    fn another(&mut self, side: bool) -> Deployed {
         self.config += 1;
         let mut version = || self.random.below(2) as i64;
-        let content = Content { config: self.config, list: version(), group: version() };
+        Deployed { content: Content { config: self.config, list: version(), group: version() }, side }
+    }
+
+    /// Writes the file of a deployment, with `more` behind.
+    fn write_as(&self, Deployed { content, side }: Deployed, more: &str) {
         let plugin = |version: i64| PLUGINS[version as usize];
         let manifest = MANIFEST
             .replace("CONFIG", &content.config.to_string())
@@ -205,18 +195,23 @@ impl Suite {
             .replace("GROUP", plugin(content.group))
             .replace("SIDE_STAGE", if side { SIDE_STAGE } else { "" })
             .replace("SIDE_SINK", if side { SIDE_SINK } else { "" });
-        self.place.write(&manifest);
-        Deployed { content, side }
+        self.place.write(&(manifest + more));
     }
 
     /// Calls the command of a step; with what is to be deployed by it.
     fn begin(&mut self, step: Step) -> (Child, Deployed) {
+        self.begin_with(step, &self.others(), &["--timeout", "90"])
+    }
+
+    /// `to`: generations that a rollback may go to. `how`: further flags.
+    fn begin_with(&mut self, step: Step, to: &[u64], how: &[&str]) -> (Child, Deployed) {
         match step {
-            Step::Deploy | Step::Drain => {
+            Step::Deploy | Step::Drain | Step::Try(_) => {
                 let side = self.deployed.values().last().is_some_and(|deployed| deployed.side) != (step == Step::Drain);
-                let next = self.write(side);
+                let next = self.another(side);
+                self.write_as(next, "");
                 let gained = ["--allow", "side=state", "--allow", "side=windows"];
-                (self.spawn(&[&["deploy", "pipeline.yaml", "--timeout", "90"][..], &gained].concat()), next)
+                (self.spawn(&[&["deploy", "pipeline.yaml"][..], how, &gained].concat()), next)
             }
             Step::Swap => {
                 let mut next = self.active();
@@ -226,12 +221,11 @@ impl Suite {
                 };
                 *version = 1 - *version;
                 let plugin = PLUGINS[*version as usize];
-                (self.spawn(&["swap", "NAME", stage, plugin, "--timeout", "90"]), next)
+                (self.spawn(&[&["swap", "NAME", stage, plugin][..], how].concat()), next)
             }
             Step::Rollback => {
-                let others = self.others();
-                let to = others[self.random.below(others.len() as u64) as usize];
-                (self.spawn(&["rollback", "NAME", "--to", &to.to_string(), "--timeout", "90"]), self.deployed[&to])
+                let to = to[self.random.below(to.len() as u64) as usize];
+                (self.spawn(&[&["rollback", "NAME", "--to", &to.to_string()][..], how].concat()), self.deployed[&to])
             }
         }
     }
@@ -250,22 +244,29 @@ impl Suite {
         // Where partitions move from host to host nobody has them for a while: the command says so, and ends.
         if answer["outstanding"].as_array().is_none_or(|outstanding| !outstanding.is_empty()) {
             self.outstanding += 1;
-            until("every partition is cut over", || self.cut_over(generation));
+            until("every partition is cut over", || self.cut_over(generation, &(0..PARTITIONS).collect()));
         }
         let class = if self.deployed.values().last().is_some_and(|before| before.side == next.side) { "hot" } else { "drain" };
         if !self.deployed.is_empty() && answer["diff"]["class"] != class {
             self.verdict.violation(format!("{}: not {class}: {}", step.name(), said()));
         }
         self.deployed.insert(generation, next);
+        self.last = generation;
     }
 
-    /// Whether it is told of each partition from which offset on this generation works there.
-    fn cut_over(&self, generation: u64) -> bool {
-        let output = self.spawn(&["history", "NAME"]).wait_with_output().unwrap();
-        let history: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    /// Whether it is told of these partitions from which offset on this generation works there.
+    fn cut_over(&self, generation: u64, partitions: &BTreeSet<i32>) -> bool {
+        let history = self.told(&["history", "NAME"]);
         let all = history["generations"].as_array().cloned().unwrap_or_default();
         let one = all.iter().find(|one| one["generation"].as_u64() == Some(generation));
-        one.and_then(|one| one["cuts"].as_array()).is_some_and(|cuts| cuts.len() == 2 * PARTITIONS as usize)
+        let of = |cut: &&Value| cut["partition"].as_i64().is_some_and(|partition| partitions.contains(&(partition as i32)));
+        one.and_then(|one| one["cuts"].as_array()).is_some_and(|cuts| cuts.iter().filter(of).count() == 2 * partitions.len())
+    }
+
+    /// What a command says that only looks.
+    fn told(&self, arguments: &[&str]) -> Value {
+        let output = self.spawn(arguments).wait_with_output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// One generation takes the place of another, with or without a disturbance.
@@ -274,16 +275,15 @@ impl Suite {
             step = Step::Deploy;
         }
         let host = self.random.below(self.hosts.len() as u64) as usize;
-        if disturbance == Some(Disturbance::KillAtCut) {
-            self.hosts[host].kill();
-            self.hosts[host].start(&self.place, Some("cut:1"));
-            self.goes_on();
-        }
         let started = Instant::now();
-        let (command, next) = self.begin(step);
-        let guest = disturbance.and_then(|disturbance| self.disturb(disturbance, host));
-        let output = command.wait_with_output().unwrap();
-        self.ended(step, next, &output);
+        let guest = match step {
+            Step::Try(trial) if disturbance == Some(Disturbance::KillAtCut) => {
+                step = Step::Try(trial.cutting_everywhere());
+                self.try_out(trial.cutting_everywhere(), disturbance, host)
+            }
+            Step::Try(trial) => self.try_out(trial, disturbance, host),
+            _ => self.replace(step, disturbance, host),
+        };
         let took = started.elapsed();
         eprintln!("{:.1?}: {}{}", took, step.name(), disturbance.map(|one| format!("; {}", one.name())).unwrap_or_default());
         let done = match disturbance {
@@ -297,46 +297,16 @@ impl Suite {
         self.look_after_hosts(step.name());
     }
 
-    /// While a command is under way. Answers the host that joined.
-    fn disturb(&mut self, disturbance: Disturbance, host: usize) -> Option<Host> {
-        let pause = Duration::from_millis(self.random.below(1500));
-        match disturbance {
-            Disturbance::Kill => {
-                std::thread::sleep(pause);
-                self.hosts[host].kill();
-            }
-            Disturbance::KillAtCut => {
-                use std::os::unix::process::ExitStatusExt;
-                let ended = self.hosts[host].end_within(PATIENCE);
-                if ended.and_then(|status| status.signal()) != Some(9) {
-                    self.verdict.violation(format!("host {} came to no cut-over: {ended:?}\n{}", host, self.hosts[host].said()));
-                    self.hosts[host].kill();
-                }
-            }
-            Disturbance::Leave => {
-                std::thread::sleep(pause);
-                let status = self.hosts[host].stop();
-                if !status.success() {
-                    self.verdict.violation(format!("a host did not stop well ({status}):\n{}", self.hosts[host].said()));
-                }
-                std::thread::sleep(pause);
-            }
-            Disturbance::Join => {
-                self.guests += 1;
-                let mut guest = Host::new(&self.place, &format!("guest-{}", self.guests), &SERVE);
-                guest.start(&self.place, None);
-                return Some(guest);
-            }
+    /// A generation takes the place of another everywhere. Answers the host that joined meanwhile.
+    fn replace(&mut self, step: Step, disturbance: Option<Disturbance>, host: usize) -> Option<Host> {
+        if disturbance == Some(Disturbance::KillAtCut) {
+            self.restart_to_die_at_cut(host);
         }
-        self.hosts[host].start(&self.place, None);
-        None
-    }
-
-    fn leaves(&mut self, mut guest: Host) {
-        let status = guest.stop();
-        if !status.success() {
-            self.verdict.violation(format!("host {} did not stop well ({status}):\n{}", guest.name, guest.said()));
-        }
+        let (command, next) = self.begin(step);
+        let guest = disturbance.and_then(|disturbance| self.disturb(disturbance, host));
+        let output = command.wait_with_output().unwrap();
+        self.ended(step, next, &output);
+        guest
     }
 
     /// No host may end unless it is made to.
@@ -415,8 +385,10 @@ impl Suite {
             verdict.violation(format!("{sent} records were sent, {input} are there"));
         }
         let deployed: BTreeMap<u64, Content> = self.deployed.iter().map(|(number, deployed)| (*number, deployed.content)).collect();
-        if deployed != found.contents {
-            verdict.violation(format!("deployed was {deployed:?}, the control topic tells {:?}", found.contents));
+        let tried = self.tried.iter().map(|(number, tried)| (*number, tried.content));
+        let worked: BTreeMap<u64, Content> = deployed.clone().into_iter().chain(tried).collect();
+        if worked != found.contents {
+            verdict.violation(format!("deployed was {worked:?}, the control topic tells {:?}", found.contents));
         }
         let mut all: Vec<TopicPartition> = TOPICS.iter().chain(&OWN).flat_map(|topic| self.at(topic)).collect();
         all.push(TopicPartition::new(self.place.named("NAME.control"), 0));
@@ -495,7 +467,8 @@ impl Suite {
         };
         self.steps.iter().for_each(|(name, done)| tell(name, done));
         self.disturbances.iter().for_each(|(name, done)| tell(&format!("any; {name}"), done));
-        let (swaps, verdict) = (self.deployed.len() - 1, &self.verdict);
+        let swaps = self.steps.values().chain(self.disturbances.values()).map(|done| done.0.len()).sum::<usize>();
+        let verdict = &self.verdict;
         eprintln!(
             "{} commands ended before every partition was cut over, as partitions were on their way to another host",
             self.outstanding
@@ -511,7 +484,12 @@ impl Suite {
 fn short() {
     let Some((mut suite, mut sender)) = Suite::new() else { return };
     sender.gust = 3;
-    let mut steps: Vec<_> = STEPS.iter().map(|step| (*step, None)).collect();
+    let mut steps: Vec<_> = STEPS[..6].iter().map(|step| (*step, None)).collect();
+    let mut one_of = |ends: [End; 2]| ends[suite.random.below(2) as usize];
+    let (well, badly) = ([End::Promoted, End::PromotedByItself], [End::RolledBack, End::RolledBackByItself]);
+    let any = [one_of(well), one_of(badly)];
+    let trials = [Trial::Canary(one_of(any)), Trial::Keys(one_of(well)), Trial::Keys(one_of(badly)), Trial::Shadow(one_of(any))];
+    steps.extend(trials.map(|trial| (Step::Try(trial), None)));
     for at in (1..steps.len()).rev() {
         steps.swap(at, suite.random.below(at as u64 + 1) as usize);
     }
@@ -527,9 +505,18 @@ fn short() {
 fn long() {
     let Some((mut suite, sender)) = Suite::new() else { return };
     let swaps: usize = std::env::var("MILLSTREAM_SWAPS").map_or(200, |text| text.parse().expect("a number of swaps"));
-    let mut steps = Vec::new();
+    let (mut steps, mut tries) = (Vec::new(), 0);
     for at in 0..swaps {
-        let step = STEPS[suite.random.below(STEPS.len() as u64) as usize];
+        let one_of = |random: &mut Random, count: usize| random.below(count as u64) as usize;
+        let step = match suite.random.below(2) {
+            0 => STEPS[one_of(&mut suite.random, STEPS.len())],
+            // Each in turn.
+            _ => {
+                tries += 1;
+                let end = ENDS[tries / 3 % ENDS.len()];
+                Step::Try([Trial::Canary, Trial::Keys, Trial::Shadow][tries % 3](end))
+            }
+        };
         let disturbance = (at % DISTURBED == DISTURBED / 2).then(|| DISTURBANCES[at / DISTURBED % DISTURBANCES.len()]);
         steps.push((step, disturbance));
     }

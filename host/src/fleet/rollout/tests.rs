@@ -1,7 +1,8 @@
 //! The way of a generation, against hosts that answer as they are told.
 
 use super::super::component::digest;
-use super::super::record::{ComponentRef, HostRecord, PROTOCOL};
+use super::super::record::{ComponentRef, HostRecord, PROTOCOL, Terms};
+use super::super::trial;
 use super::*;
 use crate::clock::SystemClock;
 use crate::fleet::bundle::Component;
@@ -81,7 +82,7 @@ impl Host {
                     let mut entries =
                         vec![(Key::Answer("p".to_owned(), generation, id.clone()), Some(Value::Answer(Answer { state, error, at: 1 })))];
                     if state == Answered::Running {
-                        let cut = Cut { offset: 7, host: id.clone(), at: 1 };
+                        let cut = Cut { offset: 7, host: id.clone(), at: 1, keys: None, tried: None };
                         entries.push((Key::Cut("p".to_owned(), generation, TopicPartition::new("in", 0)), Some(Value::Cut(cut))));
                     }
                     control.produce(&entries).unwrap();
@@ -386,4 +387,27 @@ fn components_of_generations_long_gone_by_are_removed() {
     let known = view.pipeline("p").unwrap();
     assert_eq!(known.generations.len() as u64, last, "history stays");
     assert!(known.answers[&3].is_empty() && !known.answers[&last].is_empty(), "{:?}", known.answers);
+}
+
+#[test]
+fn a_trial_that_hosts_promote_before_the_command_looks_again_is_no_conflict() {
+    let log = log();
+    let mut control = open(&log);
+    // It says that it runs what is active, and nothing of what is on trial.
+    let _host = Host::start(&log, "one", willing);
+    assert!(matches!(go(&rollout(0), &mut control).0, Ok(Ended::Running { .. })));
+    let promoter = std::thread::spawn({
+        let mut control = open(&log);
+        move || {
+            while trial::of(control.view(), "p").is_none() {
+                control.poll(Duration::from_millis(20)).unwrap();
+            }
+            assert!(trial::promote(&mut control, "p", 2, 0, "host one").unwrap());
+        }
+    });
+    let terms = Terms { promote_after: Some(0), errors: 0.0, slower: None, differences: None };
+    let tried = Rollout { trial: Some(Mode::Canary { partitions: [0].into(), keys: None, terms }), ..rollout(1) };
+    let (ended, _) = go(&tried, &mut control);
+    promoter.join().unwrap();
+    assert!(matches!(ended, Ok(Ended::Running { generation: 2, .. })), "{ended:?}");
 }

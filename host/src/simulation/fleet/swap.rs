@@ -2,11 +2,12 @@
 //! sooner or later, or begins with what was before.
 
 use super::{CONTROL, Handle, Log, SimulatedLog, below, fleet, once_in, say, workload};
-use crate::course::{Heading, Trial};
-use crate::generation::Generation;
+use crate::course::{self, Heading};
+use crate::generation::{Generation, WorksBy};
 use crate::manifest::Secrets;
 use crate::runtime::{self, Creates, RunError};
-use crate::task::Setting;
+use crate::share::Keys;
+use crate::task::{Setting, division, shadow};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -17,7 +18,16 @@ const MOST: u64 = 6;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     pub works: u64,
-    pub trial: Option<(u64, BTreeSet<i32>)>,
+    pub trial: Option<Trial>,
+}
+
+/// A generation on trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    pub generation: u64,
+    pub partitions: BTreeSet<i32>,
+    /// None = all.
+    pub keys: Option<Keys>,
 }
 
 impl Told {
@@ -25,11 +35,13 @@ impl Told {
         Self { works: 1, trial: None }
     }
 
-    /// The generation of a partition number.
-    pub fn of(&self, partition: i32) -> u64 {
+    /// What is to work in a partition number.
+    pub fn of(&self, partition: i32) -> WorksBy {
         match &self.trial {
-            Some((trial, partitions)) if partitions.contains(&partition) => *trial,
-            _ => self.works,
+            Some(trial) if trial.partitions.contains(&partition) => {
+                WorksBy { newest: trial.generation, divided: trial.keys.map(|keys| (keys, self.works)) }
+            }
+            _ => WorksBy { newest: self.works, divided: None },
         }
     }
 }
@@ -59,19 +71,23 @@ pub fn deploy_or_learn() {
     let (Some(last), highest, partitions) = fleet(|fleet| (fleet.told.last().cloned(), fleet.generations, fleet.shape.partitions)) else {
         return;
     };
-    let promoted = last.trial.as_ref().map(|(trial, _)| *trial).filter(|_| once_in(2));
+    let promoted = last.trial.as_ref().map(|trial| trial.generation).filter(|_| once_in(2));
     let next = match promoted {
         Some(trial) => Told { works: trial, trial: None },
         None if highest == MOST => return,
         None if last.trial.is_none() && once_in(2) => {
-            let chosen = (0..partitions).filter(|_| once_in(2)).collect();
-            Told { trial: Some((highest + 1, chosen)), ..last }
+            let kind = fleet(|fleet| fleet.shape.kind);
+            let (now, next) = (workload::pipeline_of(kind, last.works), workload::pipeline_of(kind, highest + 1));
+            let divides = division::refusal(&now, &next).is_none() && !once_in(3);
+            let keys = Keys::of_share(0.25 * (1 + below(3)) as f64).filter(|_| divides);
+            let partitions = (0..partitions).filter(|_| keys.is_some() || once_in(2)).collect();
+            Told { trial: Some(Trial { generation: highest + 1, partitions, keys }), ..last }
         }
         None => Told { works: highest + 1, trial: None },
     };
     say!("the control topic says {next:?}");
     fleet(|fleet| {
-        fleet.generations = fleet.generations.max(next.works).max(next.trial.as_ref().map_or(0, |(trial, _)| *trial));
+        fleet.generations = fleet.generations.max(next.works).max(next.trial.as_ref().map_or(0, |trial| trial.generation));
         fleet.told.push(next);
     });
 }
@@ -109,8 +125,11 @@ pub fn heading(now: &Heading, told: &Told, number: u64, handle: &Handle) -> Resu
         next.generation = Some(generation(number, handle));
         Ok(Arc::new(next))
     };
-    let trial = |(trial, partitions): &(u64, BTreeSet<i32>)| -> Result<Trial, RunError> {
-        Ok(Trial { setting: setting(*trial)?, partitions: Arc::new(partitions.clone()) })
+    let trial = |Trial { generation, partitions, keys }: &Trial| -> Result<course::Trial, RunError> {
+        let setting = setting(*generation)?;
+        // Every other one is compared, where that can be: nothing comes of it.
+        let compared = keys.is_none() && generation % 2 == 0 && shadow::refusal(&setting.pipeline).is_none();
+        Ok(course::Trial { setting, partitions: Arc::new(partitions.clone()), keys: *keys, compared })
     };
     Ok(Heading { setting: setting(told.works)?, trial: told.trial.as_ref().map(trial).transpose()?, shadow: None, number })
 }

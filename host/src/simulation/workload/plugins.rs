@@ -68,7 +68,7 @@ impl Plugin for Native {
             "append" => json!({
                 "reads": [read("user", "text"), read(of, "int")],
                 "outputs": [{ "name": "out", "base": "extend", "fields": [field("hash", "int"), field("version", "int")] }],
-                "stores": [{ "key": "text", "fields": lists(version(request)), "by": [by], "migrates": migrates(version(request)) }],
+                "stores": [{ "key": "text", "fields": lists(rows_of(version(request))), "by": [by], "migrates": migrates(rows_of(version(request))) }],
             }),
             "tally" => json!({
                 "reads": [read("user", "text"), read("seq", "int"), read("$window.start", "int")],
@@ -142,14 +142,19 @@ fn version(request: &Request) -> i64 {
     request.config["version"].as_i64().unwrap_or_default()
 }
 
-/// The columns of a list: each generation has one of its own.
+/// Two generations each have rows of one type, so that both can work in one task.
+fn rows_of(version: i64) -> i64 {
+    (version + 1) / 2
+}
+
+/// The columns of a list: each type of rows has one of its own.
 fn lists(version: i64) -> Json {
     let list = json!({ "name": "list", "type": "text" });
     let own = json!({ "name": format!("v{version}"), "type": "int", "nullable": true });
     if version > 0 { json!([list, own]) } else { json!([list]) }
 }
 
-/// Every second generation makes its rows of the others' itself; the others take them by name.
+/// For every second type the plugin makes its rows of the others' itself; the others take them by name.
 fn migrates(version: i64) -> Vec<Json> {
     let others = (0..VERSIONS).filter(|other| *other != version);
     if version > 0 && version % 2 == 0 { others.map(lists).collect() } else { Vec::new() }

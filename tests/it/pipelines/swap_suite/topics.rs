@@ -3,10 +3,11 @@
 use super::super::Place as Folder;
 use super::super::crash_suite::checker::{Appended, Verdict};
 use super::super::crash_suite::topics::{InputValue, PARTITIONS, number, parse, read, read_bytes};
-use super::checker::{Carried, Commit, Content, Cut, Found, Place, Stamp};
+use super::checker::{Carried, Commit, Content, Cut, Found, Head, Place, Stamp, Trial};
 use super::{GROUP_STAGE, LIST_STAGE, OFFSETS_PARTITIONS, REPARTITION};
 use millstream::fleet::{Answered, Generation, Key, Value};
 use millstream::manifest;
+use millstream::share::Keys;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,6 +37,7 @@ fn output(topic: &str, key: &str, value: Option<&[u8]>) -> (Appended, i64, Stamp
 struct Metadata {
     generation: Option<u64>,
     from: Option<i64>,
+    keys: Option<Keys>,
 }
 
 /// Everything that stands in the topics, for readers of what is committed. What is wrong with single records is told at once.
@@ -48,9 +50,9 @@ pub fn found(place: &Folder, brokers: &str, verdict: &mut Verdict) -> Found {
     all("NAME.in", &mut |partition, offset, key, value| {
         found.input[partition as usize].push((offset, parse::<InputValue>("in", value).of(key)));
     });
-    all(REPARTITION, &mut |partition, offset, _, value| {
+    all(REPARTITION, &mut |partition, offset, key, value| {
         let CarriedValue { id, config } = parse("repartition", value);
-        found.carried[partition as usize].push(Carried { offset, id, config });
+        found.carried[partition as usize].push(Carried { offset, key: key.to_owned(), id, config });
     });
     all("NAME.lists", &mut |_, _, key, value| {
         let (record, _, stamp) = output("lists", key, value);
@@ -66,7 +68,6 @@ pub fn found(place: &Folder, brokers: &str, verdict: &mut Verdict) -> Found {
 fn control(place: &Folder, brokers: &str, found: &mut Found, verdict: &mut Verdict) {
     let name = place.named("NAME");
     let mut generations: BTreeMap<u64, Generation> = BTreeMap::new();
-    let mut active = BTreeSet::new();
     read_bytes(brokers, &place.named("NAME.control"), 1, "read_committed", &mut |_, offset, key, value| {
         let text = String::from_utf8_lossy(key);
         let Some(key) = Key::parse(&text) else { return verdict.violation(format!("control topic, offset {offset}: the key {text}")) };
@@ -74,11 +75,21 @@ fn control(place: &Folder, brokers: &str, found: &mut Found, verdict: &mut Verdi
         let (Some(bytes), false) = (value, matches!(key, Key::Component(..))) else { return };
         match (Value::parse(&key, bytes, None), key) {
             (Ok(Value::Cut(cut)), Key::Cut(_, generation, at)) => match seat(&name, &at.topic, at.partition) {
-                Some(at) => found.cuts.push(Cut { generation, at, offset: cut.offset }),
+                Some(at) => {
+                    let millstream::fleet::Cut { offset: from, keys, tried, .. } = cut;
+                    found.cuts.push(Cut { generation, at, offset: from, keys, tried, told: offset });
+                }
                 None => verdict.violation(format!("a cut-over in {at}, which is not read")),
             },
             (Ok(Value::Generation(generation)), _) => drop(generations.insert(generation.number, generation)),
-            (Ok(Value::Head(head)), _) => drop(active.insert(head.generation)),
+            (Ok(Value::Head(head)), _) => {
+                let trial = head.trial.map(|trial| Trial {
+                    generation: trial.generation,
+                    share: trial.partitions().cloned().unwrap_or_default(),
+                    keys: trial.keys(),
+                });
+                found.heads.push(Head { told: offset, active: head.generation, trial });
+            }
             (Ok(Value::Answer(answer)), key) if answer.state == Answered::Failed => {
                 verdict.violation(format!("control topic: {key} failed: {:?}", answer.error));
             }
@@ -86,6 +97,8 @@ fn control(place: &Folder, brokers: &str, found: &mut Found, verdict: &mut Verdi
             (Err(error), key) => verdict.violation(format!("control topic, offset {offset}: {key}: {error}")),
         }
     });
+    let tried = found.heads.iter().filter_map(|head| head.trial.as_ref()).filter(|trial| !trial.share.is_empty());
+    let active: BTreeSet<u64> = found.heads.iter().map(|head| head.active).chain(tried.map(|trial| trial.generation)).collect();
     found.contents = generations.iter().filter(|(number, _)| active.contains(number)).map(|(number, of)| (*number, content(of))).collect();
 }
 
@@ -98,7 +111,8 @@ pub fn content(generation: &Generation) -> Content {
         major.parse().expect("a version")
     };
     let config = generation.manifest.split_once("config: '").expect("a number of the manifest").1;
-    let config = config.split('\'').next().unwrap_or_default().parse().expect("a number of the manifest");
+    // One that stops at records has more behind the number.
+    let config = config.split(['\'', ' ']).next().unwrap_or_default().parse().expect("a number of the manifest");
     Content { config, list: version(LIST_STAGE), group: version(GROUP_STAGE) }
 }
 
@@ -119,8 +133,8 @@ fn commits(place: &Folder, brokers: &str, found: &mut Found) {
         let Some(at) = seat(&name, &topic, partition).filter(|_| group == name) else { return };
         let (offset, metadata) = offset_value(value).unwrap_or_else(|| panic!("a position of {topic}/{partition}: {value:?}"));
         let metadata: Option<Metadata> = serde_json::from_str(&metadata).ok();
-        let (generation, from) = metadata.map_or((None, None), |metadata| (metadata.generation, metadata.from));
-        found.commits.push(Commit { at, offset, generation, from });
+        let (generation, from, keys) = metadata.map_or((None, None, None), |metadata| (metadata.generation, metadata.from, metadata.keys));
+        found.commits.push(Commit { at, offset, generation, from, keys });
     });
 }
 

@@ -14,6 +14,7 @@ both_protocols!(
     output_and_positions_commit_as_one_and_an_abort_leaves_nothing,
     a_commit_needs_positions_and_takes_no_state,
     a_member_of_the_same_name_fences_the_older_one,
+    a_member_that_comes_back_for_more_topics_gets_them,
     a_transaction_open_for_too_long_is_no_fencing,
     pause_keeps_the_place_also_at_the_end,
     pause_loses_nothing_of_what_was_fetched_and_not_handed_over,
@@ -172,6 +173,33 @@ fn a_member_of_the_same_name_fences_the_older_one(on: &On) {
     assert_eq!(committed_values(&log, &output), ["new"]);
     let committed = log.committed(&group, &[at(&input, 0)]).expect("positions");
     assert_eq!(committed, [Some(Position { offset: 1, metadata: "new".to_owned() })]);
+}
+
+fn a_member_that_comes_back_for_more_topics_gets_them(on: &On) {
+    let log = on.log();
+    let (one, two) = (topic(&log, "one", 1), topic(&log, "two", 1));
+    let group = unique("group");
+    let mut member = log.member(&membership(&group, "host.0", &[&one])).expect("a member");
+    assert_eq!(assigned(&mut member), [at(&one, 0)]);
+    member.leave().expect("it leaves");
+    let mut member = log.member(&membership(&group, "host.0", &[&one, &two])).expect("a member");
+    let mut given = Vec::new();
+    until("both topics", || {
+        match member.poll(LIMIT, WAIT).expect("a poll") {
+            Event::Assigned(partitions) => {
+                resume_from_committed(&mut member, &partitions);
+                given.extend(partitions);
+            }
+            Event::Revoked { partitions, .. } => {
+                member.release(&partitions).expect("released");
+                given.retain(|at| !partitions.contains(at));
+            }
+            _ => {}
+        }
+        given.sort();
+        (given == [at(&one, 0), at(&two, 0)]).then_some(())
+    });
+    member.leave().expect("it leaves");
 }
 
 fn a_transaction_open_for_too_long_is_no_fencing(on: &On) {

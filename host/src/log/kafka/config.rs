@@ -3,6 +3,8 @@
 use crate::io::{Guarantee, Membership};
 use crate::settings::{GroupProtocol, KafkaSettings};
 use rdkafka::ClientConfig;
+use sha2::Digest;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest wait for an answer of the brokers.
@@ -81,7 +83,8 @@ pub fn group(brokers: &str, settings: &KafkaSettings, group: &str) -> ClientConf
 }
 
 /// A group's member. The assignor is `range`, which keeps co-partitioned topics together; a static name lets a restart take its own partitions back.
-pub fn member(brokers: &str, settings: &KafkaSettings, group: &str, member: &str) -> ClientConfig {
+pub fn member(brokers: &str, settings: &KafkaSettings, membership: &Membership) -> ClientConfig {
+    let Membership { group, member, topics, .. } = membership;
     let mut config = consumer_base(brokers);
     if settings.group_protocol == GroupProtocol::Classic {
         config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "1000");
@@ -90,6 +93,8 @@ pub fn member(brokers: &str, settings: &KafkaSettings, group: &str, member: &str
     config.set("group.id", group).set("group.instance.id", format!("{group}.{member}"));
     match settings.group_protocol {
         GroupProtocol::Classic => {
+            // Brokers give a static member that comes back what it had, and do not look whether it wants other topics now: one that does is another member.
+            config.set("group.instance.id", format!("{group}.{member}.{}", digest(topics)));
             config.set("group.protocol", "classic").set("partition.assignment.strategy", "range");
         }
         GroupProtocol::Consumer => {
@@ -100,6 +105,14 @@ pub fn member(brokers: &str, settings: &KafkaSettings, group: &str, member: &str
         }
     }
     config
+}
+
+/// Tells sets of topics apart.
+fn digest(topics: &[Arc<str>]) -> String {
+    let mut sorted = topics.to_vec();
+    sorted.sort();
+    let digest = sha2::Sha256::digest(sorted.join("\n"));
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn producer_base(brokers: &str) -> ClientConfig {

@@ -391,8 +391,7 @@ impl Log for KafkaLog {
         for topic in &membership.topics {
             self.partitions(topic)?;
         }
-        let Membership { group, member, .. } = membership;
-        let consumer = config::member(&self.brokers, &self.settings, group, member);
+        let consumer = config::member(&self.brokers, &self.settings, membership);
         let producer = config::member_producer(&self.brokers, &self.settings, membership);
         Ok(Box::new(member::KafkaMember::join(self.settings.group_protocol, &consumer, &producer, membership)?))
     }

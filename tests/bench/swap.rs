@@ -42,6 +42,8 @@ const PORTION: u64 = 400;
 const EVERY: Duration = Duration::from_millis(10);
 /// Between two swaps, so that there are commits without one.
 const BETWEEN: Duration = Duration::from_millis(300);
+/// Versions from this one on are compiled.
+const ANEW: u64 = 1_000_000;
 /// For throughput while a component is compiled.
 const BACKLOG: u64 = 6_000_000;
 /// A stretch of throughput without a compilation.
@@ -87,12 +89,13 @@ impl Place {
         Self { log: log.clone(), name, folder: tempfile::tempdir().expect("a folder"), component: component.map(<[u8]>::to_vec) }
     }
 
-    /// The manifest of a version, whose component no other version has.
+    /// The manifest of a version. Versions below `ANEW` have one of two components, which are compiled once; later ones have each a component of their own.
     fn manifest(&self, version: u64) -> PathBuf {
         let plugin = match &self.component {
             Some(bytes) => {
-                std::fs::write(self.folder.path().join(format!("{version}.wasm")), marked(bytes, version)).expect("a component");
-                format!("plugin: ./{version}.wasm, with: {{ least: {} }}", version % 2)
+                let component = if version < ANEW { version % 2 } else { version };
+                std::fs::write(self.folder.path().join(format!("{component}.wasm")), marked(bytes, component)).expect("a component");
+                format!("plugin: ./{component}.wasm, with: {{ least: {} }}", version % 2)
             }
             None => format!("plugin: filter, with: {{ where: stars >= {} }}", version % 2),
         };
@@ -242,7 +245,7 @@ fn pauses(log: &Arc<dyn Log>, component: Option<&[u8]>, swaps: usize) {
     let turns = told("pause at a turn", pauses.turns);
     let ordinary = told("longest pause of a commit without a turn", pauses.ordinary);
     println!("  p99 at a turn beyond p99 of a commit: {:.2} ms", turns - ordinary);
-    told("compiled, checked and instantiated beside", prepared.into_inner().expect("nobody panicked"));
+    told("prepared beside", prepared.into_inner().expect("nobody panicked"));
 }
 
 /// How many records a run has processed, for other threads.
@@ -268,7 +271,7 @@ fn throughput(log: &Arc<dyn Log>, component: Option<&[u8]>) {
             while processed.load(Ordering::Relaxed) < BACKLOG / 20 {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            for version in 1000.. {
+            for version in ANEW.. {
                 for (compiles, rates) in rates.iter_mut().enumerate() {
                     let (began, before, cpu) = (Instant::now(), processed.load(Ordering::Relaxed), thread_cpu());
                     if compiles == 1 {

@@ -180,9 +180,10 @@ impl Rollout {
         if asked.hosts.is_empty() {
             return Ok(Ended::NoHost { generation });
         }
-        self.prepared(control, clock, stop, &asked, tell)?;
+        let mut heard = BTreeMap::new();
+        self.prepared(control, clock, stop, &asked, (&mut heard, tell))?;
         if !self.empties.is_empty() {
-            self.empty(control, clock, stop, generation, tell)?;
+            self.empty(control, clock, stop, generation, (&mut heard, tell))?;
         }
         let Some(state) = self.activate(control, clock, generation)? else {
             return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
@@ -191,7 +192,7 @@ impl Rollout {
         if state == State::Paused {
             return Ok(Ended::Paused { generation });
         }
-        self.runs(control, clock, stop, generation, tell)
+        self.runs(control, clock, stop, generation, (&mut heard, tell))
     }
 
     /// Who lives is told by time. A host that is taken for gone and gives a sign of life all the same would be passed over.
@@ -319,13 +320,12 @@ impl Rollout {
         clock: &dyn Clock,
         stop: &AtomicBool,
         asked: &Asked,
-        tell: &mut dyn FnMut(Told),
+        (heard, tell): (&mut Answers, &mut dyn FnMut(Told)),
     ) -> Result<(), RolloutError> {
         let generation = asked.generation;
         let deadline = clock.elapsed() + self.timeout;
-        let mut heard = BTreeMap::new();
         loop {
-            let standing = self.standing(control.view(), generation, clock.now(), &[Answered::Ready, Answered::Running], &mut heard, tell);
+            let standing = self.standing(control.view(), generation, clock.now(), &[Answered::Ready, Answered::Running], heard, tell);
             if !self.is_next(control.view(), generation) {
                 return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
             }
@@ -356,7 +356,7 @@ impl Rollout {
         clock: &dyn Clock,
         stop: &AtomicBool,
         generation: u64,
-        tell: &mut dyn FnMut(Told),
+        (heard, tell): (&mut Answers, &mut dyn FnMut(Told)),
     ) -> Result<(), RolloutError> {
         let timeout = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
         control.change(|view| {
@@ -371,14 +371,13 @@ impl Rollout {
         tell(Told::Empties { generation, topics });
         let log = control.log().clone();
         let deadline = clock.elapsed() + self.timeout;
-        let mut heard = self.answers(control.view(), generation);
         loop {
             control.poll(LOOK)?;
             if !self.is_next(control.view(), generation) {
                 return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
             }
             let now = clock.now();
-            let standing = self.standing(control.view(), generation, now, &[Answered::Shut], &mut heard, tell);
+            let standing = self.standing(control.view(), generation, now, &[Answered::Shut], heard, tell);
             let silent = |(id, heard): (&String, &Heard)| {
                 (!heard.is_live(now) && now.saturating_sub(heard.at) < HELD)
                     .then(|| format!("host {id} is silent, and may still hold partitions"))
@@ -504,13 +503,12 @@ impl Rollout {
         clock: &dyn Clock,
         stop: &AtomicBool,
         generation: u64,
-        tell: &mut dyn FnMut(Told),
+        (heard, tell): (&mut Answers, &mut dyn FnMut(Told)),
     ) -> Result<Ended, RolloutError> {
         let deadline = clock.elapsed() + self.timeout;
-        let mut heard = self.answers(control.view(), generation);
         let mut since = None;
         loop {
-            let standing = self.standing(control.view(), generation, clock.now(), &[Answered::Running], &mut heard, tell);
+            let standing = self.standing(control.view(), generation, clock.now(), &[Answered::Running], heard, tell);
             let head = control.view().pipeline(&self.pipeline).and_then(|known| known.head.as_ref());
             let is_on = |head: &Head| match &self.trial {
                 None => head.generation == generation,
@@ -542,11 +540,6 @@ impl Rollout {
         }
     }
 
-    /// What hosts have said of it so far.
-    fn answers(&self, view: &View, generation: u64) -> BTreeMap<String, Answer> {
-        view.pipeline(&self.pipeline).and_then(|known| known.answers.get(&generation)).cloned().unwrap_or_default()
-    }
-
     /// Which live hosts have not said one of the words, and who failed; news are told.
     fn standing(
         &self,
@@ -554,14 +547,15 @@ impl Rollout {
         generation: u64,
         now: i64,
         words: &[Answered],
-        heard: &mut BTreeMap<String, Answer>,
+        heard: &mut Answers,
         tell: &mut dyn FnMut(Told),
     ) -> Standing {
-        let answers = self.answers(view, generation);
+        let none = BTreeMap::new();
+        let answers = view.pipeline(&self.pipeline).and_then(|known| known.answers.get(&generation)).unwrap_or(&none);
         for (host, answer) in answers.iter().filter(|(host, answer)| heard.get(*host) != Some(answer)) {
             tell(Told::Answered { host: host.clone(), answer: answer.clone() });
         }
-        heard.clone_from(&answers);
+        heard.clone_from(answers);
         let mut standing = Standing::default();
         for (host, _) in view.live(now) {
             match answers.get(host) {
@@ -576,6 +570,9 @@ impl Rollout {
         standing
     }
 }
+
+/// What was told already of hosts' answers, by host.
+type Answers = BTreeMap<String, Answer>;
 
 struct Asked {
     generation: u64,

@@ -1,7 +1,7 @@
 //! What a swap costs a pipeline that runs on a real Kafka: `cargo bench -p millstream --bench swap [-- SWAPS [COMPONENT.wasm]...]`.
 //!
 //! A worker with four partitions reads what is constantly produced, through a plugin and a keyed count with its state, exactly-once, a commit every
-//! 100 ms. Its plugin is swapped again and again, as a host does it: compiled, checked and instantiated beside what runs, then the worker turns between
+//! 100 ms. Its plugin is swapped again and again, as a host does it: checked and instantiated beside what runs, then the worker turns between
 //! two transactions. A *pause* is the time between two batches: at a turn, from the last batch of the old generation to the end of the first of the new one;
 //! as a control, the longest one of each commit without a turn. Then, over a backlog, throughput while a new component is compiled beside it, and without.
 //!

@@ -27,7 +27,7 @@ pub fn list_append() -> &'static [u8] {
 pub fn totals() -> [&'static [u8]; 3] {
     static COMPONENTS: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
     let components = COMPONENTS.get_or_init(|| ["millstream-totals", "millstream-totals-next", "millstream-totals-third"].map(build));
-    [0, 1, 2].map(|at| &*components[at])
+    components.each_ref().map(Vec::as_slice)
 }
 
 /// The same as another version.

@@ -244,17 +244,14 @@ impl Rollout {
                 )));
             }
             let hosts: Vec<String> = view.live(now).map(|(id, _)| id.to_owned()).collect();
-            if !self.empties.is_empty() && (hosts.is_empty() || known.head.as_ref().is_some_and(|head| head.state == State::Paused)) {
-                let why = if hosts.is_empty() { "no host lives" } else { "the pipeline is paused" };
-                return Err(Refusal::Wrong(format!(
-                    "`{}` has repartition topics that are to be emptied first, and {why}: {}",
-                    self.pipeline,
-                    if hosts.is_empty() {
-                        "start one with `millstream serve`".to_owned()
-                    } else {
-                        format!("`millstream resume {}`", self.pipeline)
-                    }
-                )));
+            let hindered = match &known.head {
+                _ if hosts.is_empty() => Some("no host lives: start one with `millstream serve`".to_owned()),
+                Some(head) if head.state == State::Paused => Some(format!("the pipeline is paused: `millstream resume {}`", self.pipeline)),
+                _ => None,
+            };
+            if let Some(why) = hindered.filter(|_| !self.empties.is_empty()) {
+                let what = format!("`{}` has repartition topics that are to be emptied first, and {why}", self.pipeline);
+                return Err(Refusal::Wrong(what));
             }
             if hosts.is_empty() && self.trial.is_some() {
                 return Err(Refusal::Wrong(format!("no host lives that could try `{}`: start one with `millstream serve`", self.pipeline)));

@@ -42,8 +42,8 @@ impl Task {
     /// partition, offset. With `patient`, waits until every partition has a record or is at its end.
     pub(super) fn take(&mut self, patient: bool) -> Option<(usize, Taken)> {
         let limit = BatchLimit { rows: self.setting.limit.rows.min(self.most), ..self.setting.limit };
-        let (shut, setting) = (self.shut, self.setting.clone());
-        let is_shut = |queue: &Queue| shut && setting.pipeline.sources[queue.source].is_stream();
+        let (shut, sources) = (self.shut, &self.setting.pipeline.sources);
+        let is_shut = |queue: &Queue| shut && sources[queue.source].is_stream();
         if let [queue] = self.queues.as_mut_slice() {
             return if is_shut(queue) { None } else { queue.take_front(limit).map(|taken| (queue.source, taken)) };
         }

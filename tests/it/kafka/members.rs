@@ -19,6 +19,7 @@ both_protocols!(
     pause_keeps_the_place_also_at_the_end,
     pause_loses_nothing_of_what_was_fetched_and_not_handed_over,
     a_start_ends_a_pause,
+    starts_and_holds_may_follow_at_once,
     a_rewind_drops_what_was_fetched_and_not_handed_over,
     a_record_that_the_topic_does_not_take_fails_the_commit,
     rewinding_some_partitions_leaves_the_others_where_they_are,
@@ -298,6 +299,31 @@ fn a_start_ends_a_pause(on: &On) {
     member.hold(&partitions).expect("held");
     member.start(&[(at(&topic, 0), 2)]).expect("rewound");
     assert_eq!(next_records(&mut member).1, [2]);
+}
+
+/// The client ends its process if it is told to stop a partition again before it has done so (librdkafka #5573).
+fn starts_and_holds_may_follow_at_once(on: &On) {
+    let log = on.log();
+    let topic = topic(&log, "hurried", 2);
+    for partition in 0..2 {
+        log.produce(&topic, Some(partition), &records(["0", "1", "2"])).expect("produced");
+    }
+    let mut member = log.member(&membership(&unique("group"), "host.0", &[&topic])).expect("a member");
+    let partitions = assigned(&mut member);
+    for _ in 0..2000 {
+        member.start(&[(at(&topic, 0), 1)]).expect("rewound");
+        member.hold(&partitions).expect("held");
+        member.start(&[(at(&topic, 1), 2)]).expect("rewound");
+    }
+    member.start(&[(at(&topic, 0), 1)]).expect("rewound");
+    let mut found: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    until("all records", || {
+        if let Event::Records(fetched) = member.poll(LIMIT, WAIT).expect("a poll") {
+            found.entry(fetched.from.partition).or_default().extend(fetched.offsets);
+        }
+        (found.values().map(Vec::len).sum::<usize>() >= 3).then_some(())
+    });
+    assert_eq!(found, BTreeMap::from([(0, vec![1, 2]), (1, vec![2])]));
 }
 
 fn rewinding_some_partitions_leaves_the_others_where_they_are(on: &On) {

@@ -9,6 +9,7 @@
 //! group metadata hold the client by `Arc`, so that they are destroyed before it; a message lives no longer than the call that hands it out.
 #![allow(unsafe_code)]
 
+use super::config::PATIENCE;
 use super::context::{Context, Rebalance};
 use rdkafka::bindings as rd;
 use rdkafka::client::Client as CrateClient;
@@ -514,8 +515,31 @@ pub fn subscribe(client: &Client, topics: &TopicPartitionList) -> Result<(), Fai
     checked(unsafe { rd::rd_kafka_subscribe(client.native_ptr(), topics.ptr()) })
 }
 
+/// Returns when the client has stopped whatever it was told to stop. To be called before any partition is taken from it, with one that will be: told to
+/// stop a partition that is about to stop already, it ends the process (librdkafka #5573; seen in 2.12.1). Its thread does one thing after the other, so an
+/// answer comes behind what was asked before. This question, a seek to where the group stands, is always refused; it drops what waits of its partition.
+fn settle(client: &Client, taken: Option<Entry>) -> Result<(), Failure> {
+    let Some(Entry { topic, partition, .. }) = taken else { return Ok(()) };
+    let mut question = TopicPartitionList::new();
+    question.add_partition_offset(&topic, partition, Offset::Stored).map_err(Failure::from)?;
+    seek(client, &question, PATIENCE)
+}
+
+/// One of the partitions that a member fetches.
+fn any_assigned(client: &Client) -> Result<Option<Entry>, Failure> {
+    let mut all = ptr::null_mut();
+    // SAFETY: the client is live; the list is destroyed once, if it was given.
+    unsafe {
+        checked(rd::rd_kafka_assignment(client.native_ptr(), &mut all))?;
+        let any = entries(all).into_iter().next();
+        rd::rd_kafka_topic_partition_list_destroy(all);
+        Ok(any)
+    }
+}
+
 /// Sets what a member fetches; None is nothing, and confirms a revocation.
 pub fn assign(client: &Client, partitions: Option<&TopicPartitionList>) -> Result<(), Failure> {
+    settle(client, any_assigned(client)?)?;
     // SAFETY: both are live; the list is copied.
     checked(unsafe { rd::rd_kafka_assign(client.native_ptr(), partitions.map_or(ptr::null(), |list| list.ptr().cast_const())) })
 }
@@ -528,6 +552,7 @@ pub fn incremental_assign(client: &Client, partitions: &TopicPartitionList) -> R
 
 /// Takes from what a member fetches; confirms a revocation of the brokers' (KIP-848), whichever it is.
 pub fn incremental_unassign(client: &Client, partitions: &TopicPartitionList) -> Result<(), Failure> {
+    settle(client, list_entries(partitions).into_iter().next())?;
     // SAFETY: both are live; the list is copied.
     outcome(unsafe { rd::rd_kafka_incremental_unassign(client.native_ptr(), partitions.ptr()) })
 }

@@ -50,6 +50,9 @@ fn consumer_base(brokers: &str) -> ClientConfig {
         .set("isolation.level", "read_committed")
         // Positions come from the caller. One that is out of range is an error, never a silent jump.
         .set("auto.offset.reset", "error")
+        // A broker answers one fetch after the other, and one that finds nothing waits so long: before the end of a partition is told (who restores waits
+        // for that), and before a partition is fetched that was started meanwhile. The default is 500.
+        .set("fetch.wait.max.ms", "100")
         // The default of a second stalls bursts.
         .set("fetch.queue.backoff.ms", "2")
         .set("fetch.error.backoff.ms", "100")

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// How long the first call may take: it ends what an older producer of the same name left open.
 const INIT: Duration = Duration::from_secs(60);
+/// How long a new client is given to find a broker before it looks for the one that coordinates its transactions.
+const CONNECT: Duration = Duration::from_secs(1);
 /// How long one step of a commit or an abort may take. Longer than any transaction lives.
 const STEP: Duration = Duration::from_secs(60);
 
@@ -228,6 +230,8 @@ fn gone() -> LogError {
 /// Makes the client the only one with its transactional id. When it returns, whatever another of that name had open is committed or aborted for all readers.
 pub fn init(client: &Client) -> Result<(), LogError> {
     let what = "starting a transactional producer";
+    // Without a connection librdkafka looks for its coordinator only each half a second. If there is none it says why below.
+    drop(native::ping(client, CONNECT));
     native::init_transactions(client, INIT).map_err(|failure| {
         if failure.retriable && !failure.fatal {
             return LogError { remedy: Remedy::Wait, message: format!("{what}: {}", failure.text) };

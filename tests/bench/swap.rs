@@ -95,7 +95,8 @@ impl Place {
             Some(bytes) => {
                 let component = if version < ANEW { version % 2 } else { version };
                 std::fs::write(self.folder.path().join(format!("{component}.wasm")), marked(bytes, component)).expect("a component");
-                format!("plugin: ./{component}.wasm, with: {{ least: {} }}", version % 2)
+                // Engines of languages with a garbage collector grow over millions of records.
+                format!("plugin: ./{component}.wasm, limits: {{ memory: 1GiB }}, with: {{ least: {} }}", version % 2)
             }
             None => format!("plugin: filter, with: {{ where: stars >= {} }}", version % 2),
         };

@@ -1,4 +1,4 @@
-//! What a swap costs a pipeline that runs on a real Kafka: `cargo bench -p millstream --bench swap [-- SWAPS [COMPONENT.wasm]...]`.
+//! What a swap costs a pipeline that runs on a real Kafka: `cargo bench -p millstream --bench swap [-- [SWAPS [BACKLOG]] [COMPONENT.wasm]...]`.
 //!
 //! A worker with four partitions reads what is constantly produced, through a plugin and a keyed count with its state, exactly-once, a commit every
 //! 100 ms. Its plugin is swapped again and again, as a host does it: checked and instantiated beside what runs, then the worker turns between
@@ -44,7 +44,7 @@ const EVERY: Duration = Duration::from_millis(10);
 const BETWEEN: Duration = Duration::from_millis(300);
 /// Versions from this one on are compiled.
 const ANEW: u64 = 1_000_000;
-/// For throughput while a component is compiled.
+/// Records, for throughput while a component is compiled: some minutes of work, unless told otherwise.
 const BACKLOG: u64 = 12_000_000;
 /// A stretch of throughput, while something is compiled and while nothing is.
 const STRETCH: Duration = Duration::from_secs(2);
@@ -52,24 +52,26 @@ const STRETCH: Duration = Duration::from_secs(2);
 fn main() {
     // Cargo passes flags of its own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let swaps = arguments.first().and_then(|number| number.parse().ok()).unwrap_or(200);
+    let numbers: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    let swaps = numbers.first().map_or(200, |swaps| *swaps as usize);
+    let backlog = numbers.get(1).copied().unwrap_or(BACKLOG);
     let components: Vec<PathBuf> = arguments.iter().filter(|argument| argument.ends_with(".wasm")).map(PathBuf::from).collect();
     let Some(cluster) = cluster() else { return };
     let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(&cluster.brokers, KafkaSettings::default()).expect("connected"));
     if components.is_empty() {
-        measure(&log, None, swaps);
+        measure(&log, None, swaps, backlog);
     }
-    components.iter().for_each(|component| measure(&log, Some(component), swaps));
+    components.iter().for_each(|component| measure(&log, Some(component), swaps, backlog));
 }
 
-fn measure(log: &Arc<dyn Log>, component: Option<&Path>, swaps: usize) {
+fn measure(log: &Arc<dyn Log>, component: Option<&Path>, swaps: usize, backlog: u64) {
     let bytes = component.map(|path| std::fs::read(path).expect("a component"));
     match (component, &bytes) {
         (Some(path), Some(bytes)) => println!("{}, {} kB:", path.display(), bytes.len() / 1000),
         _ => println!("filter:"),
     }
     pauses(log, bytes.as_deref(), swaps);
-    throughput(log, bytes.as_deref());
+    throughput(log, bytes.as_deref(), backlog);
 }
 
 /// A pipeline with topics and state of its own.
@@ -258,9 +260,9 @@ impl Observer for Processed<'_> {
     }
 }
 
-fn throughput(log: &Arc<dyn Log>, component: Option<&[u8]>) {
+fn throughput(log: &Arc<dyn Log>, component: Option<&[u8]>, backlog: u64) {
     let place = Place::new(log, component);
-    for start in (0..BACKLOG).step_by(10_000) {
+    for start in (0..backlog).step_by(10_000) {
         log.produce(&format!("{}.in", place.name), None, &records(start, 10_000)).expect("produced");
     }
     let course = Arc::new(place.first());
@@ -269,7 +271,7 @@ fn throughput(log: &Arc<dyn Log>, component: Option<&[u8]>) {
     let mut cores = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while processed.load(Ordering::Relaxed) < BACKLOG / 20 {
+            while processed.load(Ordering::Relaxed) < backlog / 20 {
                 std::thread::sleep(Duration::from_millis(10));
             }
             let mut version = ANEW;
@@ -289,13 +291,13 @@ fn throughput(log: &Arc<dyn Log>, component: Option<&[u8]>) {
                     });
                     std::thread::sleep(STRETCH.saturating_sub(began.elapsed()));
                     let (took, now) = (began.elapsed().as_secs_f64(), processed.load(Ordering::Relaxed));
-                    if now < BACKLOG * 9 / 10 {
+                    if now < backlog * 9 / 10 {
                         rates[usize::from(compiles)].push((now - before) as f64 / took / 1e3);
                     }
                     compiling.map(|thread| thread.join().expect("compiled"))
                 });
                 cores.extend(compiled);
-                if processed.load(Ordering::Relaxed) >= BACKLOG * 9 / 10 {
+                if processed.load(Ordering::Relaxed) >= backlog * 9 / 10 {
                     return stop.store(true, Ordering::Relaxed);
                 }
             }

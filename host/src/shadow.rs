@@ -4,7 +4,7 @@ use crate::io::TopicPartition;
 use crate::record::Records;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Places that are told as examples, by difference.
@@ -21,11 +21,18 @@ pub struct Written {
     pub records: Records,
 }
 
-/// What a generation made of a batch.
+/// What a generation made of some records.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     pub written: Vec<Written>,
     pub refused: Vec<Refused>,
+}
+
+impl Given {
+    pub fn extend(&mut self, other: Self) {
+        self.written.extend(other.written);
+        self.refused.extend(other.refused);
+    }
 }
 
 /// A refused record: by which code, and its place, a partition and an offset of the task's source.
@@ -94,8 +101,9 @@ impl Report {
         }
     }
 
-    /// Compares what came of a batch of so many records of the topic `source`: of what works, and of what is tried. `known`: the fields that the pipelines name.
-    pub fn compare(&mut self, (source, known): (&str, &BTreeSet<String>), count: u64, works: &Given, tried: &Given) {
+    /// Compares what came of so many records of the topic `source`: of what works, and of what is tried. `known`: the fields that the pipelines name.
+    /// `apart`: it came of none of them alone, as what changed at a commit; then each row that differs counts as a record.
+    pub fn compare(&mut self, (source, known): (&str, &BTreeSet<String>), count: u64, apart: bool, works: &Given, tried: &Given) {
         self.records += count;
         self.clean += count;
         let topics: BTreeSet<&Arc<str>> = works.written.iter().chain(&tried.written).map(|written| &written.topic).collect();
@@ -111,9 +119,10 @@ impl Report {
         works.refused.iter().for_each(|one| *refused.entry(*one).or_default() += 1);
         tried.refused.iter().for_each(|one| *refused.entry(*one).or_default() -= 1);
         let only_one = refused.into_iter().filter(|(_, more)| *more != 0);
-        found.extend(only_one.map(|((code, origin), _)| (format!("refused: {code}"), origin)));
-        self.differing += found.iter().map(|(_, origin)| origin).collect::<BTreeSet<_>>().len() as u64;
-        for (what, origin) in found {
+        found.extend(only_one.map(|((code, origin), _)| Found { what: format!("refused: {code}"), origin, row: 0 }));
+        let differing = found.iter().map(|found| (found.origin, if apart { found.row } else { 0 }));
+        self.differing += differing.collect::<BTreeSet<_>>().len() as u64;
+        for Found { what, origin, .. } in found {
             self.differs(what, source, origin);
         }
     }
@@ -127,25 +136,52 @@ impl Difference {
     }
 }
 
-/// What differs in a topic, and of which record's outputs.
-fn differences(topic: &str, known: &BTreeSet<String>, works: &[&Written], tried: &[&Written], found: &mut Vec<(String, (i32, i64))>) {
+/// A difference: of which record's outputs, and of which of them.
+struct Found {
+    what: String,
+    origin: (i32, i64),
+    row: usize,
+}
+
+/// What differs in a topic.
+fn differences(topic: &str, known: &BTreeSet<String>, works: &[&Written], tried: &[&Written], found: &mut Vec<Found>) {
     let mut other = by_origin(tried);
     for (origin, rows) in by_origin(works) {
-        let theirs = other.remove(&origin).unwrap_or_default();
-        for at in 0..rows.len().max(theirs.len()) {
-            match (rows.get(at), theirs.get(at)) {
-                (Some(row), Some(their)) => {
-                    let fields = fields_that_differ(row, their);
-                    found.extend(fields.iter().map(|field| (format!("{topic}: {}", named(field, known)), origin)));
-                }
-                (Some(_), None) => found.push((format!("{topic}: missing"), origin)),
-                _ => found.push((format!("{topic}: extra"), origin)),
-            }
+        for (row, pair) in paired(rows, other.remove(&origin).unwrap_or_default()).into_iter().enumerate() {
+            let whats = match pair {
+                (Some(one), Some(other)) => fields_that_differ(&one, &other).iter().map(|field| named(field, known)).collect(),
+                (Some(_), None) => vec!["missing".to_owned()],
+                _ => vec!["extra".to_owned()],
+            };
+            found.extend(whats.into_iter().map(|what| Found { what: format!("{topic}: {what}"), origin, row }));
         }
     }
     for (origin, rows) in other {
-        found.extend(rows.iter().map(|_| (format!("{topic}: extra"), origin)));
+        found.extend((0..rows.len()).map(|row| Found { what: format!("{topic}: extra"), origin, row }));
     }
+}
+
+/// Which of one record's outputs are held against each other: those of the same key, in their order; then those that are left, in theirs.
+fn paired<'w>(works: Vec<Row<'w>>, tried: Vec<Row<'w>>) -> Vec<(Option<Row<'w>>, Option<Row<'w>>)> {
+    let key = |(written, row): Row<'w>| written.records.keys.bytes(row);
+    let mut by_key: BTreeMap<Option<&[u8]>, VecDeque<usize>> = BTreeMap::new();
+    for (at, row) in tried.iter().enumerate() {
+        by_key.entry(key(*row)).or_default().push_back(at);
+    }
+    let (mut pairs, mut left, mut taken) = (Vec::new(), Vec::new(), vec![false; tried.len()]);
+    for row in works {
+        match by_key.get_mut(&key(row)).and_then(VecDeque::pop_front) {
+            Some(at) => {
+                taken[at] = true;
+                pairs.push((Some(row), Some(tried[at])));
+            }
+            None => left.push(row),
+        }
+    }
+    let mut others = tried.into_iter().zip(taken).filter(|(_, taken)| !taken).map(|(row, _)| row);
+    pairs.extend(left.into_iter().map(|row| (Some(row), others.next())));
+    pairs.extend(others.map(|row| (None, Some(row))));
+    pairs
 }
 
 /// A field as it may be told: by its path where the pipeline names it. Names within what it does not name may be data.
@@ -260,7 +296,7 @@ mod tests {
 
     fn told(works: &[(i64, &str, &str)], shadow: &[(i64, &str, &str)]) -> Vec<String> {
         let mut report = Report::default();
-        report.compare(("in", &known()), 5, &given(works), &given(shadow));
+        report.compare(("in", &known()), 5, false, &given(works), &given(shadow));
         assert_eq!(report.clean, if report.differences.is_empty() { 5 } else { 0 });
         report.differences.iter().map(|(what, it)| format!("{what} {} {}", it.count, it.examples.join(" "))).collect()
     }
@@ -270,7 +306,7 @@ mod tests {
         let base = [(1, "k", r#"{"a":1,"b":{"c":2}}"#), (2, "k", r#"{"a":1}"#), (2, "k", r#"{"a":2}"#)];
         assert_eq!(told(&base, &base), Vec::<String>::new());
         let mut report = Report::default();
-        report.compare(("in", &known()), 2, &given(&base[1..]), &given(&[(2, "l", "{}"), (2, "l", "{}")]));
+        report.compare(("in", &known()), 2, false, &given(&base[1..]), &given(&[(2, "l", "{}"), (2, "l", "{}")]));
         assert_eq!(report.differing, 1, "a record counts once, however much of it differs");
         let mut other = base;
         other[0].2 = r#"{"a":1,"b":{"c":3}}"#;
@@ -283,6 +319,15 @@ mod tests {
         assert_eq!(told(&base, &base[1..]), ["out: missing 1 in/0@1"], "one record's outputs are not held against another's");
         assert_eq!(told(&base[..2], &base), ["out: extra 1 in/0@2"]);
         assert_eq!(told(&[], &base[..1]), ["out: extra 1 in/0@1"]);
+        let changed = [(1, "k", "1"), (1, "l", "1"), (1, "m", "1")];
+        assert_eq!(
+            told(&changed, &[changed[0], changed[2]]),
+            ["out: missing 1 in/0@1"],
+            "those of the same key are held against each other"
+        );
+        report = Report::default();
+        report.compare(("in", &known()), 9, true, &given(&changed), &given(&[(1, "k", "2"), (1, "m", "2")]));
+        assert_eq!((report.records, report.differing), (9, 3), "what comes of no record alone counts by rows");
         assert_eq!(told(&base[..1], &[(1, "k", r#"{ "a":1,"b":{"c":2}}"#)]), ["out: $value 1 in/0@1"]);
     }
 
@@ -292,10 +337,10 @@ mod tests {
         let one = [(1, "k", "1")];
         let refused = vec![("rejected", (0, 7)), ("rejected", (0, 8)), ("too_large", (0, 9))];
         let works = Given { refused: vec![refused[2]], ..given(&one) };
-        report.compare(("in", &known()), 4, &works, &Given { refused, ..given(&[(1, "k", "2")]) });
+        report.compare(("in", &known()), 4, false, &works, &Given { refused, ..given(&[(1, "k", "2")]) });
         assert_eq!((report.differing, report.differences["refused: rejected"].examples.join(" ").as_str()), (3, "in/0@7 in/0@8"));
         assert!(!report.differences.contains_key("refused: too_large"), "both refuse it");
-        report.compare(("in", &known()), 4, &given(&one), &given(&one));
+        report.compare(("in", &known()), 4, false, &given(&one), &given(&one));
         assert_eq!((report.records, report.clean, report.outputs), (8, 4, 2));
         let mut total = report.clone();
         total.add(&report);

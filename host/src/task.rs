@@ -345,14 +345,14 @@ impl Task {
             Some((row, _)) => taken.first(row),
             None => taken.clone(),
         };
-        let ahead = self.step_shadow(source, &next);
+        self.step_shadow(source, &next);
         let clock = self.clock.clone();
         let figures = self.figures();
         match self.process(source, next, &figures) {
             Ok(mut produced) => {
                 self.pass_over(source, &taken, produced.rows);
                 self.taken += produced.rows as u64;
-                self.compare_shadow(source, produced.rows as u64, ahead);
+                self.compare_shadow(source, produced.rows);
                 self.place(&mut produced, source, &taken);
                 if self.setting.fresh_instances {
                     self.stages.iter_mut().for_each(Stage::reset);
@@ -683,6 +683,7 @@ impl Task {
     /// Undoes what a batch left behind; `figures` are those before it.
     fn rewind_batch(&mut self, figures: &Figures) {
         self.apart = false;
+        self.take_given();
         self.reset_stages(figures);
         self.each_store(StateStore::drop_batch);
     }

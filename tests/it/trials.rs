@@ -1,5 +1,6 @@
 //! Canaries and shadows of a real host, on the embedded log: what is promoted or rolled back by itself, what is told of it, and where each record comes from.
 
+use crate::guests;
 use crate::program::millstream;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -69,13 +70,19 @@ impl Fleet {
         self.good(&[&["deploy", "p.yaml"], args].concat())
     }
 
+    /// Ends the trial.
+    fn end_trial(&self) {
+        self.good(&["rollback", "p"]);
+    }
+
     /// Records with these numbers, each key in the partition of its own.
     fn produce(&self, numbers: std::ops::Range<u64>) {
+        let line = |number: u64| format!("{{\"key\":\"k{}\",\"value\":{{\"id\":{number},\"n\":1}},\"timestamp\":{number}}}\n", number % 7);
+        self.produce_lines(&numbers.map(line).collect::<String>());
+    }
+
+    fn produce_lines(&self, lines: &str) {
         let mut child = millstream(self.path()).args(["produce", "in"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let mut lines = String::new();
-        numbers.for_each(|number| {
-            lines.push_str(&format!("{{\"key\":\"k{}\",\"value\":{{\"id\":{number},\"n\":1}},\"timestamp\":{number}}}\n", number % 7))
-        });
         child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     }
@@ -426,6 +433,141 @@ fn a_shadow_tells_exactly_what_differs_and_touches_nothing() {
     without.until_done();
     assert_eq!(outputs(&with), outputs(&without));
     assert!(with.cuts().values().all(|cuts| cuts.values().last() == Some(&3)), "{:?}", with.cuts());
+}
+
+impl Fleet {
+    /// What was compared, once so many records were.
+    fn compared(&self, records: u64) -> Json {
+        let shadow = |fleet: &Self| fleet.call(&["status", "p"]).1["pipelines"][0]["shadow"].clone();
+        self.until("all is compared", || shadow(self)["records"].as_u64() >= Some(records));
+        shadow(self)
+    }
+}
+
+#[test]
+fn a_shadow_gives_out_what_changed_at_each_commit_too() {
+    let (with, without) = (Fleet::new(), Fleet::new());
+    let manifest = |version: &str, last: &str| {
+        format!(
+            "pipeline: p
+sources: {{ in: {{ topic: in, schema: {{ id: int, n: int }} }} }}
+stages:
+  - {{ name: label, plugin: map, with: {{ set: {{ version: '{version}' }} }} }}
+  - {{ name: count, plugin: aggregate, with: {{ emit: changes, compute: {{ n: count(), last: {last}(id), version: last(version) }} }} }}
+sinks:
+  - {{ from: label, topic: labelled }}
+  - {{ from: count, topic: counted }}
+"
+        )
+    };
+    for fleet in [&with, &without] {
+        fleet.deploy(&manifest("1", "last"), &[]);
+        fleet.produce(0..500);
+        fleet.until_done();
+    }
+    with.deploy(&manifest("id == 1491 ? 2 : 1", "max"), &["--shadow"]);
+    for fleet in [&with, &without] {
+        fleet.produce(500..1500);
+        fleet.until_done();
+    }
+    let shadow = with.compared(1000);
+    let told: Vec<_> = shadow["differences"].as_object().unwrap().iter().map(|(what, it)| format!("{what} {}", it["count"])).collect();
+    // The key of that record has three more, perhaps before the commit that tells of it.
+    assert!(told == ["labelled: version 1"] || told == ["counted: version 1", "labelled: version 1"], "{shadow}");
+    with.produce(1500..1507);
+    without.produce(1500..1507);
+    with.end_trial();
+    // One whose last record of a key differs for good: each commit tells so, of that key alone.
+    with.deploy(&manifest("id % 7 == 3 ? 2 : 1", "max"), &["--shadow"]);
+    for fleet in [&with, &without] {
+        fleet.produce(1507..2507);
+        fleet.until_done();
+    }
+    let shadow = with.compared(1000);
+    let differences = &shadow["differences"];
+    assert_eq!(differences.as_object().unwrap().keys().collect::<Vec<_>>(), ["counted: version", "labelled: version"], "{shadow}");
+    let (commits, records) = (differences["counted: version"]["count"].as_u64(), differences["labelled: version"]["count"].as_u64());
+    assert!(commits > Some(0) && commits <= records && records == Some(143), "{shadow}");
+    with.end_trial();
+    with.deploy(&manifest("1", "max"), &["--shadow", "--promote-after-records", "200"]);
+    let mut next = 2507;
+    with.until("it is promoted", || {
+        with.produce(next..next + 100);
+        next += 100;
+        with.call(&["status", "p"]).1["pipelines"][0]["active"]["generation"] == 4
+    });
+    with.until_done();
+    without.produce(2507..next);
+    without.until_done();
+    // How many commits there were is chance: the last change of each key is not.
+    let last = |fleet: &Fleet| -> BTreeMap<String, Json> {
+        fleet.consume("counted").into_iter().map(|record| (record["key"].to_string(), record["value"].clone())).collect()
+    };
+    assert_eq!(last(&with), last(&without));
+}
+
+#[test]
+fn a_shadow_has_timers_of_its_own() {
+    let (with, without) = (Fleet::new(), Fleet::new());
+    let manifest = |tag: &str| {
+        format!(
+            "pipeline: p
+sources: {{ in: {{ topic: in, schema: {{ id: int, n: int }} }} }}
+stages:
+  - {{ name: visits, plugin: ./timers.wasm }}
+  - {{ name: tagged, plugin: map, with: {{ set: {{ tag: '{tag}' }} }} }}
+sinks:
+  - {{ from: tagged, topic: told }}
+"
+        )
+    };
+    // A visit ends a second behind its last record; some records come later than that.
+    let produce = |fleet: &Fleet, numbers: std::ops::Range<u64>| {
+        let line = |number: u64| {
+            let time = number * 60 + number / 25 * 1500;
+            format!("{{\"key\":\"k{}\",\"value\":{{\"id\":{number},\"n\":{}}},\"timestamp\":{time}}}\n", number * 5 % 7, number % 4)
+        };
+        fleet.produce_lines(&numbers.map(line).collect::<String>());
+    };
+    let ends = |fleet: &Fleet| fleet.consume("told").iter().filter(|record| record["value"]["what"] == "end").count() as u64;
+    for fleet in [&with, &without] {
+        std::fs::write(fleet.path().join("timers.wasm"), guests::timers()).unwrap();
+        fleet.deploy(&manifest("\"told\""), &[]);
+        produce(fleet, 0..310);
+        fleet.until_done();
+    }
+    let before = ends(&with);
+    with.deploy(&manifest("what == \"end\" ? \"end\" : \"told\""), &["--shadow"]);
+    for fleet in [&with, &without] {
+        produce(fleet, 310..900);
+        fleet.until_done();
+    }
+    let (shadow, ended) = (with.compared(590), ends(&with) - before);
+    assert!(ended > 50, "{ended}");
+    let differences = shadow["differences"].as_object().unwrap();
+    assert_eq!(differences.keys().collect::<Vec<_>>(), ["told: tag"], "{shadow}");
+    assert_eq!(differences["told: tag"]["count"], ended, "{shadow}");
+    with.end_trial();
+    with.deploy(&manifest("\"to\" + \"ld\""), &["--shadow", "--promote-after-records", "200"]);
+    let mut next = 900;
+    with.until("it is promoted", || {
+        produce(&with, next..next + 100);
+        next += 100;
+        with.call(&["status", "p"]).1["pipelines"][0]["active"]["generation"] == 3
+    });
+    with.until_done();
+    produce(&without, 900..next);
+    without.until_done();
+    let told = |fleet: &Fleet| -> Vec<String> {
+        let mut told: Vec<_> = fleet
+            .consume("told")
+            .into_iter()
+            .map(|record| format!("{} {} {}", record["key"], record["timestamp"], record["value"]))
+            .collect();
+        told.sort();
+        told
+    };
+    assert_eq!(told(&with), told(&without), "what is written is as without a shadow");
 }
 
 #[test]

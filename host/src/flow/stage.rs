@@ -96,7 +96,7 @@ impl CommittedState for Below {
     }
 
     fn scan(&self, _: &str, _: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
-        self.with(|store| store.rows_from(low, high, limit))
+        self.with(|store| store.range(low, high, limit))
     }
 
     // Whoever stands on it keeps nothing.

@@ -34,7 +34,7 @@ fn time_of(key: &[u8]) -> i64 {
 impl StateStore {
     /// Rows of windows with times in [from, below), at most `limit`.
     pub fn windows(&mut self, from: i64, below: i64, limit: usize) -> Result<Handed, String> {
-        let rows = self.range(&encode_int(from), &encode_int(below), limit).map_err(|error| error.message)?;
+        let rows = self.range(&encode_int(from), Some(&encode_int(below)), limit).map_err(|error| error.message)?;
         self.handed(rows)
     }
 
@@ -63,8 +63,7 @@ impl StateStore {
         const PAGE: usize = 1000;
         let (mut low, mut last) = (encode_int(from).to_vec(), None);
         loop {
-            // Above every key: a time has 8 bytes.
-            let page = self.range(&low, &[0xff; 9], PAGE)?;
+            let page = self.range(&low, None, PAGE)?;
             let Some((key, _)) = page.last() else { return Ok(last) };
             last = Some(time_of(key));
             if page.len() < PAGE {

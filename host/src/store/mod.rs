@@ -31,6 +31,7 @@ use crate::plugin::describe::{Store, Window};
 use crate::plugin::{Found, Page};
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
+use std::ops::Bound;
 use std::sync::Arc;
 use sweep::Sweep;
 use turn::Way;
@@ -124,6 +125,8 @@ pub struct StateStore {
     dropped_below: i64,
     /// Stands on the rows of another store: what it has once seen or written is its own.
     apart: bool,
+    /// Of a store apart: there is nothing below.
+    alone: bool,
 }
 
 impl StateStore {
@@ -159,12 +162,14 @@ impl StateStore {
             cache: Cache::new(CACHE_BYTES),
             dropped_below: i64::MIN,
             apart: false,
+            alone: false,
         }
     }
 
-    /// A row is copied when it is first read, and never asked for again; nothing that is written leaves the store.
-    pub fn apart(mut self) -> Self {
+    /// A row is copied when it is first read, and never asked for again; nothing that is written leaves the store. `alone`: there are no rows below.
+    pub fn apart(mut self, alone: bool) -> Self {
         self.apart = true;
+        self.alone = alone;
         self.write_back = true;
         self.cache = Cache::new(0);
         self
@@ -176,11 +181,23 @@ impl StateStore {
         self.committed();
     }
 
-    /// Of a store apart: forgets its rows of windows that are closed. Those below are dropped there.
-    pub fn forget_closed(&mut self, stream_time: i64) {
-        let Some(window) = self.window else { return };
-        let open_from = encode_int(window.open_from(stream_time));
-        self.dirty = self.dirty.split_off(open_from.as_slice());
+    /// Of a store apart: has these rows from now on.
+    pub fn adopt(&mut self, rows: StateRows) {
+        for (key, row) in rows {
+            self.dirty_bytes += size_of(key.len(), Some(&row));
+            self.dirty.insert(key, Some(row));
+        }
+    }
+
+    /// Of a store apart: forgets its rows of windows that are closed, which are dropped below too; and that a row is gone that is not below.
+    pub fn trim_apart(&mut self, stream_time: i64) {
+        if let Some(window) = self.window {
+            let open_from = encode_int(window.open_from(stream_time));
+            self.dirty = self.dirty.split_off(open_from.as_slice());
+        }
+        if self.alone {
+            self.dirty.retain(|_, row| row.is_some());
+        }
         self.dirty_bytes = self.dirty.iter().map(|(key, row)| size_of(key.len(), row.as_ref())).sum();
     }
 
@@ -345,7 +362,7 @@ impl StateStore {
         }
         let (low, high) = (self.encoded(low, 0)?, self.encoded(high, 0)?);
         let limit = limit as usize;
-        let mut rows = self.range(&low, &high, limit.saturating_add(1)).map_err(|error| error.message)?;
+        let mut rows = self.range(&low, Some(&high), limit.saturating_add(1)).map_err(|error| error.message)?;
         let more = rows.len() > limit;
         rows.truncate(limit);
         self.turn(&mut rows)?;
@@ -361,18 +378,19 @@ impl StateStore {
         Ok(Page { keys: keys.finish(), fields: found.finish().fields, more })
     }
 
-    /// Rows with low <= key < high, newest layer first.
-    fn range(&self, low: &[u8], high: &[u8], limit: usize) -> Result<Vec<(Key, Vec<u8>)>, LogError> {
-        if low >= high {
+    /// Encoded rows with low <= key < high (None: to the end), newest layer first.
+    pub fn range(&self, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
+        if high.is_some_and(|high| low >= high) {
             return Ok(Vec::new());
         }
+        let bounds = (Bound::Included(low), high.map_or(Bound::Unbounded, Bound::Excluded));
         let mut changed = Layer::new();
         for layer in [&self.dirty, &self.in_flight, &self.open, &self.batch] {
-            changed.extend(layer.range(low.to_vec()..high.to_vec()).map(|(key, row)| (key.clone(), row.clone())));
+            changed.extend(layer.range::<[u8], _>(bounds).map(|(key, row)| (key.clone(), row.clone())));
         }
         // Each deleted row may hide a committed one: read so many more.
         let hidden = changed.values().filter(|row| row.is_none()).count();
-        let below = self.committed.scan(&self.name, self.task, low, Some(high), limit.saturating_add(hidden))?;
+        let below = self.committed.scan(&self.name, self.task, low, high, limit.saturating_add(hidden))?;
         let cut = (below.len() == limit.saturating_add(hidden)).then(|| below.last().map(|(key, _)| key.clone())).flatten();
         let mut rows: BTreeMap<Key, Vec<u8>> = below.into_iter().collect();
         for (key, row) in changed {
@@ -384,13 +402,6 @@ impl StateStore {
             }
         }
         Ok(rows.into_iter().take(limit).collect())
-    }
-
-    /// Encoded rows with low <= key < high (None: to the end), newest layer first.
-    pub fn rows_from(&self, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
-        // No key is as long: it is bounded by what a log takes.
-        let end = vec![u8::MAX; 1 << 16];
-        self.range(low, high.unwrap_or(&end), limit)
     }
 
     fn encoded(&self, keys: &Column, at: usize) -> Result<Key, String> {
@@ -444,7 +455,7 @@ impl StateStore {
         }
         // Who writes a row for each record has as many to drop.
         let most = 1000 + 2 * self.open.len();
-        let closed = self.range(&encode_int(self.dropped_below), &encode_int(open_from), most)?;
+        let closed = self.range(&encode_int(self.dropped_below), Some(&encode_int(open_from)), most)?;
         let last = closed.last().and_then(|(key, _)| time_of(key));
         self.dropped_below = if closed.len() < most { open_from } else { last.unwrap_or(self.dropped_below) };
         for (key, _) in closed {

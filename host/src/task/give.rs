@@ -9,13 +9,19 @@ use std::sync::Arc;
 impl Task {
     /// Results of the rows that changed since the last commit: a part of that commit. On `Err` nothing may be committed.
     pub fn give_changes(&mut self) -> Result<Option<Produced>, Stop> {
-        let reached = &self.setting.plan.segments[self.id.segment].stages;
-        if !self.stages.iter().zip(reached).any(|(stage, reached)| *reached && stage.gives(Give::Changed))
-            || !self.queues.iter().any(|queue| queue.moved)
-        {
+        if !self.queues.iter().any(|queue| queue.moved) {
             return Ok(None);
         }
-        self.give(Give::Changed).map(Some)
+        self.give_shadow();
+        let produced = if self.gives_changes() { Some(self.give(Give::Changed)?) } else { None };
+        self.compare_changes();
+        Ok(produced)
+    }
+
+    /// Whether a stage gives out what changed at each commit.
+    pub(super) fn gives_changes(&self) -> bool {
+        let reached = &self.setting.plan.segments[self.id.segment].stages;
+        self.stages.iter().zip(reached).any(|(stage, reached)| *reached && stage.gives(Give::Changed))
     }
 
     /// Hands over every window that is still open, as if time had gone on until the last of them is closed. What comes later for them is late.
@@ -48,7 +54,7 @@ impl Task {
         }
     }
 
-    fn give(&mut self, give: Give) -> Result<Produced, Stop> {
+    pub(super) fn give(&mut self, give: Give) -> Result<Produced, Stop> {
         self.give_at(give, self.stream_time)
     }
 

@@ -3,13 +3,15 @@
 
 use super::make::{sinks, stages, types_of};
 use super::queue::Queue;
-use super::{Setting, Task, TaskId, pipeline};
+use super::{Setting, Stop, Task, TaskId, pipeline};
 use crate::explain;
 use crate::flow::sink::Sink;
 use crate::flow::source::Taken;
-use crate::flow::stage::{Below, Stage};
+use crate::flow::stage::{Below, Give, Stage};
+use crate::io::CommittedState;
+use crate::plugin::describe::Store;
 use crate::shadow::{Given, Report};
-use crate::store::StateStore;
+use crate::store::{LocalMemory, StateStore};
 use crate::task::timers;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,6 +24,18 @@ pub struct Shadow {
     task: Box<Task>,
     /// The fields that the two pipelines name.
     known: BTreeSet<String>,
+    /// Until its first batch: the timers that it takes over, by their stores.
+    timers: Vec<Below>,
+    /// It has processed no batch yet.
+    new: bool,
+    /// Rows of the task's next batch that it has processed already: where timers divide that one's batches and not its own.
+    ahead: usize,
+    /// What the task made of the records since the two last stood at one place, and what the shadow did.
+    given: [Given; 2],
+    /// Records whose results are compared, but for what they changed.
+    compared: u64,
+    /// The task gives out at the next commit what changed before this began.
+    late: bool,
     pub report: Report,
 }
 
@@ -36,33 +50,118 @@ impl Shadow {
     }
 }
 
+impl Shadow {
+    /// Processes the batch that the task `of` is about to process, all of it, over what that one has now.
+    fn process(&mut self, of: &Task, source: usize, next: &Taken) -> Result<(), Stop> {
+        if std::mem::take(&mut self.new) {
+            self.late = of.queues.iter().any(|queue| queue.moved);
+            for below in std::mem::take(&mut self.timers) {
+                let rows = below.scan(below.name(), of.id.partition, &[], None, usize::MAX).map_err(Stop::Log)?;
+                let mut rows = Some(rows);
+                self.task.each_store(|store| {
+                    if store.name() == below.name() {
+                        store.adopt(rows.take().unwrap_or_default());
+                    }
+                });
+            }
+        }
+        let rows = next.offsets.len();
+        if self.ahead == 0 {
+            self.stand_where(of);
+        }
+        // Marks alone are a batch too.
+        while self.ahead < rows || rows == 0 {
+            let rest = if self.ahead == 0 { next.clone() } else { next.after(self.ahead) };
+            let figures = self.task.figures();
+            let produced = self.task.process(source, rest, &figures)?;
+            self.given[1].extend(self.task.take_given());
+            self.ahead += produced.rows;
+            if rows == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn stand_where(&mut self, of: &Task) {
+        self.task.stream_time = of.stream_time;
+        self.task.clock.clone_from(&of.clock);
+        for (own, queue) in self.task.queues.iter_mut().zip(&of.queues) {
+            own.position = queue.position;
+        }
+    }
+
+    /// Holds what both gave against each other; `apart`: what changed at a commit.
+    fn compare(&mut self, of: &Task, source: usize, apart: bool) {
+        let [own, its] = std::mem::take(&mut self.given);
+        let changes = of.gives_changes() || self.task.gives_changes();
+        // What records changed is told at the commit: they count when that is compared too.
+        let records = if apart || !changes { std::mem::take(&mut self.compared) } else { 0 };
+        // What is tried is the newer one: of a canary that is the task's own.
+        let canary = of.setting.generation_number() > self.setting().generation_number();
+        let (works, tried) = if canary { (&its, &own) } else { (&own, &its) };
+        self.report.compare((&of.setting.pipeline.sources[source].topic, &self.known), records, apart, works, tried);
+        if apart || !changes {
+            self.settle();
+        }
+    }
+
+    /// Its rows stand; it ends if they are too many.
+    fn settle(&mut self) {
+        let mut bytes = 0;
+        let stream_time = self.task.stream_time;
+        self.task.each_store(|store| {
+            store.settle_apart();
+            if store.dirty_bytes() > BUDGET / 2 {
+                store.trim_apart(stream_time);
+            }
+            bytes += store.dirty_bytes();
+        });
+        self.report.bytes = bytes as u64;
+        if bytes > BUDGET {
+            self.report.ended = Some(format!("its own rows need more than {} MiB in one task", BUDGET >> 20));
+            // The report stays; the rows go.
+            self.task.stages.clear();
+        }
+    }
+}
+
 /// Why a pipeline's tasks can have no shadow: None = they can.
 pub fn refusal(pipeline: &pipeline::Pipeline) -> Option<String> {
     let stage = |why: &str, is: &dyn Fn(&pipeline::Stage) -> bool| {
         pipeline.stages.iter().find(|stage| is(stage)).map(|stage| format!("stage `{}` {why}", stage.name))
     };
     use crate::plugin::describe::Occasion;
-    stage("has timers", &|stage| stage.description.timers.is_some()).or_else(|| {
-        let changes = |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&Occasion::Changed));
-        stage("gives out what changed at each commit (`emit: changes`)", &changes)
-    })
+    let timed = stage("has timers", &|stage| stage.description.timers.is_some())?;
+    let changes = |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&Occasion::Changed));
+    // A commit falls where timers divide the batches of the one, and in the middle of what the other has processed.
+    Some(format!("{timed}, and {}", stage("gives out what changed at each commit (`emit: changes`)", &changes)?))
 }
 
 impl Task {
     /// Begins a shadow that works by `setting`, which has the same sources, tables, stores and segments. Its count begins anew.
     pub fn begin_shadow(&mut self, setting: Arc<Setting>) {
         let mut own: HashMap<Arc<str>, StateStore> = HashMap::new();
+        let mut taken_over = Vec::new();
         for (stage, described) in self.stages.iter().zip(&self.setting.pipeline.stages) {
             let next = setting.pipeline.stages.iter().find(|next| next.stores == described.stores);
             let Some(description) = next.map(|next| &next.description) else { continue };
-            let timers = timers(description);
-            let stores = description.stores.iter().chain(&timers).zip(stage.below());
-            own.extend(stores.map(|(described, below): (_, Below)| {
+            let mut store = |described: &Store, name: &Arc<str>, below: Option<Arc<dyn CommittedState>>| {
+                let alone = below.is_none();
+                let below = below.unwrap_or_else(|| Arc::new(LocalMemory::default()));
+                let store = StateStore::new(name, self.id.partition, described, description.window, below, types_of(&setting, name));
+                own.insert(name.clone(), store.apart(alone));
+            };
+            let mut below = stage.below().into_iter();
+            for (described, below) in description.stores.iter().zip(&mut below) {
                 let name = below.name().clone();
-                let store =
-                    StateStore::new(&name, self.id.partition, described, description.window, Arc::new(below), types_of(&setting, &name));
-                (name, store.apart())
-            }));
+                store(described, &name, Some(Arc::new(below)));
+            }
+            // Which timers there are is found by ranges, not by keys: one that the task sets from now on is none of the shadow's.
+            if let (Some(described), Some(below)) = (timers(description), below.next()) {
+                store(&described, below.name(), None);
+                taken_over.push(below);
+            }
         }
         let stages = stages(&setting, self.id, &self.tables, &mut own, None);
         let sinks = watching(&setting, self.id);
@@ -71,7 +170,17 @@ impl Task {
         self.sinks.iter_mut().for_each(Sink::watch);
         self.refusals = Some(Vec::new());
         let known = named(&self.setting.pipeline).chain(named(&task.setting.pipeline)).collect();
-        self.shadow = Some(Shadow { task: Box::new(task), known, report: Report::default() });
+        self.shadow = Some(Shadow {
+            task: Box::new(task),
+            known,
+            timers: taken_over,
+            new: true,
+            ahead: 0,
+            given: Default::default(),
+            compared: 0,
+            late: false,
+            report: Report::default(),
+        });
     }
 
     pub fn end_shadow(&mut self) {
@@ -80,64 +189,83 @@ impl Task {
         self.refusals = None;
     }
 
-    /// The shadow processes a batch that is about to be processed. What it gave is kept for `compare_shadow`.
-    pub(super) fn step_shadow(&mut self, source: usize, next: &Taken) -> Option<Given> {
-        let mut shadow = self.shadow.take_if(|shadow| shadow.report.ended.is_none())?;
-        let described = &self.setting.pipeline.sources[source];
-        let ahead = if described.table.is_some() {
-            None
-        } else {
-            let task = &mut shadow.task;
-            task.stream_time = self.stream_time;
-            task.clock.clone_from(&self.clock);
-            for (own, queue) in task.queues.iter_mut().zip(&self.queues) {
-                own.position = queue.position;
-            }
-            let figures = task.figures();
-            match task.process(source, next.clone(), &figures) {
-                Ok(_) => Some(task.take_given()),
-                Err(stop) => {
-                    shadow.report.ended = Some(explain::stopped(&task.setting.pipeline, &stop));
-                    None
-                }
-            }
-        };
-        self.shadow = Some(shadow);
+    /// The shadow processes a batch that is about to be processed. What it gives is kept for `compare_shadow`.
+    pub(super) fn step_shadow(&mut self, source: usize, next: &Taken) {
         self.take_given();
-        ahead
+        self.with_shadow(|shadow, task| if task.compares(source) { shadow.process(task, source, next) } else { Ok(()) });
     }
 
-    /// Behind the batch: both have processed all of it.
-    pub(super) fn compare_shadow(&mut self, source: usize, records: u64, ahead: Option<Given>) {
+    /// Behind a batch, of which so many rows are processed.
+    pub(super) fn compare_shadow(&mut self, source: usize, rows: usize) {
         if self.shadow.is_none() {
             return;
         }
         let own = self.take_given();
-        let (Some(ahead), Some(shadow)) = (ahead, &mut self.shadow) else { return };
-        // What is tried is the newer one: of a canary that is the task's own.
-        let canary = self.setting.generation_number() > shadow.setting().generation_number();
-        let (works, tried) = if canary { (&ahead, &own) } else { (&own, &ahead) };
-        let Shadow { known, report, .. } = shadow;
-        report.compare((&self.setting.pipeline.sources[source].topic, known), records, works, tried);
-        let mut bytes = 0;
-        let stream_time = shadow.task.stream_time;
-        shadow.task.each_store(|store| {
-            store.settle_apart();
-            if store.dirty_bytes() > BUDGET / 2 {
-                store.forget_closed(stream_time);
+        self.with_shadow(|shadow, task| {
+            if task.compares(source) {
+                shadow.given[0].extend(own);
+                shadow.compared += rows as u64;
+                shadow.ahead = shadow.ahead.saturating_sub(rows);
+                if shadow.ahead == 0 {
+                    shadow.compare(task, source, false);
+                }
             }
-            bytes += store.dirty_bytes();
+            Ok(())
         });
-        shadow.report.bytes = bytes as u64;
-        if bytes > BUDGET {
-            shadow.report.ended = Some(format!("its own rows need more than {} MiB in one task", BUDGET >> 20));
-            // The report stays; the rows go.
-            shadow.task.stages.clear();
+    }
+
+    /// The shadow gives out what changed since the last commit.
+    pub(super) fn give_shadow(&mut self) {
+        self.take_given();
+        self.with_shadow(|shadow, task| {
+            if shadow.task.gives_changes() {
+                shadow.stand_where(task);
+                shadow.task.give(Give::Changed)?;
+                shadow.given[1].extend(shadow.task.take_given());
+            }
+            Ok(())
+        });
+    }
+
+    /// Both have given out what changed.
+    pub(super) fn compare_changes(&mut self) {
+        if self.shadow.is_none() {
+            return;
         }
+        let own = self.take_given();
+        self.with_shadow(|shadow, task| {
+            if !task.gives_changes() && !shadow.task.gives_changes() {
+                return Ok(());
+            }
+            shadow.given[0].extend(own);
+            if std::mem::take(&mut shadow.late) || shadow.new {
+                shadow.given = Default::default();
+                shadow.compared = 0;
+            }
+            let Some(source) = task.queues.iter().map(|queue| queue.source).find(|source| task.compares(*source)) else { return Ok(()) };
+            shadow.compare(task, source, true);
+            Ok(())
+        });
+    }
+
+    /// Does something with the shadow, if there is one that has not ended. Where that fails, the shadow ends.
+    fn with_shadow(&mut self, work: impl FnOnce(&mut Shadow, &Self) -> Result<(), Stop>) {
+        let Some(mut shadow) = self.shadow.take() else { return };
+        if shadow.report.ended.is_none()
+            && let Err(stop) = work(&mut shadow, self)
+        {
+            shadow.report.ended = Some(explain::stopped(&shadow.task.setting.pipeline, &stop));
+        }
+        self.shadow = Some(shadow);
+    }
+
+    /// Whether what comes of a source's records is compared: rows of tables are the task's alone.
+    fn compares(&self, source: usize) -> bool {
+        self.setting.pipeline.sources[source].table.is_none()
     }
 
     /// What came of the last batch, for who compares.
-    fn take_given(&mut self) -> Given {
+    pub(super) fn take_given(&mut self) -> Given {
         let refused = self.refusals.as_mut().map(std::mem::take).unwrap_or_default();
         Given { written: self.sinks.iter_mut().flat_map(Sink::take_written).collect(), refused }
     }

@@ -112,7 +112,7 @@ impl Report {
             let (works, tried) = (of(&works.written, topic), of(&tried.written, topic));
             self.outputs += works.iter().chain(&tried).map(|written| written.origins.len() as u64).max().unwrap_or(0);
             if !same(&works, &tried) {
-                differences(topic, known, &works, &tried, &mut found);
+                differences(topic, (known, apart), &works, &tried, &mut found);
             }
         }
         let mut refused: BTreeMap<Refused, i64> = BTreeMap::new();
@@ -144,10 +144,10 @@ struct Found {
 }
 
 /// What differs in a topic.
-fn differences(topic: &str, known: &BTreeSet<String>, works: &[&Written], tried: &[&Written], found: &mut Vec<Found>) {
+fn differences(topic: &str, (known, apart): (&BTreeSet<String>, bool), works: &[&Written], tried: &[&Written], found: &mut Vec<Found>) {
     let mut other = by_origin(tried);
     for (origin, rows) in by_origin(works) {
-        for (row, pair) in paired(rows, other.remove(&origin).unwrap_or_default()).into_iter().enumerate() {
+        for (row, pair) in paired(rows, other.remove(&origin).unwrap_or_default(), apart).into_iter().enumerate() {
             let whats = match pair {
                 (Some(one), Some(other)) => fields_that_differ(&one, &other).iter().map(|field| named(field, known)).collect(),
                 (Some(_), None) => vec!["missing".to_owned()],
@@ -161,8 +161,12 @@ fn differences(topic: &str, known: &BTreeSet<String>, works: &[&Written], tried:
     }
 }
 
-/// Which of one record's outputs are held against each other: those of the same key, in their order; then those that are left, in theirs.
-fn paired<'w>(works: Vec<Row<'w>>, tried: Vec<Row<'w>>) -> Vec<(Option<Row<'w>>, Option<Row<'w>>)> {
+/// Which outputs of one place are held against each other. As many of one record: in their order. Else those of the same key, in their order; then those
+/// that are left, in theirs.
+fn paired<'w>(works: Vec<Row<'w>>, tried: Vec<Row<'w>>, apart: bool) -> Vec<(Option<Row<'w>>, Option<Row<'w>>)> {
+    if !apart && works.len() == tried.len() {
+        return works.into_iter().map(Some).zip(tried.into_iter().map(Some)).collect();
+    }
     let key = |(written, row): Row<'w>| written.records.keys.bytes(row);
     let mut by_key: BTreeMap<Option<&[u8]>, VecDeque<usize>> = BTreeMap::new();
     for (at, row) in tried.iter().enumerate() {

@@ -48,11 +48,10 @@ impl Shadow {
     pub fn stands_on(&self, task: &Task, setting: &Arc<Setting>) -> bool {
         Arc::ptr_eq(self.setting(), setting) && self.task.partitions() == task.partitions()
     }
-}
 
-impl Shadow {
     /// Processes the batch that the task `of` is about to process, all of it, over what that one has now.
     fn process(&mut self, of: &Task, source: usize, next: &Taken) -> Result<(), Stop> {
+        // Not when it began: what the task did then may have been undone.
         if std::mem::take(&mut self.new) {
             self.late = of.queues.iter().any(|queue| queue.moved);
             for below in std::mem::take(&mut self.timers) {

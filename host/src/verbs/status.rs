@@ -90,7 +90,7 @@ fn places(control: &Control, name: &str, known: &Deployment) -> Result<Places, F
     // Whether one lies before a stage is known once plugins are loaded; that it is there shows as much.
     let stages = manifest::plugins(&shown.manifest).into_iter();
     let own: Vec<String> = stages.map(|(stage, _)| repartition_topic(name, &stage)).collect();
-    let mut read = partitions_there(control, &manifest::topics_read(&shown.manifest))?;
+    let mut read = partitions_there(control, manifest::topics_read(&shown.manifest))?;
     let own = partitions_there(control, &own)?;
     // That something stands still is told also of a topic which this generation does not read any more.
     let parked: BTreeSet<&str> =

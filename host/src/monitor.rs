@@ -6,7 +6,7 @@ use crate::shadow::Report;
 use crate::summary::{Summary, Works};
 use crate::task::TaskId;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -23,11 +23,17 @@ pub struct Monitor {
     turns: AtomicU64,
     /// How often parked tasks were told to try again.
     revivals: AtomicU64,
-    /// Nothing more is taken of the user's sources.
-    shut: AtomicBool,
+    /// How often the sources were shut and opened again: odd while nothing more is taken of them.
+    shuts: AtomicU64,
     posts: Mutex<Vec<Arc<Post>>>,
     /// Where partitions end, as far as it was looked up.
     ends: Mutex<BTreeMap<TopicPartition, i64>>,
+}
+
+/// Odd = on. One that is on already stays.
+fn turn(count: &AtomicU64, on: bool) {
+    // Fails where it is so already.
+    let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| ((count % 2 == 1) != on).then_some(count + 1));
 }
 
 /// What one worker has told. It stays when the worker is gone, so that counters never fall.
@@ -83,8 +89,8 @@ pub struct Figures {
     pub works: BTreeMap<u64, Works>,
     /// Tasks that may have rows of older types.
     pub sweeping: usize,
-    /// The sources are shut, and everything that was taken of them is committed.
-    pub quiet: bool,
+    /// The number of the time that the sources are shut, if everything that was taken of them is committed.
+    pub quiet: Option<u64>,
     /// The generation on trial that is compared, and how it compares.
     pub shadow: Option<(u64, Report)>,
     /// Records of changelogs read, and to read at most, of the restore under way or else of the last one.
@@ -183,16 +189,11 @@ impl Monitor {
 
     /// Workers stop processing, commit what they have processed, and keep their place in the group.
     pub fn pause(&self) {
-        self.turn_to(true);
+        turn(&self.turns, true);
     }
 
     pub fn resume(&self) {
-        self.turn_to(false);
-    }
-
-    fn turn_to(&self, paused: bool) {
-        // Fails where it is so already.
-        let _ = self.turns.fetch_update(Ordering::AcqRel, Ordering::Acquire, |turns| ((turns % 2 == 1) != paused).then_some(turns + 1));
+        turn(&self.turns, false);
     }
 
     pub fn paused(&self) -> bool {
@@ -201,7 +202,16 @@ impl Monitor {
 
     /// Workers take no more of the user's sources, and go on with what is under way behind them; `false`: they take of them again.
     pub fn shut(&self, shut: bool) {
-        self.shut.store(shut, Ordering::Release);
+        turn(&self.shuts, shut);
+    }
+
+    /// Whether the sources are shut, and every worker has committed what it took of them. What was told when they were shut before does not count.
+    pub fn is_quiet(&self) -> bool {
+        let shuts = self.shuts.load(Ordering::Acquire);
+        let is = |worker: &WorkerView| worker.figures.quiet == Some(shuts);
+        let workers = self.workers();
+        let mut running = workers.iter().filter(|worker| worker.phase == Phase::Running).peekable();
+        shuts % 2 == 1 && running.peek().is_some() && running.all(is)
     }
 
     /// Tasks that stand still try again.
@@ -278,8 +288,9 @@ impl Seat {
         self.monitor.paused()
     }
 
-    pub fn shut(&self) -> bool {
-        self.monitor.shut.load(Ordering::Acquire)
+    /// The number of the time that the sources are shut, if they are.
+    pub fn shut(&self) -> Option<u64> {
+        Some(self.monitor.shuts.load(Ordering::Acquire)).filter(|shuts| shuts % 2 == 1)
     }
 
     pub fn revivals(&self) -> u64 {
@@ -349,6 +360,27 @@ mod tests {
         let monitor = Arc::new(Monitor::default());
         let seats = (monitor.seat("host.0"), monitor.seat("host.1"));
         (monitor, seats.0, seats.1)
+    }
+
+    #[test]
+    fn what_was_said_when_the_sources_were_shut_before_does_not_count() {
+        let (monitor, first, second) = monitor();
+        let say = |seat: &Seat| seat.publish(Figures { quiet: seat.shut(), ..Figures::default() });
+        say(&first);
+        say(&second);
+        assert!(!monitor.is_quiet(), "nothing is shut");
+        monitor.shut(true);
+        say(&first);
+        assert!(!monitor.is_quiet(), "the second one is yet to say so");
+        say(&second);
+        monitor.shut(true);
+        assert!(monitor.is_quiet());
+        monitor.shut(false);
+        monitor.shut(true);
+        assert!(!monitor.is_quiet(), "something was taken meanwhile");
+        say(&first);
+        say(&second);
+        assert!(monitor.is_quiet());
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Pipeline {
             keys.of = self.inputs_of(&self.stages[stage]).unwrap_or_default();
         }
         let name = format!("{}.repartition", self.stages[stage].name);
-        let topic: Arc<str> = format!("{}.{name}", self.name).into();
+        let topic: Arc<str> = repartition_topic(&self.name, &self.stages[stage].name).into();
         let source = Input::Source(self.sources.len());
         let from = std::mem::replace(&mut self.stages[stage].from, vec![source]);
         let origins = self.origins(&from);
@@ -226,6 +226,11 @@ pub enum Start {
     Latest,
     /// Milliseconds since the epoch.
     At(i64),
+}
+
+/// The name of the repartition topic that lies before a stage, if one does.
+pub fn repartition_topic(pipeline: &str, stage: &str) -> String {
+    format!("{pipeline}.{stage}.repartition")
 }
 
 /// A field of the value that is the record's time.

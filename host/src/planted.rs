@@ -29,6 +29,13 @@ pub(crate) enum Mistake {
     SweepBelow,
     /// A task that is made anew inherits the pauses of the one before.
     PausesKept,
+    /// A deployment does not wait until repartition topics are empty.
+    NotEmptied,
+    /// Workers go on taking records of sources that are shut.
+    NotShut,
+    /// A host takes of the sources again without having looked what came of the deployment.
+    #[cfg(test)]
+    OpensUnheard,
     /// The member does not tell its generation with the positions.
     #[cfg(test)]
     NoGeneration,

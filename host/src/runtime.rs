@@ -50,7 +50,7 @@ pub enum RunError {
 pub struct Fresh<'a> {
     /// That came after the generation which ran last.
     pub stores: &'a BTreeSet<String>,
-    /// The first that may have them.
+    /// The first that may have them, or the first without one that went. 0 = none came or went.
     pub generation: u64,
     /// With which generation all state was emptied last; local copies of an earlier one are dropped. 0 = never.
     pub epoch: u64,
@@ -201,6 +201,12 @@ pub fn store_names(pipeline: &Pipeline) -> BTreeSet<String> {
     let own = pipeline.stages.iter().flat_map(|stage| stage.stores.iter().cloned());
     let tables = pipeline.sources.iter().filter_map(|source| Some(pipeline.tables[source.table?].name.clone()));
     own.chain(tables).collect()
+}
+
+/// Which stores a generation has that the one which `ran` last had not, and the first number that may have them: their changelogs may be missing. The
+/// number is 0 if both have the same ones.
+pub fn new_stores(own: &BTreeSet<String>, before: &BTreeSet<String>, ran: u64) -> (BTreeSet<String>, u64) {
+    (own.difference(before).cloned().collect(), if own == before { 0 } else { ran + 1 })
 }
 
 /// Starts an instance of each stage's plugin, and lets it go. Err within: the stage whose plugin does not start, and why.
@@ -500,7 +506,8 @@ fn changelogs(
             tombstones = tombstones.min(retention.tombstones);
         }
     }
-    Ok(Changelogs { stores, local, claims: Arc::default(), tombstones, exist })
+    let since = fresh.map_or(0, |fresh| fresh.generation.max(fresh.epoch));
+    Ok(Changelogs { stores, local, claims: Arc::default(), tombstones, since, exist })
 }
 
 /// What a topic is created with that the pipeline writes: as many partitions as the widest of its sources has; None if there is no source yet.

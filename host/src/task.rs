@@ -245,7 +245,7 @@ impl Task {
     pub fn add(&mut self, source: usize, from: TopicPartition, position: &Position, until: Option<i64>, fresh_from: i64) {
         let metadata = Metadata::of(&position.metadata).unwrap_or_default();
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
-        self.keeps_state |= metadata.state;
+        self.keeps_state |= self.setting.has_kept(&metadata);
         self.closed &= metadata.closed;
         let (before, now) = (metadata.works_by(), self.works_by());
         let cut = now != before;
@@ -293,8 +293,10 @@ impl Task {
         self.queues.iter().find(|queue| queue.from == *from).map_or(0, |queue| queue.rows)
     }
 
-    pub fn offer(&mut self, fetched: Fetched) {
-        let Some(queue) = self.queues.iter_mut().find(|queue| queue.from == fetched.from) else { return };
+    /// Takes records in. Err: they lie below what was taken in before, which no log hands over that does what it promises; they would count twice.
+    pub fn offer(&mut self, fetched: Fetched) -> Result<(), LogError> {
+        let Some(queue) = self.queues.iter_mut().find(|queue| queue.from == fetched.from) else { return Ok(()) };
+        queue.check_place(&fetched)?;
         let wanted = match queue.until {
             Some(until) => fetched.offsets.partition_point(|offset| *offset < until),
             None => fetched.offsets.len(),
@@ -309,6 +311,7 @@ impl Task {
             let fetched = if wanted == fetched.offsets.len() { fetched } else { cut(&fetched, wanted) };
             queue.waiting.push_back(fetched);
         }
+        Ok(())
     }
 
     /// The end of a partition was reached.

@@ -191,8 +191,8 @@ pub struct Worker<'a> {
     pub processed: u64,
     pub commits: u64,
     paused: Vec<TopicPartition>,
-    /// Nothing is taken of the user's sources.
-    shut: bool,
+    /// Nothing is taken of the user's sources; the number of the time that they are shut.
+    shut: Option<u64>,
     stopped: Option<Stop>,
     /// Tasks that stand still, and why; and how often those were told to try again.
     parked: BTreeMap<TaskId, Parked>,
@@ -282,7 +282,7 @@ impl<'a> Worker<'a> {
             processed: 0,
             commits: 0,
             paused: Vec::new(),
-            shut: false,
+            shut: None,
             stopped: None,
             parked: BTreeMap::new(),
             revived: seat.revivals(),
@@ -311,12 +311,17 @@ impl<'a> Worker<'a> {
                 Err(ended) => break Err(ended),
             }
             observer.progress(&self);
-            if self.seat.due(self.clock.elapsed()) {
-                self.seat.publish(self.figures());
-            }
+            self.publish();
         };
         observer.progress(&self);
         self.end(ended)
+    }
+
+    /// Tells whoever watches, a few times a second.
+    pub(crate) fn publish(&mut self) {
+        if self.seat.due(self.clock.elapsed()) {
+            self.seat.publish(self.figures());
+        }
     }
 
     /// One turn; what the run gets over by itself, it gets over. `failures`: in a row. False: all is done.
@@ -364,7 +369,7 @@ impl<'a> Worker<'a> {
                 let from = fetched.from.clone();
                 tracing::trace!(%from, first = fetched.offsets.first(), rows = fetched.offsets.len(), "fetched");
                 if let Some(task) = self.task_of(&from) {
-                    task.offer(fetched);
+                    task.offer(fetched)?;
                     if task.waiting(&from) > most {
                         self.member.pause(std::slice::from_ref(&from))?;
                         self.paused.push(from);
@@ -400,7 +405,7 @@ impl<'a> Worker<'a> {
         self.process(idle)?;
         self.resume()?;
         self.progress_commit(Duration::ZERO)?;
-        if self.clock.elapsed() >= self.marked + self.options.checkpoint_interval && !self.shut {
+        if self.clock.elapsed() >= self.marked + self.options.checkpoint_interval && self.shut.is_none() {
             self.marked = self.clock.elapsed();
             self.tasks.values_mut().for_each(Task::repeat_mark);
         }
@@ -491,11 +496,16 @@ impl<'a> Worker<'a> {
             generation: self.heading.setting.generation_number(),
             trial: self.heading.trial.as_ref().map_or(0, |trial| trial.setting.generation_number()),
             works: self.works(),
-            quiet: self.shut && self.in_flight.is_none() && self.first_since.is_none() && self.pending.is_empty() && self.restore.is_none(),
+            quiet: self.shut.filter(|_| self.is_quiet()),
             sweeping: self.tasks.values().filter(|task| task.sweep_due()).count(),
             shadow: self.heading.compared().map(|number| (number, self.shadow_report())),
             restored: self.restoring().unwrap_or(self.restored),
         }
+    }
+
+    /// Whether all that was processed is committed, and nothing is on its way to be.
+    fn is_quiet(&self) -> bool {
+        self.in_flight.is_none() && self.first_since.is_none() && self.pending.is_empty() && self.restore.is_none()
     }
 
     /// Tasks that may have rows of older types, and go on.
@@ -552,7 +562,7 @@ impl<'a> Worker<'a> {
                 if self.isolation.is_some() && (self.in_flight.is_some() || self.uncommitted.rows >= most) {
                     break;
                 }
-                task.shut(self.shut);
+                task.shut(self.shut.is_some() && !planted(Mistake::NotShut));
                 task.narrow(if self.isolation.is_some() { most - self.uncommitted.rows } else { usize::MAX });
                 let patient = self.options.until_end || !idle || task.order_matters() && !waited;
                 let patient = patient && !planted(Mistake::NoPatience);

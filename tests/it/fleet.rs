@@ -134,6 +134,45 @@ fn status_says_how_far_a_pipeline_is() {
 }
 
 #[test]
+fn status_tells_of_repartition_topics_as_of_sources() {
+    let folder = folder();
+    let folder = folder.path();
+    let grouped = "pipeline: p\nsources: { in: { topic: ratings, schema: { user: text } } }\n\
+                   stages: [{ name: by-user, plugin: aggregate, with: { group_by: [user], compute: { n: count() } } }]\n\
+                   sinks: [{ from: by-user, topic: out }]\n";
+    write(folder, "p.yaml", grouped);
+    let repartition = || good(folder, &["status"])["pipelines"][0]["repartition"].clone();
+    shown(folder, &["topic", "create", "ratings", "--partitions", "2"]);
+    good(folder, &["deploy", "p.yaml"]);
+    assert_eq!(repartition(), serde_json::json!([]), "a host makes the topic, and none runs");
+
+    let lines =
+        |users: std::ops::Range<u32>| users.map(|n| format!("{{\"key\":\"k{n}\",\"value\":{{\"user\":\"u{n}\"}}}}\n")).collect::<String>();
+    write(folder, "r.jsonl", lines(0..20));
+    shown(folder, &["produce", "ratings", "-f", "r.jsonl"]);
+    shown(folder, &["run", "p.yaml", "--until-end"]);
+    let places = repartition();
+    let of = |place: &Json, field: &str| place[field].as_i64().unwrap();
+    for (place, number) in places.as_array().unwrap().iter().zip(0..) {
+        assert!(place["topic"] == "p.by-user.repartition" && of(place, "partition") == number, "{places}");
+        assert!(of(place, "committed") > 0 && of(place, "committed") == of(place, "end") && of(place, "lag") == 0, "{places}");
+    }
+    assert_eq!(places.as_array().unwrap().len(), 2, "{places}");
+
+    // As if somebody had stopped in between: it is sent, and not processed.
+    write(folder, "more.jsonl", lines(0..7));
+    shown(folder, &["produce", "p.by-user.repartition", "-f", "more.jsonl"]);
+    let behind = repartition();
+    assert_eq!(behind.as_array().unwrap().iter().map(|place| of(place, "lag")).sum::<i64>(), 7, "{behind}");
+    let text = shown(folder, &["status", "p"]);
+    for place in behind.as_array().unwrap() {
+        let [number, committed, end, lag] = ["partition", "committed", "end", "lag"].map(|field| of(place, field).to_string());
+        let told = text.lines().any(|line| line.split_whitespace().take(5).eq(["p.by-user.repartition", &number, &committed, &end, &lag]));
+        assert!(told, "{place} is not in:\n{text}");
+    }
+}
+
+#[test]
 fn wrong_names_files_and_places_are_told() {
     let folder = folder();
     let folder = folder.path();

@@ -57,6 +57,8 @@ struct Charge {
     why: Option<(u64, String)>,
     /// The last change of the head that was heard.
     heard: String,
+    /// The last one behind which the sources were opened again, though nobody has said so.
+    opened: String,
     parked: BTreeMap<TopicPartition, monitor::Parked>,
     /// When it was told how a generation on trial compares.
     reported: Option<Instant>,
@@ -134,7 +136,17 @@ impl<'a> Host<'a> {
     }
 
     fn tend(&mut self, name: &str, charge: &mut Charge) -> Result<(), LogError> {
-        let Some(head) = self.control.view().pipeline(name).and_then(|known| known.head.clone()) else { return Ok(()) };
+        let head = |control: &Control| control.view().pipeline(name).and_then(|known| known.head.clone());
+        let Some(mut known) = head(&self.control) else { return Ok(()) };
+        if known.next.as_ref().is_some_and(|next| next.empties) && !known.shuts(self.clock.now()) && charge.opened != known.change {
+            // The command that had the sources shut has given up by now. But before they are taken of again it must be sure that the generation was not made
+            // active at the last moment, and is heard of late.
+            self.control.refresh()?;
+            let Some(newest) = head(&self.control) else { return Ok(()) };
+            charge.opened.clone_from(&newest.change);
+            known = newest;
+        }
+        let head = known;
         self.hear(name, charge)?;
         self.begin_preparing(name, charge, &head)?;
         self.let_ended_go(name, charge)?;

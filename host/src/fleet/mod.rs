@@ -5,7 +5,7 @@ pub mod bundle;
 pub mod component;
 pub mod control;
 pub mod diff;
-mod emptied;
+pub mod emptied;
 mod fields;
 pub mod host;
 mod outdated;

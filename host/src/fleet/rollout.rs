@@ -384,7 +384,7 @@ impl Rollout {
             } else if let Some(why) = control.view().hosts.iter().find_map(silent) {
                 why
             } else {
-                match emptied::left(&*log, &self.pipeline, &self.empties)? {
+                match emptied::left(&*log, clock, &self.pipeline, &self.empties)? {
                     None => return Ok(()),
                     Some((at, position)) => format!(
                         "{at} is processed up to offset {position} only; does it stand still (`millstream status {}`)?",

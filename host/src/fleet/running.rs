@@ -51,7 +51,7 @@ pub struct Prepared {
     pub pipeline: Pipeline,
     /// To which the tasks that run can turn where they stand. None: they end, and begin anew by it.
     pub hot: Option<Arc<Setting>>,
-    /// Stores that the generation which ran last had not, and the first number that may have them: their changelogs may be missing.
+    /// Stores that the generation which ran last had not, and the first number that may have them: see `runtime::new_stores`.
     pub new_stores: (BTreeSet<String>, u64),
 }
 
@@ -91,7 +91,7 @@ pub fn prepare(
     let mut new_stores = (BTreeSet::new(), 0);
     if let Some((ran, bundle)) = last.filter(|_| hot.is_none()) {
         let before = runtime::store_names(&bundle.pipeline(&*place.loader)?.pipeline);
-        new_stores = (runtime::store_names(&pipeline).difference(&before).cloned().collect(), ran + 1);
+        new_stores = runtime::new_stores(&runtime::store_names(&pipeline), &before, ran);
     }
     Ok(Prepared { generation: generation.clone(), pipeline, hot: hot.map(Arc::new), new_stores })
 }
@@ -190,9 +190,7 @@ impl Running {
 
     /// Whether all its workers have committed what they took of the sources, which are shut.
     pub fn is_quiet(&self) -> bool {
-        let workers = self.monitor.workers();
-        let mut running = workers.iter().filter(|worker| worker.phase == Phase::Running).peekable();
-        running.peek().is_some() && running.all(|worker| worker.figures.quiet)
+        self.monitor.is_quiet()
     }
 
     /// Whether rows of its stores may be of older types.

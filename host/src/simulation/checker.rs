@@ -1,5 +1,7 @@
 //! What must hold at the end, as a read_committed reader sees it.
 
+mod emptied;
+
 use super::broker::{Broker, Record};
 use super::model::{self, Number, Outcome, Version};
 use super::workload::{ALARMS, CONTROL, FOUND, INPUT, OUTPUT, ROWS, TIMERS, WINDOWS, hash, list, user};
@@ -11,6 +13,8 @@ use crate::store::{RowTypes, row};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+pub use emptied::emptied;
 
 /// Every partition of a topic.
 pub fn partitions(broker: &Broker, topic: &Arc<str>) -> Vec<TopicPartition> {
@@ -52,9 +56,9 @@ pub fn outputs(broker: &Broker, counts: &[i64]) -> Result<(), String> {
     }
 }
 
-/// Each result is of the generation that, as the control topic has it, worked at the place of its record in the topic `before`; each generation began once in
+/// Each result is of the generation that, as the control topic has it, worked at the place of its record in one of the topics `before`; each generation began once in
 /// each partition, behind the one before it; and that which is to work in a partition number, `newest`, does.
-pub fn generations(broker: &Broker, sources: &[Arc<str>], before: &Arc<str>, newest: &dyn Fn(i32) -> WorksBy) -> Result<(), String> {
+pub fn generations(broker: &Broker, sources: &[Arc<str>], before: &[&str], newest: &dyn Fn(i32) -> WorksBy) -> Result<(), String> {
     let mut cuts: BTreeMap<(String, i32), BTreeMap<u64, Told>> = BTreeMap::new();
     for (_, record) in broker.partition(&TopicPartition::new(CONTROL, 0)).committed(0, usize::MAX) {
         let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
@@ -89,7 +93,7 @@ pub fn generations(broker: &Broker, sources: &[Arc<str>], before: &Arc<str>, new
         }
     }
     let mut places = BTreeMap::new();
-    for at in partitions(broker, before) {
+    for at in before.iter().flat_map(|topic| partitions(broker, &(*topic).into())) {
         for (offset, record) in broker.partition(&at).all_committed() {
             let value = json(record);
             places.insert((text(&value, "user"), int(&value, "seq")), (at.clone(), offset, record.key.as_deref().map(<[u8]>::to_vec)));

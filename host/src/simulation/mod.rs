@@ -62,8 +62,10 @@ fn hold_in(kind: Kind, mood: Mood) {
     }
     assert!(failed.is_empty(), "{} of {seeds} seeds fail:\n{}", failed.len(), failed.join("\n"));
     eprintln!("{seeds} seeds: {total:?}");
-    let Figures { calls, crashes, stills, errors, indefinite, refused, expired, replaced, copies } = total;
-    for (what, count) in [
+    let Figures { calls, crashes, stills, errors, indefinite, refused, expired, replaced, copies, regrouped, withdrawn } = total;
+    let of_kind =
+        if kind == Kind::Emptied { vec![("regrouped", regrouped), ("withdrawn", withdrawn)] } else { vec![("replaced", replaced)] };
+    let faults = [
         ("calls", calls / 100),
         ("crashes", crashes),
         ("stills", stills),
@@ -71,9 +73,9 @@ fn hold_in(kind: Kind, mood: Mood) {
         ("indefinite", indefinite),
         ("refused", refused),
         ("expired", expired),
-        ("replaced", replaced),
         ("copies", copies),
-    ] {
+    ];
+    for (what, count) in faults.into_iter().chain(of_kind) {
         assert!(count > seeds / 20, "{what}: only {count} in {seeds} seeds");
     }
 }
@@ -86,6 +88,11 @@ fn each_number_comes_out_once_and_in_order() {
 #[test]
 fn each_number_comes_out_once_and_in_order_through_a_repartition_topic() {
     hold(Kind::Regrouped);
+}
+
+#[test]
+fn each_number_counts_once_whatever_its_repartition_topics_group_by() {
+    hold(Kind::Emptied);
 }
 
 #[test]
@@ -153,6 +160,9 @@ fn planted_mistakes_are_found() {
         (NotBehind, Kind::Lists),
         (SweepBelow, Kind::Lists),
         (PausesKept, Kind::Windows),
+        (NotEmptied, Kind::Emptied),
+        (NotShut, Kind::Emptied),
+        (OpensUnheard, Kind::Emptied),
     ];
     let mut unseen = Vec::new();
     for (mistake, kind) in mistakes {

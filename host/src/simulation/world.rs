@@ -37,6 +37,9 @@ pub struct Figures {
     pub expired: u64,
     pub replaced: u64,
     pub copies: u64,
+    /// Deployments that group by something else: made active, and given up.
+    pub regrouped: u64,
+    pub withdrawn: u64,
 }
 
 impl std::ops::AddAssign for Figures {
@@ -50,6 +53,8 @@ impl std::ops::AddAssign for Figures {
         self.expired += other.expired;
         self.replaced += other.replaced;
         self.copies += other.copies;
+        self.regrouped += other.regrouped;
+        self.withdrawn += other.withdrawn;
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Changelogs {
     pub claims: Arc<Claims>,
     /// How long a tombstone can be read: local copies that are older are rebuilt.
     pub tombstones: Duration,
+    /// With which generation stores came or went last: what an earlier one has kept was in others. 0 = never, as far as is known.
+    pub since: u64,
     /// The topics are there; else (a dry run before the first run) there is nothing to restore.
     pub exist: bool,
 }

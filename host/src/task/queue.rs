@@ -3,7 +3,7 @@
 use super::{BatchLimit, Task};
 use crate::flow::source::Taken;
 use crate::generation::Tried;
-use crate::io::{Fetched, TopicPartition};
+use crate::io::{Fetched, LogError, TopicPartition};
 use crate::record::{Records, RecordsBuilder};
 use std::collections::VecDeque;
 
@@ -86,6 +86,20 @@ impl Task {
 }
 
 impl Queue {
+    /// Err: these records do not come behind those that are here, or were taken.
+    pub(super) fn check_place(&self, fetched: &Fetched) -> Result<(), LogError> {
+        let last = self.waiting.back().and_then(|waiting| waiting.offsets.last()).map(|last| last + 1);
+        let (place, first) = (last.max(self.position).unwrap_or(0), fetched.offsets.first().copied().unwrap_or(i64::MAX));
+        if first >= place && fetched.offsets.is_sorted_by(|one, next| one < next) {
+            return Ok(());
+        }
+        Err(LogError::stop(format!(
+            "{}: records from offset {first} on were handed over again or out of order, behind those below offset {place}: a mistake in the program. Nothing of them was \
+             processed; start it again, and it goes on from what is committed",
+            self.from
+        )))
+    }
+
     /// Whether nothing more is known to come: the end was told, or the captured one is reached.
     pub(super) fn ended(&self) -> bool {
         match self.until {
@@ -201,4 +215,46 @@ fn gather(queues: &[Queue], picked: &[(usize, usize, usize)]) -> Taken {
 pub(super) fn cut(fetched: &Fetched, rows: usize) -> Fetched {
     let first: Vec<u32> = (0..rows as u32).collect();
     Fetched { from: fetched.from.clone(), offsets: fetched.offsets[..rows].to_vec(), records: fetched.records.gather(&first) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetched(offsets: &[i64]) -> Fetched {
+        let mut records = RecordsBuilder::default();
+        offsets.iter().for_each(|offset| records.push(*offset, None, Some(b"{}"), std::iter::empty::<(&[u8], Option<&[u8]>)>()));
+        Fetched { from: TopicPartition::new("in", 3), offsets: offsets.to_vec(), records: records.finish() }
+    }
+
+    #[test]
+    fn records_below_the_place_of_a_task_are_an_error_that_says_where() {
+        let mut queue = Queue {
+            source: 0,
+            from: TopicPartition::new("in", 3),
+            waiting: VecDeque::new(),
+            taken: 0,
+            rows: 0,
+            position: Some(7),
+            end: None,
+            until: None,
+            open_end: false,
+            moved: false,
+            fresh_from: 0,
+            since: 0,
+            cut: false,
+            base_cut: false,
+            tried: None,
+        };
+        let refused = |queue: &Queue, offsets: &[i64]| queue.check_place(&fetched(offsets)).unwrap_err().message;
+        assert!(refused(&queue, &[6, 7]).starts_with("in/3: records from offset 6 on"), "{}", refused(&queue, &[6, 7]));
+        // Gaps are marks of transactions, or what was aborted.
+        for well in [&[7, 8][..], &[9, 12]] {
+            queue.check_place(&fetched(well)).unwrap();
+        }
+        queue.waiting.push_back(fetched(&[9, 12]));
+        assert!(refused(&queue, &[12, 13]).contains("below offset 13"), "what waits counts too");
+        assert!(refused(&queue, &[15, 14]).contains("out of order"));
+        queue.check_place(&fetched(&[13])).unwrap();
+    }
 }

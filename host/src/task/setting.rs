@@ -1,5 +1,6 @@
 //! What every task of a run shares: the pipeline, planned, with its tables and types, and plugin instances made ahead.
 
+use super::Metadata;
 use crate::flow::plan::Plan;
 use crate::generation::Generation;
 use crate::io::CommittedState;
@@ -57,6 +58,11 @@ impl Setting {
         let closes =
             |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&describe::Occasion::Closed));
         self.pipeline.stages.iter().zip(reached).any(|(stage, reached)| *reached && closes(stage))
+    }
+
+    /// Whether a position says that its task has kept something in the stores that there are.
+    pub fn has_kept(&self, metadata: &Metadata) -> bool {
+        metadata.state && self.changelogs.as_ref().is_none_or(|changelogs| metadata.generation >= changelogs.since)
     }
 
     /// 0 = without a fleet.

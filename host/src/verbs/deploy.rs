@@ -4,9 +4,9 @@ use super::{Answer, Exit, Failure, Means, Step, check_log, denied, loaded, print
 use crate::clock::SystemClock;
 use crate::fleet::bundle::Bundle;
 use crate::fleet::diff::{Diff, counts, diff};
+use crate::fleet::emptied;
 use crate::fleet::{Class, Control, Ended, Generation, Kind, Mode, Rollout};
-use crate::flow::plan;
-use crate::io::{Log, LogError, TopicPartition, partitions_of};
+use crate::io::{Log, TopicPartition};
 use crate::manifest::Loaded;
 use crate::pipeline::Pipeline;
 use crate::plugin::Loader;
@@ -40,19 +40,6 @@ impl How {
 
 fn told_json(pipeline: &str, base: Option<&Generation>, diff: &Diff) -> Value {
     json!({ "pipeline": pipeline, "base": base.map(|base| base.number), "diff": diff })
-}
-
-/// Every partition of a pipeline's repartition topics, by level.
-fn repartition_topics(pipeline: &Pipeline, log: &dyn Log) -> Result<Vec<Vec<TopicPartition>>, LogError> {
-    let segments = plan::segments(pipeline);
-    let mut levels = vec![Vec::new(); segments.iter().map(|segment| segment.level).max().unwrap_or(0)];
-    for segment in segments.iter().filter(|segment| segment.level > 0) {
-        let sources = segment.sources.iter().map(|source| &pipeline.sources[*source]);
-        for source in sources.filter(|source| source.carries.is_some()) {
-            levels[segment.level - 1].extend(partitions_of(log, &source.topic)?);
-        }
-    }
-    Ok(levels)
 }
 
 /// A pipeline that is to become the active generation.
@@ -136,7 +123,7 @@ impl Candidate {
             partitions.extend((0..count).map(|partition| TopicPartition::new(source.topic.clone(), partition)));
         }
         let empties = match &old {
-            Some(old) if !found.empties.is_empty() => repartition_topics(old, log)?,
+            Some(old) if !found.empties.is_empty() => emptied::levels(old, log)?,
             _ => Vec::new(),
         };
         let rollout = Rollout {

@@ -5,14 +5,15 @@ use crate::clock::SystemClock;
 use crate::fleet::{Control, Deployment, Generation, State};
 use crate::io::{Bounds, Clock, TopicPartition};
 use crate::manifest;
+use crate::pipeline::repartition_topic;
 use crate::shadow::Report;
 use crate::share::Keys;
 use crate::task::Metadata;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// How far a pipeline is in a partition of a source.
+/// How far a pipeline is in a partition of a source, or of a repartition topic.
 struct Place {
     at: TopicPartition,
     bounds: Bounds,
@@ -22,6 +23,14 @@ struct Place {
     /// The keys for which that one works, and the generation that works for the others.
     divided: Option<(Keys, u64)>,
     parked: Option<String>,
+}
+
+/// How far a pipeline is.
+struct Places {
+    /// In its sources and partitioned tables.
+    sources: Vec<Place>,
+    /// In its own topics between stages.
+    repartition: Vec<Place>,
 }
 
 impl Place {
@@ -76,14 +85,32 @@ fn now() -> i64 {
     SystemClock::default().now()
 }
 
-fn places(control: &Control, name: &str, known: &Deployment) -> Result<Vec<Place>, Failure> {
-    let log = control.log();
+fn places(control: &Control, name: &str, known: &Deployment) -> Result<Places, Failure> {
+    let Some(shown) = known.active().or(known.next()) else { return Ok(Places { sources: Vec::new(), repartition: Vec::new() }) };
+    // Whether one lies before a stage is known once plugins are loaded; that it is there shows as much.
+    let stages = manifest::plugins(&shown.manifest).into_iter();
+    let own: Vec<String> = stages.map(|(stage, _)| repartition_topic(name, &stage)).collect();
+    let mut read = partitions_there(control, manifest::topics_read(&shown.manifest))?;
+    let own = partitions_there(control, &own)?;
+    // That something stands still is told also of a topic which this generation does not read any more.
+    let parked: BTreeSet<&str> =
+        known.parked.keys().map(|at| &*at.topic).filter(|topic| read.iter().chain(&own).all(|at| *at.topic != **topic)).collect();
+    read.extend(partitions_there(control, &parked)?);
+    Ok(Places { sources: places_in(control, name, known, read)?, repartition: places_in(control, name, known, own)? })
+}
+
+/// Every partition of those of the topics that are there.
+fn partitions_there<T: AsRef<str>>(control: &Control, topics: impl IntoIterator<Item = T>) -> Result<Vec<TopicPartition>, Failure> {
     let mut partitions = Vec::new();
-    let shown = known.active().or(known.next());
-    for topic in shown.map(|generation| manifest::topics_read(&generation.manifest)).unwrap_or_default() {
-        let count = log.topic(&topic)?.map_or(0, |topic| topic.partitions);
-        partitions.extend((0..count).map(|partition| TopicPartition::new(topic.as_str(), partition)));
+    for topic in topics {
+        let count = control.log().topic(topic.as_ref())?.map_or(0, |topic| topic.partitions);
+        partitions.extend((0..count).map(|partition| TopicPartition::new(topic.as_ref(), partition)));
     }
+    Ok(partitions)
+}
+
+fn places_in(control: &Control, name: &str, known: &Deployment, partitions: Vec<TopicPartition>) -> Result<Vec<Place>, Failure> {
+    let log = control.log();
     let positions = log.committed(name, &partitions)?;
     let mut places = Vec::new();
     for (at, position) in partitions.into_iter().zip(positions) {
@@ -93,13 +120,6 @@ fn places(control: &Control, name: &str, known: &Deployment) -> Result<Vec<Place
         let generation = metadata.map(|metadata| metadata.generation);
         let parked = known.parked.get(&at).map(|parked| parked.reason.clone());
         places.push(Place { bounds, committed: position.map(|position| position.offset), generation, divided, parked, at });
-    }
-    // One of a repartition topic is no source's.
-    for (at, parked) in known.parked.iter().filter(|(at, _)| !places.iter().any(|place| place.at == **at)).collect::<Vec<_>>() {
-        let bounds = if log.topic(&at.topic)?.is_some() { log.bounds(at)? } else { Bounds { begin: 0, end: 0 } };
-        let position = log.committed(name, std::slice::from_ref(at))?.into_iter().next().flatten();
-        let (committed, generation) = (position.map(|position| position.offset), Some(parked.generation));
-        places.push(Place { at: at.clone(), bounds, committed, generation, divided: None, parked: Some(parked.reason.clone()) });
     }
     Ok(places)
 }
@@ -112,20 +132,21 @@ fn standing(known: &Deployment) -> &'static str {
     }
 }
 
-fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) -> Value {
-    let places = places.iter().map(|place| {
-        json!({
-            "topic": *place.at.topic,
-            "partition": place.at.partition,
-            "committed": place.committed,
-            "end": place.bounds.end,
-            "lag": place.lag(),
-            "generation": place.generation,
-            "keys": place.divided.map(|(keys, _)| keys.share()),
-            "beside": place.divided.map(|(_, beside)| beside),
-            "parked": place.parked,
-        })
-    });
+fn place_in_json(place: &Place) -> Value {
+    json!({
+        "topic": *place.at.topic,
+        "partition": place.at.partition,
+        "committed": place.committed,
+        "end": place.bounds.end,
+        "lag": place.lag(),
+        "generation": place.generation,
+        "keys": place.divided.map(|(keys, _)| keys.share()),
+        "beside": place.divided.map(|(_, beside)| beside),
+        "parked": place.parked,
+    })
+}
+
+fn in_json(control: &Control, name: &str, known: &Deployment, places: &Places) -> Value {
     let of = |generation: Option<&Generation>| {
         let generation = generation?;
         let answers = known.answers.get(&generation.number).cloned().unwrap_or_default();
@@ -150,7 +171,8 @@ fn in_json(control: &Control, name: &str, known: &Deployment, places: &[Place]) 
         "next": of(known.next()),
         "shadow": shadow.map(|trial| control.view().shadow(name, trial.generation, now())),
         "trial": trial,
-        "partitions": places.collect::<Vec<_>>(),
+        "partitions": places.sources.iter().map(place_in_json).collect::<Vec<_>>(),
+        "repartition": places.repartition.iter().map(place_in_json).collect::<Vec<_>>(),
     })
 }
 
@@ -170,7 +192,7 @@ fn print_shadow(text: &mut String, report: &Report) {
     }
 }
 
-fn print_pipeline(control: &Control, text: &mut String, name: &str, known: &Deployment, places: &[Place]) {
+fn print_pipeline(control: &Control, text: &mut String, name: &str, known: &Deployment, places: &Places) {
     let by = known.head.as_ref().map(|head| format!(", {} by {}", print::time(head.at), head.by)).unwrap_or_default();
     let _ = writeln!(text, "\npipeline {name}: {}{by}", standing(known));
     let trial = known.head.as_ref().and_then(|head| head.trial.as_ref());
@@ -189,12 +211,12 @@ fn print_pipeline(control: &Control, text: &mut String, name: &str, known: &Depl
             let _ = writeln!(text, "  host {host}: {}{error}", answer.state.name());
         }
     }
-    if places.is_empty() {
+    if places.sources.is_empty() {
         return;
     }
     let mut table = print::table(&["topic", "partition", "committed", "end", "lag", "generation", "parked"]);
     let dash = || "-".to_owned();
-    for place in places {
+    for place in places.sources.iter().chain(&places.repartition) {
         table.add_row([
             place.at.topic.to_string(),
             place.at.partition.to_string(),

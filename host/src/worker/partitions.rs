@@ -52,7 +52,7 @@ impl Worker<'_> {
                     task
                 }
             };
-            if Metadata::of(&position.metadata).is_some_and(|metadata| metadata.state) {
+            if Metadata::of(&position.metadata).is_some_and(|metadata| setting.has_kept(&metadata)) {
                 kept.insert(id);
             }
             for guilty in self.isolation.iter().flat_map(Isolation::guilty).filter(|guilty| guilty.at == *partition) {

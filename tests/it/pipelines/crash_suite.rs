@@ -288,7 +288,14 @@ impl Suite {
                 let points = [(host, "checkpointing:1"), (1 - host, "revoking:1")];
                 for (host, point) in points {
                     self.hosts[host].kill();
-                    self.hosts[host].start(&self.place, Some(point));
+                    self.hosts[host].start_watched(&self.place, point);
+                }
+                // A host that has nothing when the guest comes has nothing to give up.
+                for (host, point) in points {
+                    let host = &mut self.hosts[host];
+                    super::until(&format!("{} has partitions, or has died at `{point}`", host.name), || {
+                        host.is_dead() || host.has_partitions()
+                    });
                 }
                 self.progress(&name, true);
                 let guest = self.joins();

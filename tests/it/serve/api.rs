@@ -102,6 +102,26 @@ fn a_fleet_is_steered_without_a_shell() {
 }
 
 #[test]
+fn status_tells_of_repartition_topics_too() {
+    let host = with_topic("2");
+    let grouped = "pipeline: low\nsources: { in: { topic: ratings, schema: { stars: int } } }\n\
+                   stages: [{ name: by-stars, plugin: aggregate, with: { group_by: [stars], compute: { n: count() } } }]\n\
+                   sinks: [{ from: by-stars, topic: low, create: true }]\n";
+    host.done("POST", "/v1/pipelines", &json!({ "manifest": grouped }));
+    host.produce("ratings", "{\"stars\":1}\n{\"stars\":5}\n{\"stars\":2}\n");
+    let repartition = || host.done("GET", "/v1/pipelines/low", &NONE)["pipelines"][0]["repartition"].clone();
+    let sum = |places: &Value, field: &str| places.as_array().unwrap().iter().filter_map(|place| place[field].as_i64()).sum::<i64>();
+    until("all is processed", || {
+        let places = repartition();
+        sum(&places, "committed") >= 3 && sum(&places, "lag") == 0
+    });
+    let places = repartition();
+    assert!(places.as_array().unwrap().iter().all(|place| place["topic"] == "low.by-stars.repartition"), "{places}");
+    assert_eq!(places, host.call(&["status", "low"])["pipelines"][0]["repartition"]);
+    host.end();
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_reason() {
     let host = with_topic("1");
     host.done("POST", "/v1/pipelines", &own(OWN));

@@ -1,12 +1,16 @@
 //! New generations of the pipeline: they come to be, everywhere or on trial in some partitions, are promoted or rolled back; and each worker learns of that
 //! sooner or later, or begins with what was before.
 
-use super::{CONTROL, Handle, Log, SimulatedLog, below, fleet, once_in, say, workload};
+use super::{below, fleet, once_in};
 use crate::course::{self, Heading};
 use crate::generation::{Generation, WorksBy};
+use crate::io::Log;
 use crate::manifest::Secrets;
 use crate::runtime::{self, Creates, RunError};
 use crate::share::Keys;
+use crate::simulation::log::SimulatedLog;
+use crate::simulation::workload::{self, CONTROL};
+use crate::simulation::world::{Handle, say};
 use crate::task::{Setting, division, shadow};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,7 +50,7 @@ impl Told {
     }
 }
 
-fn generation(number: u64, handle: &Handle) -> Generation {
+pub fn generation(number: u64, handle: &Handle) -> Generation {
     Generation { number, control: CONTROL.into(), host: handle.name.clone(), epoch: 0 }
 }
 

@@ -10,6 +10,8 @@ use crate::store::changelog::Changelog;
 use crate::store::{RowType, RowTypes, store_of};
 use crate::task;
 use serde_json::json;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::Path;
 
 pub use plugins::{FOLLOWS, GRACE, SIZE, repeats};
@@ -29,7 +31,7 @@ pub const CONTROL: &str = "fleet.control";
 pub const TIMERS: &str = "alarms.timers";
 
 /// Which pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Each number is appended to its user's list.
     Lists,
@@ -43,6 +45,8 @@ pub enum Kind {
     Chained,
     /// As `Lists`, at least once.
     AtLeastOnce,
+    /// Lists of users and of teams in turns: each generation groups by something else than the one before, and begins new lists.
+    Emptied,
 }
 
 impl Kind {
@@ -61,7 +65,7 @@ impl Kind {
     }
 
     pub fn segments(self) -> usize {
-        if matches!(self, Self::Regrouped | Self::Chained) { 2 } else { 1 }
+        if matches!(self, Self::Regrouped | Self::Chained | Self::Emptied) { 2 } else { 1 }
     }
 
     /// Its results tell by which generation they were made.
@@ -69,9 +73,13 @@ impl Kind {
         matches!(self, Self::Lists | Self::Regrouped)
     }
 
-    /// The topic whose records the lists are made of.
-    pub fn before_lists(self) -> &'static str {
-        if self.regrouped() { "sim.lists.repartition" } else { INPUT }
+    /// The topics whose records the lists are made of.
+    pub fn before_lists(self) -> &'static [&'static str] {
+        match self {
+            Self::Regrouped => &["sim.lists.repartition"],
+            Self::Emptied => &["sim.lists.repartition", "sim.others.repartition"],
+            _ => &[INPUT],
+        }
     }
 
     fn manifest(self, generation: u64) -> String {
@@ -86,6 +94,13 @@ impl Kind {
         match self {
             Self::Lists => lists("$key"),
             Self::Regrouped => lists("user"),
+            Self::Emptied => format!(
+                "sources: {{ in: {{ topic: {INPUT}, schema: {{ user: text, team: text, seq: int, number: int }} }} }}\n\
+                 stages: [{{ name: {stage}, plugin: append, store: {LISTS}-{generation}, with: {{ by: {by}, of: number, version: {generation} }} }}]\n\
+                 sinks: [{{ from: {stage}, topic: {OUTPUT}, create: true }}]\n",
+                stage = stage_of(generation),
+                by = grouped_by(generation),
+            ),
             Self::AtLeastOnce => format!("guarantee: at-least-once\n{}", lists("$key")),
             Self::Chained => format!(
                 "sources: {{ in: {{ topic: {INPUT}, schema: {{ user: text, seq: int }} }} }}\n\
@@ -109,13 +124,29 @@ impl Kind {
     }
 }
 
+/// By which field a generation of `Kind::Emptied` groups.
+pub fn grouped_by(generation: u64) -> &'static str {
+    if generation % 2 == 1 { "user" } else { "team" }
+}
+
+/// Its stage, after which the repartition topic is named: in some generations that goes, in others it comes back.
+pub fn stage_of(generation: u64) -> &'static str {
+    if generation.is_multiple_of(3) { "others" } else { LISTS }
+}
+
 /// The pipeline, checked as a user's.
 pub fn pipeline(kind: Kind) -> Pipeline {
-    pipeline_of(kind, 0)
+    pipeline_of(kind, if kind == Kind::Emptied { 1 } else { 0 })
 }
+
+thread_local!(static LOADED: RefCell<HashMap<(Kind, u64), Pipeline>> = RefCell::default());
 
 /// One of its generations; 0 = without a fleet.
 pub fn pipeline_of(kind: Kind, generation: u64) -> Pipeline {
+    LOADED.with_borrow_mut(|loaded| loaded.entry((kind, generation)).or_insert_with(|| load(kind, generation)).clone())
+}
+
+fn load(kind: Kind, generation: u64) -> Pipeline {
     let text = format!("pipeline: sim\n{}", kind.manifest(generation));
     let path = Path::new("sim.yaml");
     match manifest::load_with(path, text, &plugins::Natives, &manifest::OnDisk::with_standard(path, plugins::component)) {
@@ -156,10 +187,30 @@ pub fn user(number: usize) -> String {
     format!("u{number}")
 }
 
+/// The team of a user.
+pub fn team(user: usize) -> String {
+    format!("t{}", user % 2)
+}
+
+/// A user's number, as one that no other user has; and whose it is.
+pub fn number(user: usize, seq: i64) -> i64 {
+    1000 * user as i64 + seq
+}
+
+pub fn member(number: i64) -> usize {
+    (number / 1000) as usize
+}
+
 /// A user's next number, as a record. Users that share a key share a partition.
 pub fn record(number: usize, seq: i64, kind: Kind, time: i64) -> Record {
-    let key = if kind.regrouped() { format!("k{}", number / 2) } else { user(number) };
-    of_json(key, &json!({ "user": user(number), "seq": seq }), time)
+    let key = if kind.regrouped() || kind == Kind::Emptied { format!("k{}", number / 2) } else { user(number) };
+    let mut value = json!({ "user": user(number), "seq": seq });
+    if kind == Kind::Emptied {
+        // Of a team are users of several keys.
+        value["team"] = team(number).into();
+        value["number"] = self::number(number, seq).into();
+    }
+    of_json(key, &value, time)
 }
 
 /// A user's next number in a pipeline with windows: after `due` a timer is due, if that is not 0; the table's version that it meets is one of `versions`.

@@ -64,9 +64,10 @@ impl Plugin for Native {
         let read = |path: &str, kind: &str| json!({ "path": path, "type": kind, "required": true });
         let field = |path: &str, kind: &str| json!({ "path": path, "type": kind });
         let column = |name: &str, kind: &str| json!({ "name": name, "type": kind });
+        let group = by.as_str().filter(|by| !by.starts_with('$')).unwrap_or("user");
         let described = match self.about.name.as_str() {
             "append" => json!({
-                "reads": [read("user", "text"), read(of, "int")],
+                "reads": [read(group, "text"), read(of, "int")],
                 "outputs": [{ "name": "out", "base": "extend", "fields": [field("hash", "int"), field("version", "int")] }],
                 "stores": [{ "key": "text", "fields": lists(rows_of(version(request))), "by": [by], "migrates": migrates(rows_of(version(request))) }],
             }),
@@ -185,7 +186,7 @@ fn none() -> Result<Verdict, CallError> {
     Err(CallError::Failed("it has nothing of that kind".to_owned()))
 }
 
-/// Appends each number to its user's list, and gives the list's hash, and its own version.
+/// Appends each number to its user's list, or that of what else it groups by, and gives the list's hash, and its own version.
 struct Append {
     version: i64,
 }

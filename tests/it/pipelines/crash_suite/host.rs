@@ -2,7 +2,8 @@
 
 use super::super::Place;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -35,11 +36,32 @@ impl Host {
 
     /// Starts the program; `fault`: what it does to itself.
     pub fn start(&mut self, place: &Place, fault: Option<&str>) {
+        self.start_with(place, fault, &[]);
+    }
+
+    /// The same of a host that tells what it has: see `has_partitions`.
+    pub fn start_watched(&mut self, place: &Place, fault: &str) {
+        self.start_with(place, Some(fault), &["--listen", "127.0.0.1:0"]);
+    }
+
+    /// Whether the group has given it partitions, of one that was started to be watched.
+    pub fn has_partitions(&self) -> bool {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last = text.rsplit("--- started").next().unwrap_or_default();
+        let address = last.lines().find_map(|line| line.split_once("listening address=")?.1.split_whitespace().next());
+        let Some(mut stream) = address.and_then(|address| TcpStream::connect(address).ok()) else { return false };
+        let mut answer = String::new();
+        // Err: it has ended meanwhile.
+        let asked = write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.contains("\nkafka_consumergroup_lag{")
+    }
+
+    fn start_with(&mut self, place: &Place, fault: Option<&str>, more: &[&str]) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let mut log = self.log();
         writeln!(log, "--- started, fault {fault:?}").unwrap();
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let mut command = place.command(&[&arguments[..], &["--log", "warn,millstream=info", "--output", "json"]].concat());
+        let mut command = place.command(&[&arguments[..], more, &["--log", "warn,millstream=info", "--output", "json"]].concat());
         command.envs(self.variables.iter().cloned()).env("MILLSTREAM_DATA", &self.data);
         command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         if let Some(fault) = fault {

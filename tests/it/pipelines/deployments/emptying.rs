@@ -4,20 +4,24 @@ use super::{Fleet, until};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const MANIFEST: &str = "\
 pipeline: NAME
 sources:
   in: { topic: NAME.in, schema: { user: text, team: text } }
 stages:
-  - { name: by-FIELD, plugin: aggregate, with: { group_by: [FIELD], compute: { n: count() } } }
+  - { name: grouped, plugin: aggregate, store: by-FIELD, with: { group_by: [FIELD], compute: { n: count() } } }
 sinks:
-  - { from: by-FIELD, topic: NAME.out }
+  - { from: grouped, topic: NAME.out }
 ";
 
 fn lines(numbers: std::ops::Range<u64>) -> String {
     numbers.map(|n| format!("{{\"key\":\"k{n}\",\"value\":{{\"user\":\"u{}\",\"team\":\"t{}\"}}}}\n", n % 50, n % 3)).collect()
 }
+
+/// Longest that what was sent may take to be counted.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The highest count of each group, of users and of teams: how many records were counted.
 fn counted(fleet: &Fleet) -> [u64; 2] {
@@ -67,11 +71,19 @@ fn a_repartition_topic_is_emptied_before_it_goes() {
             until("records flow again", || counted(&fleet)[1] > 0);
         });
         let fed = fed.load(Ordering::Relaxed);
-        let mut found = [0, 0];
-        until("every record counts", || {
+        let deadline = Instant::now() + PATIENCE;
+        let mut found = counted(&fleet);
+        while found.iter().sum::<u64>() < fed {
+            if Instant::now() > deadline {
+                fleet.tell();
+                panic!(
+                    "for {PATIENCE:?} it was waited until every record counts: of {fed} that were sent {} count, by user and by team {found:?}; {}",
+                    found.iter().sum::<u64>(),
+                    fleet.status()
+                );
+            }
             found = counted(&fleet);
-            found.iter().sum::<u64>() >= fed
-        });
+        }
         assert_eq!(found.iter().sum::<u64>(), fed, "{found:?}");
 
         // Nothing is processed while a pipeline is paused, so nothing is emptied.

@@ -13,6 +13,7 @@ pub mod operation;
 mod order;
 mod outage;
 mod refusal;
+mod replays;
 mod state;
 mod swap_suite;
 mod tables;

@@ -247,6 +247,10 @@ pub fn run(
     let local = || -> Result<Arc<dyn LocalState>, LogError> { Ok(Arc::new(LocalFolder::open(folder.path(), &name, None)?)) };
     let mut setting = runtime::prepare_on(pipeline, &as_log, secrets, BatchLimit::default(), Creates::Nothing, &local, None)?;
     setting.generation = Some(generation);
+    // Nothing of it is committed, so its records belong to no commit.
+    if let Some(changelogs) = setting.changelogs.as_mut().and_then(Arc::get_mut) {
+        changelogs.exist = false;
+    }
     let setting = Arc::new(setting);
     TableReader::new(&setting, &*log, stop)?;
     let mut task = Task::new(stretch.task, setting.clone());

@@ -11,6 +11,7 @@ mod leaks;
 mod migration;
 pub mod operation;
 mod order;
+mod origins;
 mod outage;
 mod refusal;
 mod replays;

@@ -2,7 +2,7 @@
 
 use crate::flow::plan::Plan;
 use crate::generation::Generation;
-use crate::io::CommittedState;
+use crate::io::{CommittedState, Guarantee};
 use crate::pipeline::{self, Pipeline};
 use crate::plugin::{CallError, Instance, describe};
 use crate::store::changelog::Changelogs;
@@ -57,6 +57,13 @@ impl Setting {
         let closes =
             |stage: &pipeline::Stage| stage.description.stores.iter().any(|store| store.emits.contains(&describe::Occasion::Closed));
         self.pipeline.stages.iter().zip(reached).any(|(stage, reached)| *reached && closes(stage))
+    }
+
+    /// Whether records tell which commit they belong to, so that the rows that they were made from are found in changelogs. At least once, one commit may be
+    /// several.
+    pub fn tells_commits(&self) -> bool {
+        let tells = self.pipeline.guarantee == Guarantee::ExactlyOnce && self.pipeline.sinks.iter().any(|sink| sink.provenance);
+        tells && self.changelogs.as_ref().is_some_and(|changelogs| changelogs.exist)
     }
 
     /// 0 = without a fleet.

@@ -124,7 +124,7 @@ fn comparable(records: impl Iterator<Item = Json>) -> Vec<String> {
 }
 
 /// Records with these numbers, in both partitions; their times go up and down.
-fn numbered(random: &mut Random, numbers: std::ops::Range<u64>) -> String {
+pub fn numbered(random: &mut Random, numbers: std::ops::Range<u64>) -> String {
     let line = |n: u64| {
         let time = 1000 + n * 10 + random.below(200);
         let (partition, key) = (random.below(2), random.below(3));

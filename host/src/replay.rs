@@ -7,7 +7,7 @@ use crate::dry_run::DryLog;
 use crate::fleet::record::Kind;
 use crate::fleet::{Deployment, Generation};
 use crate::flow::plan::Plan;
-use crate::io::{Event, FetchLimit, Fetched, LocalState, Log, LogError, Position, Reader, TopicPartition};
+use crate::io::{Event, FetchLimit, Fetched, Guarantee, LocalState, Log, LogError, Position, Reader, TopicPartition};
 use crate::manifest::Secrets;
 use crate::pipeline::{Pipeline, Scope, Start};
 use crate::plugin::describe::Occasion;
@@ -125,8 +125,17 @@ impl Stretch {
             stretch.inputs.push(Input { at: from, offsets: begin..until.max(begin), compacted });
         }
         let before = stretch.inputs.iter().filter(|input| !input.offsets.is_empty());
-        let before: Vec<_> = before.map(|input| format!("{} from offset {} on", input.at, input.offsets.start)).collect();
+        let told = |input: &Input| {
+            let Range { start, end } = input.offsets;
+            format!("{} from offset {start} on ({} offsets)", input.at, end - start)
+        };
+        let before: Vec<_> = before.map(told).collect();
         stretch.notes.push(format!("the state is made anew of {}", before.join(" and ")));
+        if pipeline.guarantee == Guarantee::AtLeastOnce {
+            stretch
+                .notes
+                .push("`guarantee: at-least-once`: what was read again after a failure has counted twice, and counts once here".to_owned());
+        }
         stretch.say_who_worked(generation, known);
         stretch.say_in_which_order(pipeline, &plan);
         stretch.say_what_goes_on(pipeline, &plan);

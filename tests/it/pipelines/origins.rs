@@ -87,7 +87,8 @@ fn follow(
         assert_eq!(told["offset"].as_i64(), Some(expected), "{why}: {record} {rows:?}");
         if closed {
             assert_eq!(told["before"]["offset"].as_i64(), before.map(|(offset, _)| offset), "{why}: {record} {rows:?}");
-            assert!(before.is_none_or(|(_, counted)| counted == Some(n)), "{record} {rows:?}");
+            // What the commit that closed it has counted itself, never stood there.
+            assert!(before.is_none_or(|(_, counted)| counted <= Some(n)), "{record} {rows:?}");
         } else {
             assert_eq!(told["version"].as_str(), Some(version), "{why}");
         }
@@ -99,11 +100,14 @@ fn follow(
 #[test]
 fn a_result_names_the_row_that_it_was_made_from_and_where_that_stands() {
     let mut random = Random::new();
-    for running in Running::each(&TOPICS) {
+    for mut running in Running::each(&TOPICS) {
         running.deploy(STAGES);
         for piece in 0..6 {
             running.place.produce("NAME.in", &numbered(&mut random, piece * 40..piece * 40 + 40));
             running.until_done();
+            if piece == 2 {
+                running.restart();
+            }
         }
         let plain = |record: &Json| record["key"].as_str().unwrap().to_owned();
         let windowed = |record: &Json| json!({ "key": record["key"], "start": record["value"]["window_start"] }).to_string();

@@ -28,6 +28,12 @@ impl Running {
         running
     }
 
+    /// The host dies, and comes back.
+    pub fn restart(&mut self) {
+        self.host.kill();
+        self.host.start(&self.place, None);
+    }
+
     /// On the embedded log, and on Kafka where there is one.
     pub fn each(topics: &'static [&'static str]) -> impl Iterator<Item = Self> {
         [Some(Place::embedded()), Place::kafka()].into_iter().flatten().map(|place| Self::on(place, topics))

@@ -183,7 +183,7 @@ pub fn tell(log: &dyn Log, context: &Context, pipeline: &str, row: &Row) -> Resu
                 // Handed over as it was before its window closed.
                 match &found.before {
                     Some(before) => {
-                        told.lines.push(format!("  handed over as of {at}@{}, or with what came behind that in the same commit", before.offset))
+                        told.lines.push(format!("  handed over as it stands at {at}@{}, with what the same commit added to it", before.offset))
                     }
                     None => told.lines.push("  as it was handed over it stands there no more, or never did: its window closed within a commit, or it was compacted away".to_owned()),
                 }

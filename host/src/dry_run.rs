@@ -22,6 +22,8 @@ pub struct DryLog {
     own_topics: BTreeSet<Arc<str>>,
     /// Instead of the group's positions: the offsets that are read of one partition; all others have nothing to read.
     only: Option<(TopicPartition, Range<i64>)>,
+    /// What is kept of the pipeline's stores is not to be seen.
+    without_state: bool,
 }
 
 impl DryLog {
@@ -38,13 +40,20 @@ impl DryLog {
             let partitions = runtime::repartition_count(pipeline, source, &counts).unwrap_or(most);
             own.create_internal(&source.topic, partitions, Internal::Repartition)?;
         }
-        Ok(Self { log, own, own_topics, only: None })
+        Ok(Self { log, own, own_topics, only: None, without_state: false })
     }
 
-    /// Reads these offsets of one partition only.
+    /// Reads these offsets of one partition only. Of some records alone nothing was kept.
     pub fn only(mut self, at: TopicPartition, offsets: Range<i64>) -> Self {
         self.only = Some((at, offsets));
+        self.without_state = true;
         self
+    }
+
+    /// The log with its repartition topics, as if no state were kept.
+    pub fn as_new(log: Arc<dyn Log>) -> Result<Self, LogError> {
+        let own = EmbeddedLog::temporary(Options::default())?;
+        Ok(Self { log, own, own_topics: BTreeSet::new(), only: None, without_state: true })
     }
 
     fn position(&self, at: &TopicPartition) -> Result<Option<Position>, LogError> {
@@ -135,11 +144,7 @@ impl Log for DryLog {
     }
 
     fn state(&self, group: &str) -> Result<Option<Arc<dyn CommittedState>>, LogError> {
-        // Of some records alone nothing was kept.
-        if self.only.is_some() {
-            return Ok(None);
-        }
-        self.log.state(group)
+        if self.without_state { Ok(None) } else { self.log.state(group) }
     }
 }
 

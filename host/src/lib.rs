@@ -1,7 +1,7 @@
 //! Millstream: a stream processor whose transforms are WebAssembly plugins.
 //!
 //! A record's way: source -> task queue -> stage -> plugin instance <-> state store -> sink -> commit.
-//! Imports run one way: column, field, record <- io <- share <- generation, shadow <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- fleet <- metrics, verbs <- http <- cli.
+//! Imports run one way: column, field, record <- io <- share <- generation, shadow <- plugin, format, pipeline, key <- log, store <- manifest <- flow (source, stage, sink) <- task <- course, restore, tables, monitor, isolation <- worker <- runtime <- fleet <- replay, metrics, verbs <- http <- cli.
 
 pub use millstream_guest::{column, field};
 
@@ -30,6 +30,7 @@ mod planted;
 pub mod plugin;
 mod random;
 pub mod record;
+mod replay;
 mod restore;
 pub mod runtime;
 pub mod settings;

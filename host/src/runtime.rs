@@ -678,9 +678,17 @@ pub fn follow(
 /// What happened, where, what to do.
 fn explain(pipeline: &Pipeline, ended: Ended) -> RunError {
     match ended {
-        Ended::Log(error) | Ended::Stopped(Stop::Log(error)) => error.into(),
+        Ended::Log(error) => error.into(),
         Ended::Init(why) => RunError::Plugin(why),
-        Ended::Stopped(stop @ (Stop::Call(_) | Stop::Rows { .. })) => RunError::Plugin(explain::stopped(pipeline, &stop)),
-        Ended::Stopped(stop @ Stop::Record(_)) => RunError::Record(explain::stopped(pipeline, &stop)),
+        Ended::Stopped(stop) => stopped(pipeline, stop),
+    }
+}
+
+/// The same of a task that stopped.
+pub fn stopped(pipeline: &Pipeline, stop: Stop) -> RunError {
+    match stop {
+        Stop::Log(error) => error.into(),
+        Stop::Call(_) | Stop::Rows { .. } => RunError::Plugin(explain::stopped(pipeline, &stop)),
+        Stop::Record(_) => RunError::Record(explain::stopped(pipeline, &stop)),
     }
 }

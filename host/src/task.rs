@@ -37,6 +37,7 @@ use crate::share::Keys;
 use crate::store::{PartitionedTable, StateStore};
 use crate::summary::{Summary, Works};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A task's name: a segment of the pipeline, and a partition number of its sources.
@@ -69,6 +70,8 @@ pub struct Committing {
     pub marks: Vec<(TopicPartition, Records)>,
     /// From which offsets on the task's newest generation works, where that is not committed yet.
     pub cuts: Vec<CutOver>,
+    /// Its number among the task's, where records tell which one they belong to.
+    pub number: Option<i64>,
 }
 
 /// What stages and sinks have counted.
@@ -105,6 +108,8 @@ pub struct Task {
     clock: Option<repartition::Clock>,
     /// What the tasks downstream were told last.
     told: Option<repartition::Standing>,
+    /// The number of the commit that is under way, above all before.
+    commit: Arc<AtomicI64>,
     /// Rows of a store were committed once.
     keeps_state: bool,
     /// Every window was closed behind the last record.
@@ -151,7 +156,8 @@ impl Task {
         let pipeline = &setting.pipeline;
         let tables: Vec<_> = (0..pipeline.tables.len()).map(|table| own_table(&setting, id, table)).collect();
         let stages = stages(&setting, id, &tables, &mut HashMap::new(), None);
-        let sinks = sinks(&setting, id);
+        let commit = Arc::default();
+        let sinks = sinks(&setting, id, &commit);
         let segments = &setting.plan.segments;
         let upstream = &segments[id.segment].upstream;
         let clock = (!upstream.is_empty()).then(|| {
@@ -159,7 +165,7 @@ impl Task {
             let partitions = sources.map(|source| setting.partitions[*source]);
             repartition::Clock::new(partitions.max().unwrap_or(1))
         });
-        Self { clock, ..Self::with(id, setting, tables, stages, sinks) }
+        Self { clock, commit, ..Self::with(id, setting, tables, stages, sinks) }
     }
 
     /// A task of these parts, with no partitions yet.
@@ -182,6 +188,7 @@ impl Task {
             stream_time: i64::MIN,
             clock: None,
             told: None,
+            commit: Arc::default(),
             keeps_state: false,
             closed: true,
             taken: 0,
@@ -246,6 +253,7 @@ impl Task {
         let metadata = Metadata::of(&position.metadata).unwrap_or_default();
         self.stream_time = self.stream_time.max(metadata.stream_time.unwrap_or(i64::MIN));
         self.keeps_state |= self.setting.has_kept(&metadata);
+        self.commit.fetch_max(metadata.commit.map_or(0, |before| before + 1), Ordering::Relaxed);
         self.closed &= metadata.closed;
         let (before, now) = (metadata.works_by(), self.works_by());
         let cut = now != before;
@@ -273,6 +281,11 @@ impl Task {
         // Of equal times, a table's record comes first: what was written together is found.
         let sources = &self.setting.pipeline.sources;
         self.queues.sort_by_key(|queue| (sources[queue.source].table.is_none(), queue.source, queue.from.clone()));
+    }
+
+    /// Commits have numbers from this on, if they had none as high. By wall clock in milliseconds, numbers also rise over what nobody remembers.
+    pub fn number_commits_from(&mut self, least: i64) {
+        self.commit.fetch_max(least, Ordering::Relaxed);
     }
 
     /// Takes the partitions away, and leaves all else.
@@ -753,6 +766,7 @@ impl Task {
         });
         outcome?;
         self.keeps_state |= !committing.state.is_empty();
+        committing.number = self.tells_commits().then(|| self.commit.fetch_add(1, Ordering::Relaxed));
         let WorksBy { newest: generation, divided } = self.works_by();
         let (keys, beside) = divided.unzip();
         let mut metadata = Metadata {
@@ -763,6 +777,7 @@ impl Task {
             stream_time: self.stream_time(),
             state: self.keeps_state,
             closed: self.closed,
+            commit: committing.number,
         };
         let mut queues = std::mem::take(&mut self.queues);
         for queue in queues.iter_mut().filter(|queue| all || queue.moved || queue.cut) {
@@ -925,6 +940,9 @@ pub struct Metadata {
     /// At the end of a run the task closed every window, and has read nothing since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
+    /// The number of the commit, where records tell which one they belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<i64>,
 }
 
 fn is_zero(number: &u64) -> bool {

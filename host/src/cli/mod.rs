@@ -10,6 +10,7 @@ mod files;
 mod fleet;
 mod new;
 mod produce;
+mod progress;
 mod run;
 mod schema;
 mod serve;

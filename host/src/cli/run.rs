@@ -1,6 +1,7 @@
 //! `millstream run`.
 
 use super::files::Files;
+use super::progress::Line;
 use super::{Context, Exit, Failure, Outcome, Output};
 use crate::dry_run::{DryLog, DryRun};
 use crate::http;
@@ -15,7 +16,7 @@ use crate::runtime::{self, Creates, RunError};
 use crate::summary::Summary;
 use crate::task::{BatchLimit, Setting};
 use crate::worker::Options;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -218,19 +219,23 @@ pub(super) fn dry_member(log: &Arc<DryLog>, setting: &Arc<Setting>) -> Result<Bo
     let shown = setting.clone();
     let show = move |to: &TopicPartition, records: &Records| {
         // Changelogs are the pipeline's own; repartition topics do not come here.
-        if !shown.topics.contains_key(&to.topic) {
-            return;
+        if shown.topics.contains_key(&to.topic) {
+            print_records(to, records);
         }
-        let mut lines = Vec::new();
-        for row in 0..records.len() {
-            let (key, value) = (records.keys.bytes(row), records.values.bytes(row));
-            let standing = Standing { topic: Some(&to.topic), partition: to.partition, offset: None };
-            jsonl::write(&mut lines, Some(standing), records.timestamps[row], key, value, records.headers.of(row));
-        }
-        // Whoever closed the other end has seen enough.
-        let _ = std::io::stdout().write_all(&lines);
     };
     Ok(Box::new(DryRun::new(log, &pipeline.name, partitions, Box::new(show))?))
+}
+
+/// Records that would be written, as JSON lines on standard output.
+pub(super) fn print_records(to: &TopicPartition, records: &Records) {
+    let mut lines = Vec::new();
+    for row in 0..records.len() {
+        let (key, value) = (records.keys.bytes(row), records.values.bytes(row));
+        let standing = Standing { topic: Some(&to.topic), partition: to.partition, offset: None };
+        jsonl::write(&mut lines, Some(standing), records.timestamps[row], key, value, records.headers.of(row));
+    }
+    // Whoever closed the other end has seen enough.
+    let _ = std::io::stdout().write_all(&lines);
 }
 
 pub(super) fn failure(error: RunError) -> Failure {
@@ -243,46 +248,31 @@ pub(super) fn failure(error: RunError) -> Failure {
     Failure { exit, error: error.into() }
 }
 
-/// A line on the terminal that tells how far the run is.
+/// Tells on the terminal how far the run is.
 struct Status {
-    line: Option<indicatif::ProgressBar>,
+    line: Line,
     started: Instant,
-    shown: Instant,
 }
 
 impl Status {
     fn new(context: &Context) -> Self {
-        let started = Instant::now();
-        let wanted = context.global.output == Output::Text && std::io::stderr().is_terminal();
-        let line = wanted.then(|| {
-            let line = indicatif::ProgressBar::new_spinner();
-            line.set_style(
-                indicatif::ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner()),
-            );
-            line
-        });
-        Self { line, started, shown: started }
+        Self { line: Line::new(context), started: Instant::now() }
     }
 
     fn show(&mut self, summary: &Summary) {
-        let Some(line) = &self.line else { return };
-        if self.shown.elapsed() < Duration::from_millis(200) {
-            return;
-        }
-        self.shown = Instant::now();
-        let rate = summary.records as f64 / self.started.elapsed().as_secs_f64();
-        let written: u64 = summary.sinks.iter().sum();
-        line.set_message(match summary.restoring {
-            Some((read, total)) => format!("restoring state: {read} of {total} records of the changelogs"),
-            None => format!("{} records in, {written} out, {rate:.0}/s, {} commits", summary.records, summary.commits),
+        let started = self.started;
+        self.line.show(|| {
+            let rate = summary.records as f64 / started.elapsed().as_secs_f64();
+            let written: u64 = summary.sinks.iter().sum();
+            match summary.restoring {
+                Some((read, total)) => format!("restoring state: {read} of {total} records of the changelogs"),
+                None => format!("{} records in, {written} out, {rate:.0}/s, {} commits", summary.records, summary.commits),
+            }
         });
-        line.tick();
     }
 
     fn clear(&self) {
-        if let Some(line) = &self.line {
-            line.finish_and_clear();
-        }
+        self.line.clear();
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::column::{Bitmap, Cell, Column, ColumnBuilder, Indexed, Strings, Type};
 use crate::field::Path;
+use crate::flow::kept::{KeptRow, KeptRows};
 use crate::format::{Change, DecodedField, EncodeError, FieldError, Format, Wanted};
 use crate::key;
 use crate::pipeline::KeyFormat;
@@ -157,6 +158,8 @@ pub struct Batch {
     pub times: Option<(Arc<Vec<i64>>, Index)>,
     /// Rows that a stage turned into tombstones, beside those whose base is null.
     pub tombstones: Option<(Arc<Bitmap>, Index)>,
+    /// The rows of stores that these were made from, where that is to be told.
+    pub kept: Option<KeptRows>,
 }
 
 /// A row whose changes could not be written.
@@ -214,6 +217,7 @@ impl Batch {
             headers: None,
             times: None,
             tombstones: None,
+            kept: None,
         }
     }
 
@@ -284,6 +288,12 @@ impl Batch {
         }
     }
 
+    /// The row of a store that a row was made from.
+    pub fn kept_row(&self, row: usize) -> Option<&KeptRow> {
+        let (rows, index) = self.kept.as_ref()?;
+        rows.get(at(index, row))?.as_ref()
+    }
+
     /// Whether some row may be a tombstone; quick.
     pub fn may_hold_tombstones(&self) -> bool {
         self.tombstones.is_some() || matches!(&self.base, Base::Value(held) if !held.column.validity.0.is_empty())
@@ -317,6 +327,7 @@ impl Batch {
             headers: self.headers.as_ref().map(|held| HeldHeaders { headers: held.headers.clone(), index: selector.index(&held.index) }),
             times: self.times.as_ref().map(|(times, index)| (times.clone(), selector.index(index))),
             tombstones: self.tombstones.as_ref().map(|(marks, index)| (marks.clone(), selector.index(index))),
+            kept: self.kept.as_ref().map(|(rows, index)| (rows.clone(), selector.index(index))),
         }
     }
 
@@ -583,6 +594,10 @@ impl Batch {
             .iter()
             .any(|part| part.times.is_some())
             .then(|| (Arc::new(order.iter().map(|(_, place, row)| parts[*place as usize].time(*row as usize)).collect::<Vec<_>>()), None));
+        let kept = parts.iter().any(|part| part.kept.is_some()).then(|| {
+            let rows = order.iter().map(|(_, place, row)| parts[*place as usize].kept_row(*row as usize).cloned());
+            (Arc::new(rows.collect::<Vec<_>>()), None)
+        });
         let from = Some(Arc::new(order.iter().map(|(origin, ..)| *origin).collect::<Vec<_>>()));
         let origin = parts[0].origin.clone();
         let whole = Self {
@@ -596,6 +611,7 @@ impl Batch {
             headers,
             times,
             tombstones: None,
+            kept,
         };
         (Some(whole), errors)
     }

@@ -1,6 +1,7 @@
 //! A record's way between log and log: source, stages, sinks. `task` walks it top-down.
 
 pub mod batch;
+pub mod kept;
 pub mod migrate;
 pub mod placement;
 pub mod plan;

@@ -4,7 +4,7 @@ use crate::column::{Bitmap, Column, ColumnBuilder, Type};
 use crate::field::Path;
 use crate::flow::batch::{Batch, Held};
 use crate::flow::plan::SourcePlan;
-use crate::flow::provenance::Provenance;
+use crate::flow::provenance::{Provenance, ROW};
 use crate::flow::reject::Rejected;
 use crate::flow::repartition;
 use crate::flow::stage::write_errors;
@@ -103,12 +103,14 @@ impl Sink {
             keys = Some(builder.finish());
         }
 
+        let mut rows = self.provenance.as_ref().filter(|_| batch.kept.is_some()).map_or_else(Vec::new, |told| told.rows(batch, source_key));
         if let Some(limit) = self.max_message_bytes {
             let told = self.provenance.as_ref().map_or(0, Provenance::bytes);
             let (headers, index) = batch.headers();
             for row in (0..batch.rows).filter(|row| !bad.get(*row)).collect::<Vec<_>>() {
                 let at = index.as_ref().map_or(row, |index| index[row] as usize);
                 let headers: usize = headers.of(at).map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + 10).sum();
+                let told = told + rows.get(row).and_then(Option::as_ref).map_or(0, |row| row.len() + ROW.len() + 10);
                 let size = batch.key(row).map_or(0, <[u8]>::len) + values.view().bytes(row).map_or(0, <[u8]>::len) + headers + told;
                 if size + RECORD_OVERHEAD > limit {
                     bad.set(row);
@@ -133,6 +135,9 @@ impl Sink {
         if bad.any(batch.rows) {
             good = (0..batch.rows as u32).filter(|row| !bad.get(*row as usize)).collect();
             keys = keys.map(|keys| keys.gather(&good));
+            if !rows.is_empty() {
+                rows = good.iter().map(|row| rows[*row as usize].take()).collect();
+            }
             let index = good.iter().map(|row| values.view().row(*row as usize) as u32).collect();
             values.index = Some(Arc::new(index));
             whole = batch.select(good);
@@ -160,7 +165,7 @@ impl Sink {
         }
         // Of no matter to who compares: it tells the generation.
         if let Some(provenance) = &self.provenance {
-            records.headers = provenance.add(&records.headers, batch);
+            records.headers = provenance.add(&records.headers, batch, &rows);
         }
         spread(records, batch, self.partitions, &self.sink.topic, out);
     }

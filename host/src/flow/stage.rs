@@ -5,10 +5,12 @@ mod timers;
 
 pub use emit::Give;
 
-use crate::column::{Bitmap, Column, ColumnBuilder, Type};
+use crate::column::{Bitmap, Cell, Column, ColumnBuilder, Type};
 use crate::field::Field;
 use crate::flow::batch::{Base, Batch, GivenKeys, Held, HeldHeaders, Origin, Slot, WriteError, nulls};
+use crate::flow::kept::{self, KeptRows, Keys};
 use crate::flow::plan::{Plan, ReadFrom, SourcePlan};
+use crate::flow::provenance;
 use crate::flow::reject::{LATE, Rejected, Shown};
 use crate::flow::source::with_place;
 use crate::flow::window;
@@ -139,6 +141,8 @@ pub struct Stage {
     tells_late: bool,
     /// Windows with times below are handed over.
     closed_below: i64,
+    /// Whether its results tell the rows that they were made from.
+    tells_rows: bool,
     pub counters: Counters,
 }
 
@@ -187,6 +191,7 @@ impl Stage {
             reasons_shown,
             tells_late: stage.on_late != Policy::Skip,
             closed_below: i64::MIN,
+            tells_rows: !stage.stores.is_empty() && provenance::tells_rows(pipeline)[index],
             counters: Counters::default(),
         }
     }
@@ -383,6 +388,10 @@ impl Stage {
             }
             self.refuse(&live, format, reasons, rejected);
         }
+        if self.tells_rows {
+            let starts = windows.as_ref().map(|windows| windows.starts.as_slice()).filter(|starts| starts.len() == live.rows);
+            live.kept = Some(self.rows_of_call(&live, plan, &pseudo, starts));
+        }
         let outputs = self.apply(verdict.outcome, &live, &gone, leaves.as_ref(), source_plan);
         let passing = passing(&batch);
         let mut whole = Vec::with_capacity(outputs.len());
@@ -395,6 +404,40 @@ impl Stage {
             whole.push(merged);
         }
         Ok(whole)
+    }
+
+    /// The rows of its store that the rows of a call belong to.
+    fn rows_of_call(&mut self, live: &Batch, plan: &Plan, pseudo: &[Option<Column>], starts: Option<&[i64]>) -> KeptRows {
+        let description = self.description.clone();
+        let session = description.window.is_some_and(|window| window.session);
+        let windowed = description.stores.iter().filter(|store| store.windowed).count();
+        let store = match description.stores.first() {
+            // Of several stores with the times of records, it is not known of which one.
+            Some(store) if windowed <= 1 => store,
+            _ => return kept::unknown(self.index, live.rows),
+        };
+        let reads = &plan.reads[self.index];
+        let mut keys = Keys { by: Vec::new(), names: Vec::new(), starts };
+        for field in &store.by {
+            let places: Vec<usize> = (0..reads.len()).filter(|place| description.reads[*place].path == *field).collect();
+            if places.is_empty() {
+                return kept::unknown(self.index, live.rows);
+            }
+            keys.names.push(field.to_string());
+            // What is read of one input is null in the rows of others.
+            keys.by.push(Box::new(move |row| {
+                let cell = |place: &usize| match (&reads[*place], &pseudo[*place]) {
+                    (ReadFrom::Slot(slot), _) => match &live.fields[*slot] {
+                        Slot::Held(held) => held.view().cell(row),
+                        _ => Cell::Null,
+                    },
+                    (_, Some(column)) => column.cell(row),
+                    (_, None) => Cell::Null,
+                };
+                places.iter().map(cell).find(|cell| *cell != Cell::Null).unwrap_or(Cell::Null)
+            }));
+        }
+        self.kept_rows(self.index, live.rows, store.key, store.windowed, session && store.windowed, &keys)
     }
 
     /// Brings stale slots that this stage reads up to date.
@@ -698,6 +741,7 @@ impl Stage {
             .collect();
         let same = rows.len() == from.rows && rows.iter().enumerate().all(|(at, row)| at as u32 == *row);
         let mut batch = if same { from.clone() } else { from.select(rows) };
+        batch.kept = batch.kept.map(|rows| kept::derived(rows, &derived.source, self.index));
         if output.base == describe::Base::Replace {
             batch.base = Base::Empty;
             batch.changes.clear();

@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The header that tells the version of the row: its type, as `RowType::text`. Records of programs before that hold the text `1`, and tell no type.
-const VERSION_HEADER: &[u8] = b"millstream.version";
+pub const VERSION_HEADER: &[u8] = b"millstream.version";
+/// The header that tells the commit that wrote the row, where a sink tells the rows that its records were made from: a number that rises with each commit of the task.
+pub const COMMIT_HEADER: &[u8] = b"millstream.commit";
 /// Bytes of a windowed row's key before the rest: the window's start.
 const START: usize = 8;
 
@@ -107,6 +109,15 @@ pub fn topic_of(pipeline: &str, store: &str) -> String {
     format!("{pipeline}.{store}.changelog")
 }
 
+/// The key of a windowed row as its record has it.
+pub fn windowed_key(rest: &[u8], start: i64) -> String {
+    let rest = match std::str::from_utf8(rest) {
+        Ok(text) => format!("\"key\":{}", serde_json::Value::from(text)),
+        Err(_) => format!("\"base64\":\"{}\"", BASE64.encode(rest)),
+    };
+    format!("{{{rest},\"start\":{start}}}")
+}
+
 impl Changelog {
     pub fn new(pipeline: &str, store: &str, segment: usize, described: &Store, types: Arc<RowTypes>) -> Self {
         Self {
@@ -141,8 +152,8 @@ impl Changelog {
         TopicPartition { topic: self.topic.clone(), partition: task }
     }
 
-    /// The writes of a commit as records with this timestamp, those of each type together. Err: what is wrong, which would be a mistake in the program.
-    pub fn encode(&self, writes: &StateWrites, timestamp: i64) -> Result<Vec<Records>, String> {
+    /// The writes of a commit as records with this timestamp, those of each type together. `commit`: its number, where that is told. Err: what is wrong, which would be a mistake in the program.
+    pub fn encode(&self, writes: &StateWrites, timestamp: i64, commit: Option<i64>) -> Result<Vec<Records>, String> {
         // What is deleted goes with the rows that are written.
         let first = writes.rows.iter().find_map(|(_, row)| row.as_ref());
         let first = first.map_or_else(|| self.types.find(self.described.text()).unwrap_or_default(), |row| row::split(row).0);
@@ -151,11 +162,18 @@ impl Changelog {
         numbers.sort_unstable();
         numbers.dedup();
         let numbers = std::iter::once(first).chain(numbers);
-        numbers.map(|number| self.encode_of(number, writes.rows.iter().filter(|(_, row)| of(row) == number), timestamp)).collect()
+        let commit = commit.map(|number| number.to_string());
+        let stamp = (timestamp, commit.as_deref());
+        numbers.map(|number| self.encode_of(number, writes.rows.iter().filter(|(_, row)| of(row) == number), stamp)).collect()
     }
 
-    /// Rows of one type as records.
-    fn encode_of<'r>(&self, number: u8, rows: impl Iterator<Item = &'r Written> + Clone, timestamp: i64) -> Result<Records, String> {
+    /// Rows of one type as records. With their time, and the number of the commit.
+    fn encode_of<'r>(
+        &self,
+        number: u8,
+        rows: impl Iterator<Item = &'r Written> + Clone,
+        (timestamp, commit): (i64, Option<&str>),
+    ) -> Result<Records, String> {
         let unreadable = || format!("a row of store `{}` cannot be read", self.store);
         let form = self.form(number).ok_or_else(unreadable)?;
         let count = rows.clone().count();
@@ -172,6 +190,9 @@ impl Changelog {
                 None => found.absent(),
             }
             headers.push(VERSION_HEADER, Some(&form.version));
+            if let Some(commit) = commit {
+                headers.push(COMMIT_HEADER, Some(commit.as_bytes()));
+            }
             headers.close();
         }
         let found = found.finish();
@@ -196,12 +217,7 @@ impl Changelog {
         if self.windowed {
             let (start, rest) =
                 encoded.split_first_chunk::<START>().ok_or_else(|| format!("a key of store `{}` has no window", self.store))?;
-            let start = super::decode_int(start).unwrap_or_default();
-            let rest = match std::str::from_utf8(rest) {
-                Ok(text) => format!("\"key\":{}", serde_json::Value::from(text)),
-                Err(_) => format!("\"base64\":\"{}\"", BASE64.encode(rest)),
-            };
-            out.extend_from_slice(format!("{{{rest},\"start\":{start}}}").as_bytes());
+            out.extend_from_slice(windowed_key(rest, super::decode_int(start).unwrap_or_default()).as_bytes());
         } else if self.key == Type::Int {
             let number = super::decode_int(encoded).ok_or_else(|| format!("a key of store `{}` is no int", self.store))?;
             out.extend_from_slice(number.to_string().as_bytes());
@@ -364,7 +380,7 @@ mod tests {
                 last.1 = None;
             }
             let writes = StateWrites { store: "s".into(), task: 0, rows: rows.clone() };
-            let records = one(changelog.encode(&writes, 5).unwrap());
+            let records = one(changelog.encode(&writes, 5, None).unwrap());
             let mut back = Vec::new();
             changelog.decode(&records, &mut back).unwrap();
             assert_eq!(back, rows, "{described:?}");
@@ -377,7 +393,7 @@ mod tests {
         assert_eq!(&*changelog.topic, "shop.by-club.changelog");
         let key = [super::super::encode_int(60_000).as_slice(), b"gold"].concat();
         let rows = vec![(key, Some(row(7, 0.5)))];
-        let records = one(changelog.encode(&StateWrites { store: "by-club".into(), task: 0, rows }, 5).unwrap());
+        let records = one(changelog.encode(&StateWrites { store: "by-club".into(), task: 0, rows }, 5, None).unwrap());
         assert_eq!(records.keys.bytes(0), Some(&br#"{"key":"gold","start":60000}"#[..]));
         let value = std::str::from_utf8(records.values.bytes(0).unwrap()).unwrap();
         assert_eq!(value, "{\"n\":7,\"x\":0.5,\"t\\\"\":\"é\\n\\\"x\",\"b\":\"AP8=\",\"ok\":false,\"j\":{ \"a\":[1] },\"none\":null}");
@@ -393,7 +409,7 @@ mod tests {
         let old = |n| Some(super::super::row::encode(0, [Cell::Int(n)].into_iter()));
         let new = |n| Some(super::super::row::encode(second, [Cell::Float(n)].into_iter()));
         let rows = vec![(key("a"), old(1)), (key("b"), new(2.5)), (key("c"), None), (key("d"), old(4))];
-        let records = here.encode(&StateWrites { store: "s".into(), task: 0, rows }, 5).unwrap();
+        let records = here.encode(&StateWrites { store: "s".into(), task: 0, rows }, 5, None).unwrap();
         let told = |records: &Records| {
             let one = |row: usize| String::from_utf8_lossy(records.headers.last(row, VERSION_HEADER).flatten().unwrap()).into_owned();
             (0..records.len()).map(one).collect::<Vec<_>>()

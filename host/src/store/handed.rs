@@ -13,6 +13,11 @@ pub struct Handed {
 }
 
 impl Handed {
+    /// The keys as the store encodes them.
+    pub fn encoded(&self) -> &[Vec<u8>] {
+        &self.encoded
+    }
+
     pub fn len(&self) -> usize {
         self.encoded.len()
     }

@@ -420,6 +420,22 @@ impl StateStore {
         )
     }
 
+    /// Whether the batch has written or deleted the row of an encoded key, or it is there.
+    pub fn holds(&mut self, key: &[u8]) -> bool {
+        self.batch.contains_key(key) || self.read(key).is_ok_and(|row| row.is_some())
+    }
+
+    /// The keys with a time that the batch has written rows of, by what stands behind the time; None where there are several.
+    pub fn written_behind_times(&self) -> HashMap<Vec<u8>, Option<Key>> {
+        let mut found = HashMap::new();
+        for (key, _) in self.batch.iter().filter(|(_, row)| row.is_some()) {
+            if let Some(rest) = key.get(8..) {
+                found.entry(rest.to_vec()).and_modify(|one| *one = None).or_insert_with(|| Some(key.clone()));
+            }
+        }
+        found
+    }
+
     /// Keeps what the batch wrote.
     pub fn keep_batch(&mut self) {
         self.open.append(&mut self.batch);

@@ -83,7 +83,7 @@ impl Task {
         let Some((setting, keys)) = division else { return Ok(()) };
         let over = Some((&self.setting.pipeline, self.stages.as_slice()));
         let stages = stages(setting, self.id, &self.tables, &mut HashMap::new(), over);
-        let mut task = Box::new(self.beside(setting.clone(), stages, sinks(setting, self.id)));
+        let mut task = Box::new(self.beside(setting.clone(), stages, sinks(setting, self.id, &self.commit)));
         task.prepare().map_err(|(stage, error)| (setting.clone(), stage, error))?;
         self.division = Some(Division { task, keys });
         Ok(())
@@ -97,6 +97,11 @@ impl Task {
             _ => false,
         };
         divided && Arc::ptr_eq(&self.setting, setting)
+    }
+
+    /// Whether records of one of its generations tell which commit they belong to.
+    pub(super) fn tells_commits(&self) -> bool {
+        self.setting.tells_commits() || self.newest().tells_commits()
     }
 
     /// By which the newest of its generations works.
@@ -203,6 +208,7 @@ mod tests {
             stream_time: Some(i64::MIN + 1),
             state: true,
             closed: true,
+            commit: Some(i64::MAX),
         };
         let text = metadata.text();
         assert!(text.len() <= 512, "{} bytes", text.len());

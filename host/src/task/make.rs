@@ -10,6 +10,7 @@ use crate::io::Guarantee;
 use crate::pipeline;
 use crate::store::{CACHE_BYTES, Migrate, PartitionedTable, RowTypes, StateStore, TableView};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 
 /// The stages of a task. Stores are taken from `kept`, or else made. `over`: another generation's pipeline and stages, which share theirs.
@@ -79,12 +80,14 @@ fn migrate(setting: &Setting, stage: usize, store: usize) -> Option<Box<dyn Migr
     })
 }
 
-pub(super) fn sinks(setting: &Setting, id: TaskId) -> Vec<Sink> {
+/// `commit`: the number of the task's commit that is under way.
+pub(super) fn sinks(setting: &Setting, id: TaskId, commit: &Arc<AtomicI64>) -> Vec<Sink> {
+    let commit = setting.tells_commits().then_some(commit);
     let sink = |(index, sink): (usize, &pipeline::Sink)| {
         let (partitions, max) = setting.topics.get(&sink.topic).copied().unwrap_or((1, None));
         let made = Sink::new(sink.clone(), id.partition, partitions, max);
         match sink.provenance {
-            true => made.telling(Provenance::new(&setting.pipeline, index, setting.generation_number())),
+            true => made.telling(Provenance::new(&setting.pipeline, index, setting.generation_number(), id.partition, commit.cloned())),
             false => made,
         }
     };

@@ -3,7 +3,7 @@
 use super::Metadata;
 use crate::flow::plan::Plan;
 use crate::generation::Generation;
-use crate::io::CommittedState;
+use crate::io::{CommittedState, Guarantee};
 use crate::pipeline::{self, Pipeline};
 use crate::plugin::{CallError, Instance, describe};
 use crate::store::changelog::Changelogs;
@@ -63,6 +63,13 @@ impl Setting {
     /// Whether a position says that its task has kept something in the stores that there are.
     pub fn has_kept(&self, metadata: &Metadata) -> bool {
         metadata.state && self.changelogs.as_ref().is_none_or(|changelogs| metadata.generation >= changelogs.since)
+    }
+
+    /// Whether records tell which commit they belong to, so that the rows that they were made from are found in changelogs. At least once, one commit may be
+    /// several.
+    pub fn tells_commits(&self) -> bool {
+        let tells = self.pipeline.guarantee == Guarantee::ExactlyOnce && self.pipeline.sinks.iter().any(|sink| sink.provenance);
+        tells && self.changelogs.as_ref().is_some_and(|changelogs| changelogs.exist)
     }
 
     /// 0 = without a fleet.

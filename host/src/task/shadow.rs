@@ -278,7 +278,7 @@ fn named(pipeline: &pipeline::Pipeline) -> impl Iterator<Item = String> {
 }
 
 fn watching(setting: &Setting, id: TaskId) -> Vec<Sink> {
-    let mut sinks = sinks(setting, id);
+    let mut sinks = sinks(setting, id, &Arc::default());
     sinks.iter_mut().for_each(Sink::watch);
     sinks
 }

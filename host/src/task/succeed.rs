@@ -24,7 +24,7 @@ impl Task {
         }
         self.stages = stages(&setting, self.id, &self.tables, &mut kept, None);
         debug_assert!(kept.is_empty(), "a store was lost");
-        self.sinks = sinks(&setting, self.id);
+        self.sinks = sinks(&setting, self.id, &self.commit);
         self.placement = Placement::new(&setting.pipeline);
         self.begun = false;
         self.sweeps = true;

@@ -5,7 +5,7 @@ use crate::fault;
 use crate::io::{Checkpoint, Commit, CommitState, LogError, Remedy, TopicPartition};
 use crate::planted::{Mistake, planted};
 use crate::task::{Stop, TaskId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Committed rows of a worker's stores that wait for a checkpoint, in bytes, before one is made early.
@@ -42,9 +42,11 @@ impl Worker<'_> {
         }
         self.sweep(&waiting)?;
         let mut commit = Commit::default();
-        let mut tasks = Vec::new();
+        let (mut tasks, mut numbers) = (Vec::new(), BTreeMap::new());
         for (id, task) in self.tasks.iter_mut().filter(|(id, _)| !waiting.contains(id)) {
             if let Some(committing) = task.begin_commit(all)? {
+                task.number_commits_from(self.clock.now());
+                numbers.extend(committing.state.iter().map(|writes| ((writes.store.clone(), writes.task), committing.number)));
                 commit.positions.extend(committing.positions);
                 commit.state.extend(committing.state);
                 for (to, records) in &committing.marks {
@@ -81,7 +83,8 @@ impl Worker<'_> {
                 }
                 let unknown = || LogError::stop(format!("there is no changelog of store `{}`: a mistake in the program", writes.store));
                 let changelog = changelogs.find(&writes.store).ok_or_else(unknown)?;
-                for records in changelog.encode(&writes, now).map_err(LogError::stop)? {
+                let number = numbers.get(&(writes.store.clone(), writes.task)).copied().flatten();
+                for records in changelog.encode(&writes, now, number).map_err(LogError::stop)? {
                     self.member.append(&changelog.partition(writes.task), &records)?;
                 }
                 if planted(Mistake::ApplyBeforeCommit) {

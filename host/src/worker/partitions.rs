@@ -44,6 +44,7 @@ impl Worker<'_> {
                 None => {
                     let mut task = Task::new(id, self.heading.setting_of(id.partition).clone());
                     task.divide(self.heading.division_of(id.partition)).map_err(not_started)?;
+                    task.number_commits_from(self.clock.now());
                     if self.options.until_end {
                         task.to_end();
                     }

@@ -6,6 +6,7 @@ pub mod promote;
 pub mod replay;
 pub mod reset;
 pub mod rollback;
+mod row;
 pub mod status;
 pub mod steer;
 pub mod swap;

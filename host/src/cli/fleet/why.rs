@@ -1,8 +1,8 @@
-//! `millstream why`: where an output record comes from, as its headers tell (`provenance: true` at its sink).
+//! `millstream why`: where an output record comes from, as its headers tell (`provenance: true` at its sink), and the row of a store that it was made from.
 
 use super::super::{Context, Outcome, Output};
-use super::Fleet;
-use crate::flow::provenance::{GENERATION, PIPELINE, PLUGINS, SOURCE};
+use super::{Fleet, row};
+use crate::flow::provenance::{GENERATION, PIPELINE, PLUGINS, ROW, Row, SOURCE};
 use crate::io::{Event, FetchLimit, Log, TopicPartition};
 use crate::jsonl;
 use crate::record::Records;
@@ -54,6 +54,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let deployed = number.and_then(|number| control.as_ref()?.view().pipeline(&pipeline)?.generations.get(&number).cloned());
     let cause = place(&source).map_err(anyhow::Error::msg)?;
     let cause_record = record(&*log, &cause.0, cause.1)?;
+    let kept = header(ROW).map(|text| {
+        serde_json::from_str::<Row>(&text)
+            .map_err(|_| anyhow::anyhow!("the header {ROW} of {at}@{offset} cannot be read: is it of a newer version of the program?"))
+    });
+    let kept = kept.transpose()?.map(|kept| row::tell(&*log, context, &pipeline, &kept)).transpose()?;
     if context.global.output == Output::Json {
         let shown = |records: &Records, at: &TopicPartition, offset| {
             args.show.then(|| line(records, at, offset)).and_then(|line| serde_json::from_str::<Value>(&line).ok())
@@ -63,7 +68,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             json!({
                 "record": format!("{at}@{offset}"), "pipeline": pipeline, "generation": number, "plugins": plugins, "source": source,
                 "deployed": deployed.as_ref().map(|one| json!({ "kind": one.kind, "at": one.at, "by": one.by, "digest": one.digest })),
-                "source_is_there": cause_record.is_some(),
+                "source_is_there": cause_record.is_some(), "row": kept.map(|kept| kept.json),
                 "value": shown(&found, at, *offset),
                 "source_value": cause_record.as_ref().and_then(|record| shown(record, &cause.0, cause.1)),
             })
@@ -84,6 +89,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let there = if cause_record.is_some() { "" } else { ", which is no longer there" };
     anstream::println!("caused by {source}{there}");
+    kept.iter().flat_map(|kept| &kept.lines).for_each(|line| anstream::println!("{line}"));
     if args.show {
         anstream::print!("{}", line(&found, at, *offset));
         cause_record.iter().for_each(|record| anstream::print!("{}", line(record, &cause.0, cause.1)));

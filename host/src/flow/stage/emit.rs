@@ -8,6 +8,7 @@ use super::{CallFailure, Shared, Stage};
 use crate::column::{Bitmap, ColumnBuilder, Type};
 use crate::field::Field;
 use crate::flow::batch::{Base, Batch, GivenKeys, Held, HeldHeaders, Origin, Slot};
+use crate::flow::kept::{self, KeptRows};
 use crate::flow::plan::{Plan, SourcePlan};
 use crate::flow::reject::Rejected;
 use crate::io::LogError;
@@ -140,17 +141,19 @@ impl Stage {
         let verdict = answer.map_err(|error| self.failed(error, origin, first))?;
         self.counters.calls += 1;
         let format = self.key_format(store, source);
-        self.take_given(verdict, origin, rows, format, source_plan, parts);
+        let kept = self.tells_rows.then(|| kept::handed(self.index, store, handed, occasion == Occasion::Closed));
+        self.take_given(verdict, origin, rows, (format, kept), source_plan, parts);
         Ok(())
     }
 
-    /// Makes batches of what the plugin derived of rows, or timers, that were given to it: each stands before a record.
+    /// Makes batches of what the plugin derived of rows, or timers, that were given to it: each stands before a record. With the format of keys, and the rows of
+    /// stores that results are of.
     pub(super) fn take_given(
         &self,
         verdict: Verdict,
         origin: &Arc<Origin>,
         rows: Vec<u32>,
-        format: KeyFormat,
+        (format, kept): (KeyFormat, Option<KeptRows>),
         source_plan: &SourcePlan,
         parts: &mut [Vec<Batch>],
     ) {
@@ -167,6 +170,7 @@ impl Stage {
             headers: Some(HeldHeaders { headers: Arc::new(Headers::default()), index: None }),
             times: None,
             tombstones: None,
+            kept,
         };
         for derived in outputs.into_iter().filter(|derived| !derived.source.is_empty()) {
             let output = derived.output;

@@ -3,6 +3,7 @@
 use super::{CallFailure, Stage, StageServices};
 use crate::column::{Cell, Column, ColumnBuilder, Type};
 use crate::flow::batch::{Batch, Origin};
+use crate::flow::kept;
 use crate::flow::plan::SourcePlan;
 use crate::io::LogError;
 use crate::pipeline::KeyFormat;
@@ -62,7 +63,8 @@ impl Stage {
             });
             let verdict = answer.map_err(|error| self.failed(error, origin, 0))?;
             self.counters.calls += 1;
-            self.take_given(verdict, origin, rows, KeyFormat::Text, source_plan, parts);
+            let kept = self.tells_rows.then(|| kept::unknown(self.index, rows.len()));
+            self.take_given(verdict, origin, rows, (KeyFormat::Text, kept), source_plan, parts);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 pub mod division;
 mod give;
 mod make;
+mod metadata;
 mod queue;
 mod setting;
 pub mod shadow;
@@ -12,6 +13,7 @@ mod succeed;
 mod sweep;
 mod timers;
 
+pub use metadata::Metadata;
 pub use setting::{BatchLimit, Setting, Spare};
 pub use timers::store as timers;
 
@@ -33,7 +35,6 @@ use crate::pipeline::{self, Pipeline, Policy};
 use crate::plugin::CallError;
 use crate::record::{Records, RecordsBuilder};
 use crate::shadow::Refused;
-use crate::share::Keys;
 use crate::store::{PartitionedTable, StateStore};
 use crate::summary::{Summary, Works};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -913,54 +914,6 @@ fn of_sources(first: &Batch, carried: &Carried, from: &[pipeline::Input]) -> Opt
         0 => None,
         all if all == first.rows => Some(first.clone()),
         _ => Some(first.select(rows)),
-    }
-}
-
-/// What is kept with a position, at most 512 bytes of JSON.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Metadata {
-    /// Of the pipeline's deployment, whose work this position is the end of; 0 = run without a fleet.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub generation: u64,
-    /// The offset from which on it works in this partition.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<i64>,
-    /// It works for these keys alone, beside another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keys: Option<Keys>,
-    /// That works for the other keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub beside: Option<u64>,
-    /// Milliseconds; absent before the first record.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream_time: Option<i64>,
-    /// The task has committed rows of stores.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub state: bool,
-    /// At the end of a run the task closed every window, and has read nothing since.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub closed: bool,
-    /// The number of the commit, where records tell which one they belong to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub commit: Option<i64>,
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-impl Metadata {
-    /// None: the position is of another program's making.
-    pub fn of(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
-    }
-
-    pub fn works_by(&self) -> WorksBy {
-        WorksBy { newest: self.generation, divided: self.keys.zip(self.beside) }
-    }
-
-    pub fn text(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
     }
 }
 

@@ -392,6 +392,14 @@ fn outputs(fleet: &Fleet) -> Vec<String> {
     all
 }
 
+/// The same records on each.
+fn process<const N: usize>(fleets: [&Fleet; N], numbers: std::ops::Range<u64>) {
+    for fleet in fleets {
+        fleet.produce(numbers.clone());
+        fleet.until_done();
+    }
+}
+
 #[test]
 fn a_shadow_tells_exactly_what_differs_and_touches_nothing() {
     let (with, without) = (Fleet::new(), Fleet::new());
@@ -403,10 +411,7 @@ fn a_shadow_tells_exactly_what_differs_and_touches_nothing() {
     let other = manifest("1 + id % 2").replace("last(id)", "max(id)");
     let told = with.deploy(&other, &["--shadow"]);
     assert!(told["trial"]["shadow"].is_object(), "{told}");
-    for fleet in [&with, &without] {
-        fleet.produce(500..1500);
-        fleet.until_done();
-    }
+    process([&with, &without], 500..1500);
     with.until("all is compared", || with.call(&["status", "p"]).1["pipelines"][0]["shadow"]["records"].as_u64() >= Some(1000));
     let shadow = with.good(&["status", "p"])["pipelines"][0]["shadow"].clone();
     let differences = shadow["differences"].as_object().unwrap();
@@ -466,10 +471,7 @@ sinks:
         fleet.until_done();
     }
     with.deploy(&manifest("id == 1491 ? 2 : 1", "max"), &["--shadow"]);
-    for fleet in [&with, &without] {
-        fleet.produce(500..1500);
-        fleet.until_done();
-    }
+    process([&with, &without], 500..1500);
     let shadow = with.compared(1000);
     let told: Vec<_> = shadow["differences"].as_object().unwrap().iter().map(|(what, it)| format!("{what} {}", it["count"])).collect();
     // The key of that record has three more, perhaps before the commit that tells of it.
@@ -479,10 +481,7 @@ sinks:
     with.end_trial();
     // One whose last record of a key differs for good: each commit tells so, of that key alone.
     with.deploy(&manifest("id % 7 == 3 ? 2 : 1", "max"), &["--shadow"]);
-    for fleet in [&with, &without] {
-        fleet.produce(1507..2507);
-        fleet.until_done();
-    }
+    process([&with, &without], 1507..2507);
     let shadow = with.compared(1000);
     let differences = &shadow["differences"];
     assert_eq!(differences.as_object().unwrap().keys().collect::<Vec<_>>(), ["counted: version", "labelled: version"], "{shadow}");
@@ -497,8 +496,7 @@ sinks:
         with.call(&["status", "p"]).1["pipelines"][0]["active"]["generation"] == 4
     });
     with.until_done();
-    without.produce(2507..next);
-    without.until_done();
+    process([&without], 2507..next);
     // How many commits there were is chance: the last change of each key is not.
     let last = |fleet: &Fleet| -> BTreeMap<String, Json> {
         fleet.consume("counted").into_iter().map(|record| (record["key"].to_string(), record["value"].clone())).collect()

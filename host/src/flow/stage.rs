@@ -1,14 +1,15 @@
 //! A stage at work: what the plugin asked for is gathered, rows that cannot be read are refused, the plugin answers, the answer becomes batches.
 
 mod emit;
+mod kept;
 mod timers;
 
 pub use emit::Give;
 
-use crate::column::{Bitmap, Cell, Column, ColumnBuilder, Type};
+use crate::column::{Bitmap, Column, ColumnBuilder, Type};
 use crate::field::Field;
 use crate::flow::batch::{Base, Batch, GivenKeys, Held, HeldHeaders, Origin, Slot, WriteError, nulls};
-use crate::flow::kept::{self, KeptRows, Keys};
+use crate::flow::kept::rows_derived;
 use crate::flow::plan::{Plan, ReadFrom, SourcePlan};
 use crate::flow::provenance;
 use crate::flow::reject::{LATE, Rejected, Shown};
@@ -406,40 +407,6 @@ impl Stage {
         Ok(whole)
     }
 
-    /// The rows of its store that the rows of a call belong to.
-    fn rows_of_call(&mut self, live: &Batch, plan: &Plan, pseudo: &[Option<Column>], starts: Option<&[i64]>) -> KeptRows {
-        let description = self.description.clone();
-        let session = description.window.is_some_and(|window| window.session);
-        let windowed = description.stores.iter().filter(|store| store.windowed).count();
-        let store = match description.stores.first() {
-            // Of several stores with the times of records, it is not known of which one.
-            Some(store) if windowed <= 1 => store,
-            _ => return kept::unknown(self.index, live.rows),
-        };
-        let reads = &plan.reads[self.index];
-        let mut keys = Keys { by: Vec::new(), names: Vec::new(), starts };
-        for field in &store.by {
-            let places: Vec<usize> = (0..reads.len()).filter(|place| description.reads[*place].path == *field).collect();
-            if places.is_empty() {
-                return kept::unknown(self.index, live.rows);
-            }
-            keys.names.push(field.to_string());
-            // What is read of one input is null in the rows of others.
-            keys.by.push(Box::new(move |row| {
-                let cell = |place: &usize| match (&reads[*place], &pseudo[*place]) {
-                    (ReadFrom::Slot(slot), _) => match &live.fields[*slot] {
-                        Slot::Held(held) => held.view().cell(row),
-                        _ => Cell::Null,
-                    },
-                    (_, Some(column)) => column.cell(row),
-                    (_, None) => Cell::Null,
-                };
-                places.iter().map(cell).find(|cell| *cell != Cell::Null).unwrap_or(Cell::Null)
-            }));
-        }
-        self.kept_rows(self.index, live.rows, store.key, store.windowed, session && store.windowed, &keys)
-    }
-
     /// Brings stale slots that this stage reads up to date.
     fn refresh(&mut self, batch: &mut Batch, plan: &Plan, source: &SourcePlan, rejected: &mut Vec<Rejected>) {
         let stale: Vec<usize> = plan.reads[self.index]
@@ -741,7 +708,7 @@ impl Stage {
             .collect();
         let same = rows.len() == from.rows && rows.iter().enumerate().all(|(at, row)| at as u32 == *row);
         let mut batch = if same { from.clone() } else { from.select(rows) };
-        batch.kept = batch.kept.map(|rows| kept::derived(rows, &derived.source, self.index));
+        batch.kept = batch.kept.map(|rows| rows_derived(rows, &derived.source, self.index));
         if output.base == describe::Base::Replace {
             batch.base = Base::Empty;
             batch.changes.clear();

@@ -1,6 +1,7 @@
 //! State stores of a task: typed rows by key, in layers: the batch under way, the open transaction, the transaction in flight, committed rows that
 //! wait for the next checkpoint, committed rows in memory, the committed state below. Reads see the newest; what is not committed never gets below.
 
+mod cache;
 pub mod changelog;
 mod handed;
 mod local;
@@ -29,6 +30,7 @@ use crate::column::{Cell, Column, ColumnBuilder, Type, Values};
 use crate::io::{CommittedState, LogError, StateRows, StateWrites};
 use crate::plugin::describe::{Store, Window};
 use crate::plugin::{Found, Page};
+use cache::{Cache, size_of};
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::ops::Bound;
@@ -41,57 +43,6 @@ type Layer = BTreeMap<Key, Option<Vec<u8>>>;
 
 /// Committed rows kept in memory, bytes of all stores of a pipeline on a host, shared evenly by their tasks.
 pub const CACHE_BYTES: usize = 64 << 20;
-/// What a row in memory takes beside its bytes: two vectors, their allocations, its slot.
-const ROW_OVERHEAD: usize = 96;
-
-/// Committed rows in memory, half of them the ones used last. Rows that are asked for move to the young half; when that is full, the old half goes.
-struct Cache {
-    bytes: usize,
-    young: HashMap<Key, Option<Vec<u8>>, foldhash::fast::RandomState>,
-    old: HashMap<Key, Option<Vec<u8>>, foldhash::fast::RandomState>,
-    young_bytes: usize,
-}
-
-impl Cache {
-    fn new(bytes: usize) -> Self {
-        Self { bytes, young: HashMap::default(), old: HashMap::default(), young_bytes: 0 }
-    }
-
-    fn get(&mut self, key: &[u8]) -> Option<Option<Vec<u8>>> {
-        if let Some(row) = self.young.get(key) {
-            return Some(row.clone());
-        }
-        let (key, row) = self.old.remove_entry(key)?;
-        self.insert(key, row.clone());
-        Some(row)
-    }
-
-    fn insert(&mut self, key: Key, row: Option<Vec<u8>>) {
-        self.young_bytes += size_of(key.len(), row.as_ref());
-        if self.young_bytes > self.bytes / 2 {
-            self.old = mem::take(&mut self.young);
-            self.young_bytes = size_of(key.len(), row.as_ref());
-        } else {
-            self.old.remove(&key);
-        }
-        let length = key.len();
-        if let Some(before) = self.young.insert(key, row) {
-            self.young_bytes = self.young_bytes.saturating_sub(size_of(length, before.as_ref()));
-        }
-    }
-
-    fn remove(&mut self, key: &[u8]) {
-        if let Some((key, row)) = self.young.remove_entry(key) {
-            self.young_bytes = self.young_bytes.saturating_sub(size_of(key.len(), row.as_ref()));
-        }
-        self.old.remove(key);
-    }
-}
-
-fn size_of(key_length: usize, row: Option<&Vec<u8>>) -> usize {
-    ROW_OVERHEAD + key_length + row.map_or(0, Vec::len)
-}
-
 /// A store of a task.
 pub struct StateStore {
     name: Arc<str>,

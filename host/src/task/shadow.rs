@@ -190,17 +190,12 @@ impl Task {
 
     /// The shadow processes a batch that is about to be processed. What it gives is kept for `compare_shadow`.
     pub(super) fn step_shadow(&mut self, source: usize, next: &Taken) {
-        self.take_given();
-        self.with_shadow(|shadow, task| if task.compares(source) { shadow.process(task, source, next) } else { Ok(()) });
+        self.with_shadow(|shadow, task, _| if task.compares(source) { shadow.process(task, source, next) } else { Ok(()) });
     }
 
     /// Behind a batch, of which so many rows are processed.
     pub(super) fn compare_shadow(&mut self, source: usize, rows: usize) {
-        if self.shadow.is_none() {
-            return;
-        }
-        let own = self.take_given();
-        self.with_shadow(|shadow, task| {
+        self.with_shadow(|shadow, task, own| {
             if task.compares(source) {
                 shadow.given[0].extend(own);
                 shadow.compared += rows as u64;
@@ -215,8 +210,7 @@ impl Task {
 
     /// The shadow gives out what changed since the last commit.
     pub(super) fn give_shadow(&mut self) {
-        self.take_given();
-        self.with_shadow(|shadow, task| {
+        self.with_shadow(|shadow, task, _| {
             if shadow.task.gives_changes() {
                 shadow.stand_where(task);
                 shadow.task.give(Give::Changed)?;
@@ -228,11 +222,7 @@ impl Task {
 
     /// Both have given out what changed.
     pub(super) fn compare_changes(&mut self) {
-        if self.shadow.is_none() {
-            return;
-        }
-        let own = self.take_given();
-        self.with_shadow(|shadow, task| {
+        self.with_shadow(|shadow, task, own| {
             if !task.gives_changes() && !shadow.task.gives_changes() {
                 return Ok(());
             }
@@ -247,11 +237,13 @@ impl Task {
         });
     }
 
-    /// Does something with the shadow, if there is one that has not ended. Where that fails, the shadow ends.
-    fn with_shadow(&mut self, work: impl FnOnce(&mut Shadow, &Self) -> Result<(), Stop>) {
+    /// Does something with the shadow, if there is one that has not ended, and with what the task itself has given since the last time. Where that fails,
+    /// the shadow ends.
+    fn with_shadow(&mut self, work: impl FnOnce(&mut Shadow, &Self, Given) -> Result<(), Stop>) {
         let Some(mut shadow) = self.shadow.take() else { return };
+        let own = self.take_given();
         if shadow.report.ended.is_none()
-            && let Err(stop) = work(&mut shadow, self)
+            && let Err(stop) = work(&mut shadow, self, own)
         {
             shadow.report.ended = Some(explain::stopped(&shadow.task.setting.pipeline, &stop));
         }

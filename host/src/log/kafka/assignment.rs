@@ -211,7 +211,7 @@ impl Assignment {
         }
         // Then it has come to nothing already.
         .unwrap_or_else(|failure| tracing::debug!("{}", failure.text));
-        match native::close_member(&self.client) {
+        match native::close_member(&self.client, PATIENCE) {
             // It has left, or never joined: a host that is told to stop while it waits for its name ends well.
             Err(_) if native::fatal(&self.client).is_some() => Ok(()),
             left => left.map_err(failed),

@@ -608,9 +608,24 @@ pub fn group_metadata(client: &Client) -> Result<GroupMetadata, Failure> {
 }
 
 /// Leaves the group. Rebalances that come now are confirmed at once; one that still waits must have been.
-pub fn close_member(client: &Client) -> Result<(), Failure> {
-    // SAFETY: the client is live, and closed once.
-    checked(unsafe { rd::rd_kafka_consumer_close(client.native_ptr()) })
+///
+/// Waits for at most so long: librdkafka 2.12.1 does not answer who confirms a rebalance at the moment at which it ends, and would be waited for without end. The
+/// thread that does so keeps the client then, which has left.
+pub fn close_member(client: &Arc<Client>, wait: Duration) -> Result<(), Failure> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let own = client.clone();
+    let leave = move || {
+        // SAFETY: the client is live, and closed once.
+        let left = checked(unsafe { rd::rd_kafka_consumer_close(own.native_ptr()) });
+        // Err: nobody waits any more.
+        let _ = tell.send(left);
+    };
+    let started = std::thread::Builder::new().name("kafka-leave".to_owned()).spawn(leave);
+    started.map_err(|error| Failure::new(Code::Fail, format!("no thread for it: {error}")))?;
+    told.recv_timeout(wait).unwrap_or_else(|_| {
+        tracing::info!("leaving a group was not answered within {wait:?}: it goes on without");
+        Ok(())
+    })
 }
 
 /// Waits until all that was produced is acknowledged, or has failed.

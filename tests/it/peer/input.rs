@@ -47,7 +47,8 @@ pub fn users(random: &mut Random) -> Vec<Recorded> {
 /// Records without a key and tombstones are never ahead of all others: they would move stream time here and not there, which is a test of
 /// its own.
 pub fn events(random: &mut Random, count: usize) -> Vec<Recorded> {
-    let (mut now, mut highest) = (START, START);
+    // No record is earlier.
+    let (mut now, mut highest) = (START, START - 5 * WINDOW);
     let mut events = Vec::with_capacity(count);
     for id in 0..count {
         now += match random.below(100) {

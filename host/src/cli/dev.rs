@@ -1,7 +1,7 @@
 //! `millstream dev`: a pipeline that runs while its author works on it. What is saved is built and takes over where the pipeline stands, as a deployment does;
 //! what is written is shown beside.
 
-use super::{Context, Failure, Outcome, build, check, run};
+use super::{Context, Failure, Outcome, build, check, stop};
 use crate::fleet::bundle::Bundle;
 use crate::fleet::control::Control;
 use crate::fleet::host::Host;
@@ -47,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let why = "`dev` runs on the embedded log: on Kafka it would be a member of the pipeline's own group; leave --brokers out, and `millstream deploy` what is done";
         return Err(anyhow::anyhow!(why).into());
     }
-    let stop = run::stop_on_signals()?;
+    let stop = stop::on_signals()?;
     let data = context.connection.data_folder();
     let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open_with(&data, context.connection.embedded_options())?);
     let cache = context.global.cache_folder();

@@ -14,6 +14,7 @@ mod progress;
 mod run;
 mod schema;
 mod serve;
+mod stop;
 mod test;
 mod topic;
 

@@ -2,7 +2,7 @@
 
 use super::files::Files;
 use super::progress::Line;
-use super::{Context, Exit, Failure, Outcome, Output};
+use super::{Context, Exit, Failure, Outcome, Output, stop};
 use crate::dry_run::{DryLog, DryRun};
 use crate::http;
 use crate::io::{Log, Member, TopicPartition, partitions_of};
@@ -74,7 +74,7 @@ fn assignment(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let interrupted = stop_on_signals()?;
+    let interrupted = stop::on_signals()?;
     let listener = args.listen.as_deref().map(http::bind).transpose()?;
     let loaded = manifest::load(&args.file, &Engine::new()?)?;
     if !loaded.warnings.0.is_empty() && context.global.output == Output::Text {
@@ -178,33 +178,6 @@ fn workers(args: &Args, setting: &Setting, on_kafka: bool) -> anyhow::Result<usi
     let partitions = setting.partitions.iter().copied().max().unwrap_or(1).max(1) as usize;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(if one { 1 } else { args.workers.map_or_else(cores, usize::from).min(partitions) })
-}
-
-/// Raised by SIGINT and SIGTERM: the run commits what it has done and leaves. A second signal ends the process at once.
-pub(super) fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let raised = Arc::new(AtomicBool::new(false));
-    let told = raised.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                if told.swap(true, Ordering::Relaxed) {
-                    std::process::exit(130);
-                }
-                tracing::info!("stopping: what is processed is committed first; a second signal ends at once");
-            }
-        });
-    })?;
-    Ok(raised)
 }
 
 /// A member that prints what would be written.

@@ -1,6 +1,6 @@
 //! `millstream serve`: a host of a fleet.
 
-use super::{Context, Failure, Outcome, Output, run};
+use super::{Context, Failure, Outcome, Output, run, stop};
 use crate::fleet::control::Control;
 use crate::fleet::host::Host;
 use crate::fleet::running::Place;
@@ -49,7 +49,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let interrupted = run::stop_on_signals()?;
+    let interrupted = stop::on_signals()?;
     let tokens = if args.listen.is_some() { Tokens::load(args.tokens.as_deref())? } else { Tokens::default() };
     let listener = args.listen.as_deref().map(http::bind).transpose()?;
     if let Some(listener) = &listener {

@@ -46,9 +46,11 @@ pub struct Host<'a> {
 #[derive(Default)]
 struct Charge {
     running: Option<Running>,
-    preparing: Option<(u64, Receiver<anyhow::Result<Prepared>>)>,
-    /// By generation.
+    preparing: Option<Preparing>,
+    /// By generation; beside the run that is on, or beside none.
     prepared: BTreeMap<u64, Prepared>,
+    /// How often a run has begun or ended: what is prepared beside one is of no use beside another.
+    runs: u64,
     /// What was answered last, by generation.
     answered: BTreeMap<u64, Answered>,
     /// A generation that did not run, how often in a row, and when it is tried again.
@@ -64,6 +66,14 @@ struct Charge {
     reported: Option<Instant>,
     /// Since when a trial is on here.
     tried: Option<Instant>,
+}
+
+/// A generation that a thread prepares.
+struct Preparing {
+    number: u64,
+    /// `Charge::runs` when it began.
+    runs: u64,
+    result: Receiver<anyhow::Result<Prepared>>,
 }
 
 impl<'a> Host<'a> {
@@ -246,8 +256,8 @@ impl<'a> Host<'a> {
 
     /// What a preparation came to.
     fn hear(&mut self, name: &str, charge: &mut Charge) -> Result<(), LogError> {
-        let Some((number, result)) = &charge.preparing else { return Ok(()) };
-        let number = *number;
+        let Some(Preparing { number, runs, result }) = &charge.preparing else { return Ok(()) };
+        let (number, runs) = (*number, *runs);
         let outcome = match result.try_recv() {
             Ok(outcome) => outcome,
             Err(TryRecvError::Empty) => return Ok(()),
@@ -255,6 +265,8 @@ impl<'a> Host<'a> {
         };
         charge.preparing = None;
         match outcome {
+            // It is prepared anew.
+            _ if runs != charge.runs => Ok(()),
             Ok(prepared) => {
                 charge.prepared.insert(number, prepared);
                 self.answer(name, charge, number, Answered::Ready, None)
@@ -282,8 +294,10 @@ impl<'a> Host<'a> {
         if charge.running.as_ref().is_some_and(|running| running.setting().is_none()) {
             return Ok(());
         }
-        let next = head.next.as_ref().map(|next| next.generation).filter(|next| !charge.answered.contains_key(next));
         let active = Some(head.generation).filter(|active| runs < *active && tries != *active);
+        // What is to come is prepared beside what runs; alone only if that cannot run here.
+        let alone = charge.running.is_none() && active.is_some_and(|active| !charge.waits(active));
+        let next = head.next.as_ref().map(|next| next.generation).filter(|next| !alone && !charge.answered.contains_key(next));
         // Beside what runs.
         let trial = head.trial.as_ref().map(|trial| trial.generation).filter(|trial| runs > 0 && tries != *trial);
         let wanted = [active, trial, next].into_iter().flatten();
@@ -320,7 +334,7 @@ impl<'a> Host<'a> {
         let thread = std::thread::Builder::new().name(format!("prepare {name}")).spawn(prepare);
         thread.map_err(|error| LogError::stop(format!("cannot start a thread: {error}")))?;
         tracing::info!(pipeline = name, generation = number, "preparing a generation");
-        charge.preparing = Some((number, result));
+        charge.preparing = Some(Preparing { number, runs: charge.runs, result });
         Ok(())
     }
 
@@ -375,6 +389,8 @@ impl<'a> Host<'a> {
         match Running::start(&self.place, &prepared, paused, head.shuts(self.clock.now())) {
             Ok(running) => {
                 charge.running = Some(running);
+                charge.runs += 1;
+                charge.prepared.clear();
                 Ok(())
             }
             Err(error) => {
@@ -409,6 +425,7 @@ impl<'a> Host<'a> {
     /// Nothing is kept that stands on a run that is over: it would hold the folder of its state.
     fn forget(&self, name: &str, charge: &mut Charge) {
         charge.running = None;
+        charge.runs += 1;
         charge.prepared.clear();
         self.show(name, charge);
     }

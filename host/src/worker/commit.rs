@@ -6,6 +6,7 @@ use crate::io::{Checkpoint, Commit, CommitState, LogError, Remedy, TopicPartitio
 use crate::planted::{Mistake, planted};
 use crate::task::{Stop, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Committed rows of a worker's stores that wait for a checkpoint, in bytes, before one is made early.
@@ -168,6 +169,10 @@ impl Worker<'_> {
     pub(super) fn end_commit(&mut self) -> Result<(), Ended> {
         while self.in_flight.is_some() {
             self.progress_commit(Duration::from_millis(100))?;
+            if self.stop.load(Ordering::Relaxed) {
+                // Nobody polls any more: why it does not end is told here.
+                self.watch();
+            }
             if self.in_flight.is_some() && self.deadline.is_some_and(|deadline| self.clock.elapsed() >= deadline) {
                 let message = "partitions are to be given up, and the last commit has not ended in time".to_owned();
                 return Err(LogError { remedy: Remedy::Indefinite, message }.into());

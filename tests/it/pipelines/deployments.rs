@@ -3,6 +3,7 @@
 
 mod bad_version;
 mod emptying;
+mod joining;
 mod parked;
 mod steering;
 
@@ -64,9 +65,6 @@ impl Fleet {
     #[track_caller]
     fn good(&self, arguments: &[&str]) -> Value {
         let (code, json, error) = self.call(arguments);
-        if code != 0 {
-            self.tell();
-        }
         assert_eq!(code, 0, "{arguments:?}: {json} {error}");
         json
     }
@@ -77,12 +75,6 @@ impl Fleet {
         assert_eq!(found, code, "{arguments:?}: {json} {error}");
         let told = json.to_string();
         assert!(says.iter().all(|part| told.contains(part)), "{arguments:?}: no {says:?} in {json}");
-    }
-
-    fn tell(&self) {
-        for host in &self.hosts {
-            eprintln!("{} said:\n{}", host.name, host.said());
-        }
     }
 
     /// The pipeline, as `status` shows it.
@@ -111,7 +103,6 @@ impl Fleet {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(90);
         while self.count() < count {
             if std::time::Instant::now() > deadline {
-                self.tell();
                 panic!("{} of {count} records have come out: {}", self.count(), self.status());
             }
         }

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 const MANIFEST: &str = "\
 pipeline: NAME
@@ -45,16 +46,24 @@ impl Run {
         Self { child, said, listener: Some(listener) }
     }
 
+    fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
     fn warnings(&mut self) -> Vec<String> {
-        let said = self.said.lock().unwrap().clone();
+        let said = self.said();
         assert!(self.child.try_wait().unwrap().is_none(), "the run has ended: {said}");
         said.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).map(str::to_owned).collect()
     }
 
-    /// Tells it to stop; its report.
-    pub fn end(mut self) -> serde_json::Value {
+    fn terminate(&self) {
         let signal = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(signal.success());
+    }
+
+    /// Tells it to stop; its report.
+    pub fn end(mut self) -> serde_json::Value {
+        self.terminate();
         assert!(self.child.wait().unwrap().success());
         let mut report = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut report).unwrap();
@@ -151,4 +160,32 @@ fn a_run_outlives_brokers_that_hang() {
     done(&place, RECORDS);
     warned(&mut run, &cluster, 1);
     ended_well(run, &place, RECORDS);
+}
+
+/// Whoever stops a run, stops it also where the brokers are gone for good.
+fn ends_without_brokers(cluster: &Cluster, run: &mut Run) {
+    let asked = Instant::now();
+    run.terminate();
+    let code = run.child.wait().unwrap().code();
+    let (took, said) = (asked.elapsed(), run.said());
+    assert_eq!(code, Some(6), "{said}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    for part in ["WARN", &cluster.brokers, "ERROR", "told to stop", "done again"] {
+        assert!(said.contains(part), "no `{part}` in: {said}");
+    }
+}
+
+#[test]
+fn a_run_ends_when_told_though_its_brokers_are_killed() {
+    let Some((mut cluster, _place, mut run)) = busy() else { return };
+    cluster.kill();
+    ends_without_brokers(&cluster, &mut run);
+}
+
+#[test]
+fn a_run_ends_when_told_though_its_brokers_hang() {
+    let Some((mut cluster, _place, mut run)) = busy() else { return };
+    cluster.halt();
+    until("a warning", || !run.warnings().is_empty());
+    ends_without_brokers(&cluster, &mut run);
 }

@@ -235,7 +235,6 @@ impl Suite {
         let said = || format!("{}\n{}", text(&output.stdout), text(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let Some(generation) = answer["generation"].as_u64().filter(|_| output.status.success()) else {
-            self.tell_hosts();
             panic!("{}: {}\n{}", step.name(), output.status, said());
         };
         if answer["state"] != "running" {
@@ -319,12 +318,6 @@ impl Suite {
         }
     }
 
-    fn tell_hosts(&self) {
-        for host in &self.hosts {
-            eprintln!("{} said:\n{}", host.name, host.said());
-        }
-    }
-
     fn at(&self, topic: &str) -> Vec<TopicPartition> {
         let topic = self.place.named(topic);
         (0..PARTITIONS).map(|partition| TopicPartition::new(topic.as_str(), partition)).collect()
@@ -343,7 +336,6 @@ impl Suite {
                 return;
             }
             if Instant::now() > deadline {
-                self.tell_hosts();
                 panic!("{topic}: {committed:?} is committed, not {ends:?}");
             }
             std::thread::sleep(Duration::from_millis(20));

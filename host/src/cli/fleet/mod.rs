@@ -12,7 +12,7 @@ pub mod steer;
 pub mod swap;
 pub mod why;
 
-use super::{Context, Failure, Output, run};
+use super::{Context, Failure, Output, stop};
 use crate::fleet::bundle::Component;
 use crate::fleet::{self, Control, ControlError, Told, View};
 use crate::io::Log;
@@ -130,7 +130,7 @@ impl Caller for Terminal {
     }
 
     fn stop(&self) -> anyhow::Result<Arc<AtomicBool>> {
-        run::stop_on_signals()
+        stop::on_signals()
     }
 
     fn tell(&self, step: &Step<'_>) {

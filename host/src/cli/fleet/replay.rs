@@ -1,7 +1,7 @@
 //! `millstream replay`: records of a source once more, through any generation, shown and not written.
 
 use super::super::progress::Line;
-use super::super::{Context, Outcome, run};
+use super::super::{Context, Outcome, run, stop};
 use super::Fleet;
 use super::why::place;
 use crate::dry_run::DryLog;
@@ -93,7 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         host: String::new().into(),
         epoch: known.epoch(),
     };
-    let stop = run::stop_on_signals()?;
+    let stop = stop::on_signals()?;
     let mut shown = Shown { line: Line::anywhere(context) };
     let ended = replay::run(pipeline, generation, &stretch, log, &Secrets::load()?, &stop, &mut shown);
     shown.line.clear();
@@ -134,7 +134,7 @@ fn alone(mut pipeline: Pipeline, log: Arc<dyn Log>, at: &TopicPartition, offsets
     let setting = Arc::new(setting);
     let member = run::dry_member(&dry, &setting)?;
     let options = Options { until_end: true, ..Options::default() };
-    let stop = run::stop_on_signals()?;
+    let stop = stop::on_signals()?;
     let (_, ended) = runtime::run(&setting, &as_log, Some(member), options, &stop, &mut |_| {});
     ended.map_err(run::failure)
 }

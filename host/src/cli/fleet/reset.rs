@@ -1,6 +1,6 @@
 //! `millstream reset`: a pipeline goes on from other positions, with its state or without.
 
-use super::super::{Context, Exit, Failure, Outcome, Output, run};
+use super::super::{Context, Exit, Failure, Outcome, Output, stop};
 use super::Fleet;
 use super::why::place;
 use crate::clock::SystemClock;
@@ -76,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             Ok(to.into_iter().collect())
         };
         let reset = Reset { pipeline, to: &again, clear, timeout: Duration::from_secs(args.timeout), by: fleet::by() };
-        let stop = run::stop_on_signals()?;
+        let stop = stop::on_signals()?;
         Some(reset.run(&mut control, &SystemClock::default(), &stop).map_err(not_done)?)
     };
     if context.global.output == Output::Json {

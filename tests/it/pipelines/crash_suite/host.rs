@@ -158,6 +158,9 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            eprintln!("{} said:\n{}", self.name, self.said());
+        }
     }
 }
 

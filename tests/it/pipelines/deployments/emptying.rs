@@ -75,7 +75,6 @@ fn a_repartition_topic_is_emptied_before_it_goes() {
         let mut found = counted(&fleet);
         while found.iter().sum::<u64>() < fed {
             if Instant::now() > deadline {
-                fleet.tell();
                 panic!(
                     "for {PATIENCE:?} it was waited until every record counts: of {fed} that were sent {} count, by user and by team {found:?}; {}",
                     found.iter().sum::<u64>(),

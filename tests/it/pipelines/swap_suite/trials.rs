@@ -224,7 +224,6 @@ impl Suite {
     }
 
     fn give_up(&self, what: &str, output: &Output) -> ! {
-        self.tell_hosts();
         panic!("{what}: {}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr));
     }
 

@@ -63,6 +63,12 @@ fn files_and_standard_streams_stand_in_for_topics() {
     assert_eq!(keys(&ran(command).stdout), ["a", "c"]);
     assert!(!folder.path().join(".millstream").exists(), "topics of files are gone with the run");
 
+    for more in [&["--until-end", "--sink", "low=-"][..], &["--dry-run"]] {
+        let mut command = millstream(folder.path());
+        command.args(["run", "pipeline.yaml", "--source", "ratings=ratings.jsonl"]).args(more);
+        assert_eq!(keys(&ran(command).stdout), ["a", "c"], "{more:?}");
+    }
+
     let mut command = millstream(folder.path());
     command.args(["run", "pipeline.yaml", "--source", "ratings=-", "--sink", "low=low.jsonl"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -83,10 +83,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let files = Files::new(args, &loaded.pipeline, context)?;
     let (log, _identity, host) = open(context, &loaded.pipeline, files.temporary(context))?;
     crate::verbs::check_log(&loaded, &*log, context.connection.brokers.is_some())?;
-    let creates = match (args.dry_run, &context.connection.brokers) {
-        (true, Some(_)) => Creates::Nothing,
-        (false, Some(_)) => Creates::Declared,
-        (_, None) => Creates::All,
+    let creates = match &context.connection.brokers {
+        _ if args.dry_run && !files.temporary(context) => Creates::Nothing,
+        Some(_) => Creates::Declared,
+        None => Creates::All,
     };
     let data = context.connection.data_folder();
     let limit = BatchLimit { rows: args.batch_rows as usize, ..BatchLimit::default() };
@@ -95,10 +95,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Some(dry) => dry.clone() as Arc<dyn Log>,
         None => log,
     };
-    let setting = Arc::new(runtime::prepare(loaded.pipeline, &log, &Secrets::load()?, limit, creates, Some(&data)).map_err(failure)?);
+    let mut setting = runtime::prepare(loaded.pipeline, &log, &Secrets::load()?, limit, creates, Some(&data)).map_err(failure)?;
+    setting.dry = args.dry_run;
+    let setting = Arc::new(setting);
     let workers = workers(args, &setting, context.connection.brokers.is_some())?;
+    let read_whole = files.read_whole(&log)?;
     let mut options = Options {
-        until_end: args.until_end || args.dry_run || files.read_whole(&log)?,
+        until_end: args.until_end || args.dry_run || read_whole,
         close_windows: args.close_windows,
         commit_interval: Duration::from_millis(args.commit_interval),
         checkpoint_interval: Duration::from_millis(args.checkpoint_interval),

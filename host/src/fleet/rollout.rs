@@ -111,6 +111,8 @@ pub enum RolloutError {
         "generation {generation} of `{pipeline}` is active, but fails on host {host}: {error}; `millstream rollback {pipeline}` goes back"
     )]
     Fails { pipeline: String, generation: u64, host: String, error: String },
+    #[error("generation {generation} of `{pipeline}` is no longer on trial, it was {why}; the generation before goes on")]
+    TrialEnded { pipeline: String, generation: u64, why: String },
 }
 
 impl From<LogError> for RolloutError {
@@ -323,25 +325,16 @@ impl Rollout {
         let deadline = clock.elapsed() + self.timeout;
         loop {
             let standing = self.standing(control.view(), generation, clock.now(), &[Answered::Ready, Answered::Running], heard, tell);
-            if !self.is_next(control.view(), generation) {
-                return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
-            }
-            if let Some((host, error)) = standing.failed.or_else(|| self.gone(control.view(), asked, clock.now())) {
-                self.withdraw(control, clock, generation, &format!("host {host}: {error}"))?;
-                return Err(RolloutError::Refused { pipeline: self.pipeline.clone(), generation, host, error });
-            }
-            if standing.waiting.is_empty() {
+            self.not_overtaken(control.view(), generation)?;
+            let failed = standing.failed.or_else(|| self.gone(control.view(), asked, clock.now()));
+            if failed.is_none() && standing.waiting.is_empty() {
                 return Ok(());
             }
-            if stop.load(Ordering::Relaxed) {
-                self.withdraw(control, clock, generation, "the command was interrupted")?;
-                return Err(RolloutError::Interrupted { pipeline: self.pipeline.clone(), generation });
-            }
-            if clock.elapsed() >= deadline {
-                let hosts = standing.waiting.join(", ");
-                self.withdraw(control, clock, generation, &format!("no answer of {hosts} in {} s", self.timeout.as_secs()))?;
-                return Err(RolloutError::Late { pipeline: self.pipeline.clone(), generation, hosts, within: self.timeout });
-            }
+            let late = (clock.elapsed() >= deadline).then(|| {
+                let (pipeline, hosts, within) = (self.pipeline.clone(), standing.waiting.join(", "), self.timeout);
+                (format!("no answer of {hosts} in {} s", within.as_secs()), RolloutError::Late { pipeline, generation, hosts, within })
+            });
+            self.goes_on(control, clock, stop, generation, failed, late)?;
             control.poll(LOOK)?;
         }
     }
@@ -370,9 +363,7 @@ impl Rollout {
         let deadline = clock.elapsed() + self.timeout;
         loop {
             control.poll(LOOK)?;
-            if !self.is_next(control.view(), generation) {
-                return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
-            }
+            self.not_overtaken(control.view(), generation)?;
             let now = clock.now();
             let standing = self.standing(control.view(), generation, now, &[Answered::Shut], heard, tell);
             let silent = |(id, heard): (&String, &Heard)| {
@@ -384,32 +375,51 @@ impl Rollout {
             } else if let Some(why) = control.view().hosts.iter().find_map(silent) {
                 why
             } else {
-                match emptied::left(&*log, clock, &self.pipeline, &self.empties)? {
-                    None => return Ok(()),
-                    Some((at, position)) => format!(
+                match emptied::left(&*log, clock, &self.pipeline, &self.empties) {
+                    Ok(None) => return Ok(()),
+                    Ok(Some((at, position))) => format!(
                         "{at} is processed up to offset {position} only; does it stand still (`millstream status {}`)?",
                         self.pipeline
                     ),
+                    // Asked again: whoever ended here would leave the sources shut.
+                    Err(error) => error.message,
                 }
             };
-            if let Some((host, error)) = standing.failed {
-                self.withdraw(control, clock, generation, &format!("host {host}: {error}"))?;
-                return Err(RolloutError::Refused { pipeline: self.pipeline.clone(), generation, host, error });
-            }
-            if stop.load(Ordering::Relaxed) {
-                self.withdraw(control, clock, generation, "the command was interrupted")?;
-                return Err(RolloutError::Interrupted { pipeline: self.pipeline.clone(), generation });
-            }
-            if clock.elapsed() >= deadline {
-                self.withdraw(
-                    control,
-                    clock,
-                    generation,
-                    &format!("in {} s what is under way was not processed: {why}", self.timeout.as_secs()),
-                )?;
-                return Err(RolloutError::Full { pipeline: self.pipeline.clone(), generation, why, within: self.timeout });
-            }
+            let late = (clock.elapsed() >= deadline).then(|| {
+                let reason = format!("in {} s what is under way was not processed: {why}", self.timeout.as_secs());
+                (reason, RolloutError::Full { pipeline: self.pipeline.clone(), generation, why, within: self.timeout })
+            });
+            self.goes_on(control, clock, stop, generation, standing.failed, late)?;
         }
+    }
+
+    /// Err: somebody else has changed the pipeline.
+    fn not_overtaken(&self, view: &View, generation: u64) -> Result<(), ControlError> {
+        if self.is_next(view, generation) { Ok(()) } else { Err(Refusal::Conflict(self.overtaken(view, generation)).into()) }
+    }
+
+    /// Err: a host has failed, the command is interrupted, or it is too late: the generation is withdrawn.
+    fn goes_on(
+        &self,
+        control: &mut Control,
+        clock: &dyn Clock,
+        stop: &AtomicBool,
+        generation: u64,
+        failed: Option<(String, String)>,
+        late: Option<(String, RolloutError)>,
+    ) -> Result<(), RolloutError> {
+        let pipeline = self.pipeline.clone();
+        let (reason, error) = if let Some((host, error)) = failed {
+            (format!("host {host}: {error}"), RolloutError::Refused { pipeline, generation, host, error })
+        } else if stop.load(Ordering::Relaxed) {
+            ("the command was interrupted".to_owned(), RolloutError::Interrupted { pipeline, generation })
+        } else if let Some(late) = late {
+            late
+        } else {
+            return Ok(());
+        };
+        self.withdraw(control, clock, generation, &reason)?;
+        Err(error)
     }
 
     /// A host that was asked and is silent since: perhaps because of what it was asked. One that left in good order is not waited for.
@@ -513,6 +523,9 @@ impl Rollout {
                 Some(_) => head.generation == generation || head.trial.as_ref().is_some_and(|trial| trial.generation == generation),
             };
             if head.is_none_or(|head| !is_on(head) || head.state == State::Deleted) {
+                if let Some(why) = known_end(control.view(), &self.pipeline, generation).filter(|_| self.trial.is_some()) {
+                    return Err(RolloutError::TrialEnded { pipeline: self.pipeline.clone(), generation, why: why.to_owned() });
+                }
                 return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
             }
             if head.is_some_and(|head| head.state == State::Paused) {

@@ -41,7 +41,7 @@ pub(super) fn stages(
                 let make = || {
                     let types = types_of(setting, name);
                     let store = StateStore::new(name, id.partition, described, description.window, state.clone(), types).cached(cached);
-                    if setting.changelogs.is_some() { store.write_back() } else { store }
+                    if setting.writes_back() { store.write_back() } else { store }
                 };
                 let store = kept.remove(name.as_str()).map(|store| store.succeed(described)).unwrap_or_else(make);
                 stores.push(store.migrating(migrate(setting, index, stores.len())));
@@ -100,7 +100,7 @@ pub(super) fn own_table(setting: &Setting, id: TaskId, table: usize) -> Option<A
     let state = setting.state.clone().filter(|_| setting.plan.segment_of[source] == id.segment)?;
     let described = &setting.pipeline.tables[table];
     let mut own = PartitionedTable::new(described, id.partition, state, types_of(setting, &described.name));
-    if setting.changelogs.is_some() {
+    if setting.writes_back() {
         own.store = own.store.write_back();
     }
     Some(Arc::new(Mutex::new(own)))

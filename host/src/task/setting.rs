@@ -38,6 +38,8 @@ pub struct Setting {
     pub types: Arc<StoreTypes>,
     /// Where the log keeps state as changelogs only; `state` is then their local copy.
     pub changelogs: Option<Arc<Changelogs>>,
+    /// Nothing is committed: what is written to `state` comes to it never.
+    pub dry: bool,
     /// Partitions and largest message of every topic that is written.
     pub topics: HashMap<Arc<str>, (i32, Option<usize>)>,
     /// How many partitions each source has.
@@ -63,6 +65,11 @@ impl Setting {
     /// Whether a position says that its task has kept something in the stores that there are.
     pub fn has_kept(&self, metadata: &Metadata) -> bool {
         metadata.state && self.changelogs.as_ref().is_none_or(|changelogs| metadata.generation >= changelogs.since)
+    }
+
+    /// Whether rows stay in memory behind the commit that has written them.
+    pub fn writes_back(&self) -> bool {
+        self.changelogs.is_some() || self.dry
     }
 
     /// Whether records tell which commit they belong to, so that the rows that they were made from are found in changelogs. At least once, one commit may be

@@ -81,7 +81,7 @@ pub fn failed(error: ControlError) -> Failure {
 pub fn rollout_failed(error: RolloutError) -> Failure {
     let exit = match error {
         RolloutError::Control(error) => return failed(error),
-        RolloutError::Refused { .. } | RolloutError::Fails { .. } => Exit::Refused,
+        RolloutError::Refused { .. } | RolloutError::Fails { .. } | RolloutError::TrialEnded { .. } => Exit::Refused,
         RolloutError::Late { .. } | RolloutError::Full { .. } => Exit::Timeout,
         RolloutError::Clocks { .. } => Exit::Failure,
         RolloutError::Interrupted { .. } => Exit::Interrupted,

@@ -369,3 +369,67 @@ fn a_segment_that_is_ahead_closes_no_window_of_another() {
         assert_eq!((of("k0"), of("k1")), (vec![json!(1), json!(2), json!(3)], vec![json!(1), json!(2), json!(3)]));
     }
 }
+
+#[test]
+fn a_dry_run_keeps_rows_that_no_cache_holds() {
+    let place = Place::embedded();
+    place.write(
+        "\
+pipeline: NAME
+sources:
+  in: { topic: in, schema: { note: text } }
+stages:
+  - { name: totals, plugin: aggregate, with: { compute: { count: count(), note: last(note) } } }
+sinks:
+  - { from: totals, topic: out }
+",
+    );
+    // Tasks share the room for rows: that of 64 partitions has 1 MiB.
+    place.topic("in", "64");
+    let note = "n".repeat(300_000);
+    let line = |n: usize| format!("{}\n", json!({ "partition": 0, "key": format!("k{}", n % 8), "value": { "note": note } }));
+    place.produce("in", &(0..16).map(line).collect::<String>());
+    let shown = success(&place.call(&["run", "pipeline.yaml", "--dry-run", "--commit-interval", "1", "--batch-rows", "1"]));
+    let counts: Vec<u64> =
+        shown.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["value"]["count"].as_u64().unwrap()).collect();
+    assert_eq!(counts, [[1; 8], [2; 8]].concat());
+}
+
+#[test]
+fn a_dry_run_on_the_embedded_log_leaves_nothing() {
+    let place = Place::embedded();
+    let manifest = |compute: &str| {
+        format!(
+            "\
+pipeline: NAME
+sources:
+  in: {{ topic: in, schema: {{ n: int, note: text }} }}
+stages:
+  - {{ name: totals, plugin: aggregate, with: {{ compute: {{ {compute} }} }} }}
+sinks:
+  - {{ from: totals, topic: out }}
+"
+        )
+    };
+    let counts = |count: u64| {
+        let records = place.consume("out").into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap()["value"].clone());
+        assert_eq!(records.collect::<Vec<_>>(), (1..=count).map(|count| json!({ "count": count, "last": 7 })).collect::<Vec<_>>());
+    };
+    place.write(&manifest("count: count(), last: last(n)"));
+    let told = failure(&place.call(&["run", "pipeline.yaml", "--dry-run"]), 6);
+    assert!(told.contains("topic create in"), "{told}");
+    let record = "{\"key\":\"a\",\"value\":{\"n\":7,\"note\":\"text\"}}\n";
+    place.produce("in", record);
+    place.run_well(&[]);
+    counts(1);
+    place.produce("in", record);
+    // From rows of this type there would be no way back.
+    place.write(&manifest("count: count(), last: last(n), note: last(note)"));
+    let shown = success(&place.call(&["run", "pipeline.yaml", "--dry-run"]));
+    assert!(shown.contains("\"count\":2") && shown.contains("\"note\":\"text\""), "{shown}");
+    place.write(&manifest("count: count(), last: 'last(note)'"));
+    place.call(&["run", "pipeline.yaml", "--dry-run"]);
+    place.write(&manifest("count: count(), last: last(n)"));
+    place.run_well(&[]);
+    counts(2);
+}

@@ -173,10 +173,10 @@ impl Suite {
         *self.deployed.values().last().expect("something is deployed")
     }
 
-    /// Generations that are of something else than the active one.
+    /// Generations that are of something else than the active one. The fleet keeps components of the newest 20.
     fn others(&self) -> Vec<u64> {
         let now = self.deployed.values().last();
-        self.deployed.iter().filter(|(_, deployed)| Some(*deployed) != now).map(|(number, _)| *number).collect()
+        self.deployed.iter().rev().take(18).filter(|(_, deployed)| Some(*deployed) != now).map(|(number, _)| *number).collect()
     }
 
     /// What no deployment was yet.

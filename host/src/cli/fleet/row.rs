@@ -261,6 +261,15 @@ mod tests {
     }
 
     #[test]
+    fn what_an_open_transaction_hides_is_taken_for_possible() {
+        for (commit, known) in [(3, true), (4, false)] {
+            let mut found = found(&[("k", true, Some(3)), ("x", true, Some(3))], commit);
+            found.short = true;
+            assert_eq!(found.newest(commit).is_ok(), known);
+        }
+    }
+
+    #[test]
     fn numbers_that_fall_tell_nothing() {
         assert!(newest(&[("k", true, Some(3)), ("k", true, Some(1))], 3).unwrap_err().contains("do not rise"));
     }

@@ -389,25 +389,38 @@ fn components_of_generations_long_gone_by_are_removed() {
     assert!(known.answers[&3].is_empty() && !known.answers[&last].is_empty(), "{:?}", known.answers);
 }
 
-#[test]
-fn a_trial_that_hosts_promote_before_the_command_looks_again_is_no_conflict() {
+/// What a command that puts a second generation on trial ends with, if a host ends the trial before it looks again.
+fn tried(ends: fn(&mut Control)) -> Result<Ended, RolloutError> {
     let log = log();
     let mut control = open(&log);
     // It says that it runs what is active, and nothing of what is on trial.
     let _host = Host::start(&log, "one", willing);
     assert!(matches!(go(&rollout(0), &mut control).0, Ok(Ended::Running { .. })));
-    let promoter = std::thread::spawn({
+    let judge = std::thread::spawn({
         let mut control = open(&log);
         move || {
             while trial::of(control.view(), "p").is_none() {
                 control.poll(Duration::from_millis(20)).unwrap();
             }
-            assert!(trial::promote(&mut control, "p", 2, 0, "host one").unwrap());
+            ends(&mut control);
         }
     });
     let terms = Terms { promote_after: Some(0), errors: 0.0, slower: None, differences: None };
     let tried = Rollout { trial: Some(Mode::Canary { partitions: [0].into(), keys: None, terms }), ..rollout(1) };
     let (ended, _) = go(&tried, &mut control);
-    promoter.join().unwrap();
+    judge.join().unwrap();
+    ended
+}
+
+#[test]
+fn a_trial_that_hosts_promote_before_the_command_looks_again_is_no_conflict() {
+    let ended = tried(|control| assert!(trial::promote(control, "p", 2, 0, "host one").unwrap()));
     assert!(matches!(ended, Ok(Ended::Running { generation: 2, .. })), "{ended:?}");
+}
+
+#[test]
+fn a_trial_that_hosts_roll_back_before_the_command_looks_again_is_told_with_the_reason() {
+    let ended = tried(|control| assert_eq!(trial::roll_back(control, "p", 2, "too slow", 0, "host one").unwrap(), Some(3)));
+    let Err(error @ RolloutError::TrialEnded { generation: 2, .. }) = ended else { panic!("{ended:?}") };
+    assert!(error.to_string().contains("rolled back: too slow"), "{error}");
 }

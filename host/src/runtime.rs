@@ -1,21 +1,28 @@
 //! Puts a checked pipeline on a log: secrets, tables, topics, state. The one place that knows both.
 
+mod state;
+mod topics;
+
+pub use topics::{partitions_read, repartition_count, uneven};
+
+use state::{Older, add_types, changelogs};
+use topics::topics;
+
 use crate::clock::SystemClock;
 use crate::course::Course;
 use crate::explain;
 use crate::flow::plan::Plan;
-use crate::io::{Internal, LocalState, Log, LogError, Member, Position, partitions_of};
+use crate::io::{LocalState, Log, LogError, Member};
 use crate::manifest::{Secrets, resolve_secrets};
-use crate::pipeline::{Input, Pipeline, Policy, Regroup, Scope, Source, Stage, Table};
+use crate::pipeline::{Pipeline, Scope, Source, Stage, Table};
 use crate::plugin::CallError;
 use crate::plugin::describe::{Request, Store};
-use crate::store::changelog::{Changelog, Changelogs};
-use crate::store::{GlobalTable, LocalFolder, LocalMemory, RowType, StoreTypes, store_of, turn};
+use crate::store::{GlobalTable, LocalFolder, LocalMemory, RowType, StoreTypes, turn};
 use crate::summary::Summary;
 use crate::tables::TableReader;
-use crate::task::{self, BatchLimit, Metadata, Setting, Spare, Stop};
+use crate::task::{self, BatchLimit, Setting, Spare, Stop};
 use crate::worker::{Ended, Observer, Options, Role, Worker};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -283,307 +290,6 @@ fn requests(pipeline: &Pipeline, secrets: &Secrets) -> Result<Vec<Request>, RunE
         requests.push(Request { config, input: stage.input.clone(), inputs: stage.inputs.clone(), tables: tables.clone() });
     }
     Ok(requests)
-}
-
-/// Partitions and limits of topics that a pipeline writes.
-type Written = HashMap<Arc<str>, (i32, Option<usize>)>;
-
-/// The partition counts of the sources, and what is known of the topics that the pipeline writes; creates what may be created, and the pipeline's own
-/// topics. All missing topics are told at once.
-fn topics(pipeline: &Pipeline, log: &dyn Log, creates: Creates) -> Result<(Vec<i32>, Written), RunError> {
-    let mut missing = Vec::new();
-    let read = partitions_read(pipeline, log)?;
-    let partitions = read.unwrap_or(1);
-    let mut counts = vec![1; pipeline.sources.len()];
-    for (source, count) in pipeline.sources.iter().zip(&mut counts).filter(|(source, _)| source.carries.is_none()) {
-        match log.topic(&source.topic)? {
-            Some(topic) => *count = topic.partitions,
-            None if creates == Creates::All => {
-                *count = partitions;
-                make_topic(log, &source.topic, *count)?;
-            }
-            None => missing.push((source.topic.clone(), None)),
-        }
-    }
-    let wanted = |source: &Source| repartition_count(pipeline, source, &counts).unwrap_or(partitions);
-    let own: Vec<_> = pipeline.sources.iter().map(|source| source.carries.map(|_| (source, wanted(source)))).collect();
-    for (own, count) in own.into_iter().zip(&mut counts) {
-        if let Some((source, wanted)) = own {
-            *count = repartition_topic(log, &source.topic, wanted, creates, !missing.is_empty())?;
-        }
-    }
-    let uneven = uneven(pipeline, &counts);
-    if let Some((_, message, help)) = uneven.into_iter().next().filter(|_| missing.is_empty()) {
-        return Err(LogError::stop(format!("{message}. Nothing was changed; {help}")).into());
-    }
-    for table in &pipeline.tables {
-        if log.topic(&table.topic)?.is_none() {
-            match creates {
-                Creates::All => make_topic(log, &table.topic, 1)?,
-                _ => missing.push((table.topic.clone(), None)),
-            }
-        }
-    }
-    let dead = pipeline.policies().filter_map(|policy| match policy {
-        Policy::DeadLetter { topic, .. } => Some((topic.clone(), false)),
-        _ => None,
-    });
-    let mut written = HashMap::new();
-    let (own, sinks): (Vec<_>, Vec<_>) = pipeline.sinks.iter().partition(|sink| sink.regroup.is_some());
-    for sink in own {
-        let topic = log.topic(&sink.topic)?;
-        let count = pipeline.sources.iter().position(|source| source.topic == sink.topic).map_or(partitions, |source| counts[source]);
-        written.insert(sink.topic.clone(), topic.map_or((count, None), |topic| (topic.partitions, topic.max_message_bytes)));
-    }
-    for (name, create) in sinks.into_iter().map(|sink| (sink.topic.clone(), sink.create)).chain(dead) {
-        if written.contains_key(&name) {
-            continue;
-        }
-        if log.topic(&name)?.is_none() && (creates == Creates::All || creates == Creates::Declared && create) {
-            make_topic(log, &name, partitions)?;
-        }
-        match log.topic(&name)? {
-            Some(topic) => drop(written.insert(name, (topic.partitions, topic.max_message_bytes))),
-            // A dry run writes nothing: it needs no topic.
-            None if creates == Creates::Nothing => drop(written.insert(name, (partitions, None))),
-            None => missing.push((name, read)),
-        }
-    }
-    missing.sort();
-    missing.dedup();
-    if missing.is_empty() {
-        return Ok((counts, written));
-    }
-    let commands: Vec<_> = missing.iter().map(|(topic, partitions)| format!("  {}", log.creation(topic, *partitions))).collect();
-    Err(LogError::stop(format!("these topics are missing; create them, or say `create: true` at a sink:\n{}", commands.join("\n"))).into())
-}
-
-/// Creates a topic, unless another host has done so at the same time.
-fn make_topic(log: &dyn Log, name: &str, partitions: i32) -> Result<(), LogError> {
-    let created = log.create_topic(name, partitions);
-    if created.is_err() && log.topic(name)?.is_some() { Ok(()) } else { created }
-}
-
-/// The number of partitions of a repartition topic, which is created if it is missing. `hold`: create nothing, the run will not start.
-fn repartition_topic(log: &dyn Log, name: &str, partitions: i32, creates: Creates, hold: bool) -> Result<i32, LogError> {
-    let found = log.topic(name)?;
-    if found.is_none() && creates != Creates::Nothing && !hold {
-        log.create_internal(name, partitions, Internal::Repartition)?;
-    }
-    if found.is_some() && log.retention(name)?.is_some_and(|retention| !retention.unlimited) {
-        return Err(LogError::stop(format!(
-            "the repartition topic {name} deletes records by age, size or key: some would be lost before they are read. Set `cleanup.policy=delete`, \
-             `retention.ms=-1` and `retention.bytes=-1` on it"
-        )));
-    }
-    Ok(found.map_or(partitions, |topic| topic.partitions))
-}
-
-/// The stores of a pipeline as they are described, by name: of stages, and of partitioned tables, which are no stage's.
-fn described(pipeline: &Pipeline) -> Vec<(Option<usize>, String, Store)> {
-    let mut stores = Vec::new();
-    for (index, stage) in pipeline.stages.iter().enumerate() {
-        // The keys of timers begin with a time, as those of windows: in the changelog it reads as `start`.
-        let timers = task::timers(&stage.description).map(|timers| Store { windowed: true, ..timers });
-        let described = stage.description.stores.iter().cloned().chain(timers);
-        stores.extend(stage.stores.iter().cloned().zip(described).map(|(name, described)| (Some(index), name, described)));
-    }
-    let tables = pipeline.sources.iter().filter_map(|source| Some(&pipeline.tables[source.table?]));
-    stores.extend(tables.map(|table| (None, table.name.clone(), store_of(table))));
-    stores
-}
-
-/// The types that rows which are kept may have, as far as that is known where a pipeline is made ready.
-enum Older {
-    /// Nothing is known, or they were looked at elsewhere.
-    None,
-    /// What is kept is all there is: the last one, or others from which there was a way to it.
-    Last,
-    /// Any that there ever was: a sweep is not through.
-    All,
-}
-
-/// Gives the types of the stores' rows their numbers. A type without a way from those that rows may have is refused before anything is done.
-fn add_types(pipeline: &Pipeline, types: &StoreTypes, older: Older) -> Result<(), RunError> {
-    for (stage, name, store) in described(pipeline) {
-        let (known, now) = (types.of(&name)?, RowType::of(&store.fields));
-        let rows: Vec<Arc<RowType>> = match older {
-            _ if stage.is_none() => Vec::new(),
-            Older::None => Vec::new(),
-            Older::Last => known.last().map(|(_, last)| last).into_iter().collect(),
-            Older::All => known.all(),
-        };
-        for row in rows.iter().filter(|row| ***row != now) {
-            let way = turn::way(row, &store).and_then(|way| turn::allowed(&way, pipeline.guarantee));
-            let mut why = way.err().map(|why| turn::no_way(&name, row, &now, &why));
-            if let (Older::All, Some(why)) = (&older, &mut why) {
-                why.push_str(" (rows still become rows of the type before, a few with each commit: once `millstream_migrating_tasks` is 0, that type alone counts)");
-            }
-            if let Some(why) = why {
-                return Err(RunError::Setup(format!("pipeline `{}`: {why}", pipeline.name)));
-            }
-        }
-        types.add(&name, &store)?;
-    }
-    Ok(())
-}
-
-/// The changelogs of a pipeline's stores: created for a group that has not begun, checked for one that has.
-#[allow(clippy::too_many_arguments)]
-fn changelogs(
-    pipeline: &Pipeline,
-    plan: &Plan,
-    counts: &[i32],
-    log: &dyn Log,
-    creates: Creates,
-    local: Arc<dyn LocalState>,
-    types: &StoreTypes,
-    fresh: Option<Fresh<'_>>,
-) -> Result<Changelogs, RunError> {
-    let mut partitions = Vec::new();
-    for source in &pipeline.sources {
-        if log.topic(&source.topic)?.is_some() {
-            partitions.extend(partitions_of(log, &source.topic)?);
-        }
-    }
-    let mut stores = Vec::new();
-    for (stage, name, described) in described(pipeline) {
-        let segment = match stage {
-            Some(stage) => plan.segments.iter().position(|segment| segment.stages[stage]).unwrap_or_default(),
-            None => {
-                let own = |source: &Source| source.table.is_some_and(|table| pipeline.tables[table].name == name);
-                pipeline.sources.iter().position(own).map_or(0, |source| plan.segment_of[source])
-            }
-        };
-        stores.push(Changelog::new(&pipeline.name, &name, segment, &described, types.of(&name)?));
-    }
-    let mut tombstones = Duration::MAX;
-    let mut exist = true;
-    for changelog in &stores {
-        let topic = &changelog.topic;
-        let tasks = plan.segments[changelog.segment].sources.iter().map(|source| counts[*source]).max().unwrap_or(1);
-        let mut found = log.topic(topic)?;
-        let mut begun = false;
-        if found.is_none() && creates != Creates::Nothing {
-            // Of a store that is new with a generation, it has begun with the first position of that one.
-            let since = fresh.map_or(0, |fresh| if fresh.stores.contains(&*changelog.store) { fresh.generation } else { fresh.epoch });
-            let counts = |position: &Position| Metadata::of(&position.metadata).map_or(0, |metadata| metadata.generation) >= since;
-            begun = log.committed(&pipeline.name, &partitions)?.iter().flatten().any(counts);
-            if begun {
-                // Another host may have made it meanwhile, and begun.
-                found = log.topic(topic)?;
-            }
-        }
-        match found {
-            Some(found) if found.partitions != tasks => {
-                return Err(LogError::stop(format!(
-                    "the changelog {topic} has {} partitions, but the sources have {tasks}: was their number changed? Rows would not be found where their keys \
-                     are now. Nothing was changed; run the pipeline under another name to start anew",
-                    found.partitions
-                ))
-                .into());
-            }
-            Some(_) => {}
-            None if creates == Creates::Nothing => {
-                exist = false;
-                continue;
-            }
-            None if begun => {
-                return Err(LogError::stop(format!(
-                    "the changelog {topic} is missing, but the group `{}` has read records: it was deleted, and the state of store `{}` with it. Bring it back, or run \
-                     the pipeline under another name to start anew; nothing was changed",
-                    pipeline.name, changelog.store
-                ))
-                .into());
-            }
-            None => log.create_internal(topic, tasks, Internal::Changelog)?,
-        }
-        if let Some(retention) = log.retention(topic)? {
-            if !retention.compacted {
-                return Err(LogError::stop(format!(
-                    "the changelog {topic} is not compacted: rows would be deleted by age. Set `cleanup.policy=compact` on it (and nothing beside it)"
-                ))
-                .into());
-            }
-            tombstones = tombstones.min(retention.tombstones);
-        }
-    }
-    let since = fresh.map_or(0, |fresh| fresh.generation.max(fresh.epoch));
-    Ok(Changelogs { stores, local, claims: Arc::default(), tombstones, since, exist })
-}
-
-/// What a topic is created with that the pipeline writes: as many partitions as the widest of its sources has; None if there is no source yet.
-pub fn partitions_read(pipeline: &Pipeline, log: &dyn Log) -> Result<Option<i32>, LogError> {
-    let mut most = None;
-    for source in pipeline.sources.iter().filter(|source| source.is_stream()) {
-        most = most.max(log.topic(&source.topic)?.map(|topic| topic.partitions));
-    }
-    Ok(most)
-}
-
-/// The partitions of a repartition topic whose records meet a table: as many as the table has. None: of any other.
-pub fn repartition_count(pipeline: &Pipeline, source: &Source, counts: &[i32]) -> Option<i32> {
-    let Some(Regroup::Table(key)) = source.carries.and_then(|sink| pipeline.sinks[sink].regroup.as_ref()) else { return None };
-    let table = pipeline.sources.iter().position(|source| source.table.is_some() && source.topic == key.topic)?;
-    counts.get(table).copied()
-}
-
-/// Stages whose records would not meet each other, or the rows of a partitioned table, since topics have other numbers of partitions: the stage's index, what
-/// is wrong, what to do.
-pub fn uneven(pipeline: &Pipeline, counts: &[i32]) -> Vec<(usize, String, String)> {
-    let mut found = Vec::new();
-    for (index, stage) in pipeline.stages.iter().enumerate() {
-        for table in pipeline.table_sources(stage) {
-            let sources = pipeline.meeting(stage);
-            let Some(other) = sources.into_iter().find(|source| counts[*source] != counts[table]) else { continue };
-            let (source, topic) = (&pipeline.sources[other], &pipeline.sources[table]);
-            let message = format!(
-                "stage `{}` looks up the partitioned table `{}`, whose topic `{}` has {} partitions, but `{}` has {}: records would not meet their rows",
-                stage.name, topic.name, topic.topic, counts[table], source.topic, counts[other]
-            );
-            let help = match source.carries {
-                Some(_) => {
-                    "the table's topic was made anew with other partitions: run the pipeline under another name to start anew".to_owned()
-                }
-                None => format!(
-                    "give both topics as many partitions; or send the stage's records through a repartition topic by a stage before it: `plugin: map, with: \
-                     {{ set: {{ $key: $key }} }}`; or make the table `{}` global (`scope: global`)",
-                    topic.name
-                ),
-            };
-            found.push((index, message, help));
-        }
-        found.extend(uneven_inputs(pipeline, stage, counts).map(|(message, help)| (index, message, help)));
-    }
-    found
-}
-
-/// Of a stage whose inputs meet by their keys: whether one has another number of partitions.
-fn uneven_inputs(pipeline: &Pipeline, stage: &Stage, counts: &[i32]) -> Option<(String, String)> {
-    if stage.description.input_keys.is_empty() {
-        return None;
-    }
-    let differ = |from: &[Input]| {
-        let sources = pipeline.origins(from);
-        let first = *sources.first()?;
-        let other = *sources.iter().find(|source| counts[**source] != counts[first])?;
-        let told = |source: usize| format!("`{}` has {} partitions", pipeline.sources[source].topic, counts[source]);
-        Some((told(first), told(other)))
-    };
-    let help = || "give both topics as many partitions".to_owned();
-    if let Some((one, other)) = differ(&stage.from) {
-        let message =
-            format!("stage `{}` joins by the records' keys, but {one} and {other}: records of one key would not meet", stage.name);
-        return Some((message, help()));
-    }
-    // Before a repartition topic they meet wherever they come from. But members share topics by their partition numbers, and whoever reads one side without
-    // the other cannot hold it back.
-    let (one, other) = stage.description.window.and_then(|_| differ(pipeline.named_inputs(stage)))?;
-    let message = format!(
-        "stage `{}` joins within a time, but {one} and {other}: a worker could read one side ahead of the other, which would make the other's records late",
-        stage.name
-    );
-    Some((message, help()))
 }
 
 /// Keeps the newest summary of a worker for whoever asks.

@@ -2,17 +2,20 @@
 //! through the stages, and hands over what is to be appended. Everything it does is a function of its records: the clock
 //! is asked only for the figures of `Counters`.
 
+mod commit;
 pub mod division;
 mod give;
 mod make;
 mod metadata;
 mod queue;
+mod refused;
 mod setting;
 pub mod shadow;
 mod succeed;
 mod sweep;
 mod timers;
 
+pub use commit::Committing;
 pub use metadata::Metadata;
 pub use setting::{BatchLimit, Setting, Spare};
 pub use timers::store as timers;
@@ -23,17 +26,17 @@ use queue::{Queue, cut};
 use crate::flow::batch::{Batch, Carried, Origin};
 use crate::flow::placement::Placement;
 use crate::flow::plan::{self, Plan, SourcePlan};
-use crate::flow::reject::{self, Place, Rejected};
+use crate::flow::reject::Rejected;
 use crate::flow::repartition;
 use crate::flow::sink::Sink;
 use crate::flow::source::{self, Taken};
 use crate::flow::stage::{CallFailure, Give, Stage, write_errors};
-use crate::generation::{CutOver, Tried, WorksBy};
-use crate::io::{Fetched, LogError, Position, StateWrites, TopicPartition, partition_for};
+use crate::generation::Tried;
+use crate::io::{Fetched, LogError, Position, TopicPartition};
 use crate::isolation::Guilty;
-use crate::pipeline::{self, Pipeline, Policy};
+use crate::pipeline;
 use crate::plugin::CallError;
-use crate::record::{Records, RecordsBuilder};
+use crate::record::Records;
 use crate::shadow::Refused;
 use crate::store::{PartitionedTable, StateStore};
 use crate::summary::{Summary, Works};
@@ -60,19 +63,6 @@ pub struct Produced {
     pub last: Option<(TopicPartition, i64)>,
     /// Some of it comes of no record: closed windows, timers.
     pub apart: bool,
-}
-
-/// What a task has to commit.
-#[derive(Default)]
-pub struct Committing {
-    pub positions: Vec<(TopicPartition, Position)>,
-    pub state: Vec<StateWrites>,
-    /// Records that tell the tasks downstream where this one stands.
-    pub marks: Vec<(TopicPartition, Records)>,
-    /// From which offsets on the task's newest generation works, where that is not committed yet.
-    pub cuts: Vec<CutOver>,
-    /// Its number among the task's, where records tell which one they belong to.
-    pub number: Option<i64>,
 }
 
 /// What stages and sinks have counted.
@@ -427,51 +417,6 @@ impl Task {
         Some((TopicPartition { topic, partition: *taken.partitions.get(row)? }, *taken.offsets.get(row)?))
     }
 
-    /// The first row of these that the log refuses, and why.
-    fn guilty_row(&self, source: usize, taken: &Taken) -> Option<(usize, String)> {
-        if self.guilty.is_empty() {
-            return None;
-        }
-        let topic = |row: usize| &self.setting.pipeline.sources[taken.source(source, row)].topic;
-        (0..taken.offsets.len()).find_map(|row| {
-            let same = |guilty: &&Guilty| guilty.at.partition == taken.partitions[row] && guilty.offset == taken.offsets[row];
-            let guilty = self.guilty.iter().find(|guilty| same(guilty) && *topic(row) == guilty.at.topic)?;
-            Some((row, guilty.reason.clone()))
-        })
-    }
-
-    /// The first of these records is the one that the log refuses: its policy decides. Time does not move by it, as by none that cannot be read.
-    fn pass_guilty(&mut self, source: usize, taken: &Taken, reason: &str) -> Result<Produced, Stop> {
-        let first = self.received(source, taken.first(1))?;
-        let times = first.records.timestamps.clone();
-        let origin = Arc::new(Origin {
-            source: taken.source(source, 0),
-            carried: first.provenance.map(|provenance| provenance.carried),
-            partitions: first.partitions,
-            offsets: first.offsets,
-            records: first.records,
-            stream_times: vec![self.stream_time; times.len()],
-            times,
-        });
-        let refuse = |row| Rejected {
-            origin: origin.clone(),
-            origin_row: row,
-            stage: None,
-            code: reject::NOT_TAKEN,
-            reason: reason.to_owned(),
-            shown: None,
-        };
-        let mut appends = Vec::new();
-        let refused = (0..origin.offsets.len()).map(refuse).collect();
-        if let Err(stop) = self.settle_guilty(refused, origin.records.keys.bytes(0), &mut appends) {
-            self.halted = true;
-            return Err(stop);
-        }
-        self.pass_over(source, taken, 1);
-        let records = usize::from(self.setting.pipeline.sources[source].is_stream());
-        Ok(Produced { appends, rows: 1, records, last: self.last_of(source, taken, 1), apart: false })
-    }
-
     /// A record's way: source, stages, sinks, dead letters.
     fn process(&mut self, source: usize, taken: Taken, figures: &Figures) -> Result<Produced, Stop> {
         let setting = self.setting.clone();
@@ -597,33 +542,6 @@ impl Task {
         wrong.into_iter().map(refuse).collect()
     }
 
-    /// What becomes of refused records, each by its policy.
-    fn settle(&mut self, rejected: Vec<Rejected>, appends: &mut Vec<(TopicPartition, Records)>) -> Result<(), Stop> {
-        let setting = self.setting.clone();
-        let pipeline = &setting.pipeline;
-        let rejected = reject::sorted(rejected);
-        let policy = |rejected: &Rejected| policy_of(pipeline, rejected);
-        if let Some(guilty) = rejected.iter().find(|rejected| *policy(rejected) == Policy::Fail) {
-            return Err(Stop::Record(Box::new(guilty.clone())));
-        }
-        let mut letters: BTreeMap<Arc<str>, Vec<&Rejected>> = BTreeMap::new();
-        for refused in &rejected {
-            *self.refused.entry(refused.code).or_default() += 1;
-            if let Some(refusals) = &mut self.refusals {
-                let (_, partition, offset) = refused.origin.place(refused.origin_row);
-                refusals.push((refused.code, (partition, offset)));
-            }
-            if let Policy::DeadLetter { topic, .. } = policy(refused) {
-                letters.entry(topic.clone()).or_default().push(refused);
-            }
-        }
-        for (topic, refused) in letters {
-            self.bury(&topic, &refused, appends);
-            *self.buried.entry(topic).or_default() += refused.len() as u64;
-        }
-        Ok(())
-    }
-
     fn keep_batch(&mut self) {
         self.each_store(StateStore::keep_batch);
     }
@@ -642,33 +560,6 @@ impl Task {
                  stop that, delete the record, and run again"
             )))
         })
-    }
-
-    /// Appends dead letters to their topic, each in the partition of its key, or of the number that its record came from.
-    fn bury(&self, topic: &Arc<str>, refused: &[&Rejected], appends: &mut Vec<(TopicPartition, Records)>) {
-        let pipeline = &self.setting.pipeline;
-        let partitions = self.setting.topics.get(topic).map_or(1, |(partitions, _)| *partitions).max(1);
-        let mut builders: BTreeMap<i32, RecordsBuilder> = BTreeMap::new();
-        for rejected in refused {
-            let (source, origin_partition, _) = rejected.origin.place(rejected.origin_row);
-            let source = &pipeline.sources[source];
-            let stage = rejected.stage.map(|stage| &pipeline.stages[stage]);
-            let place = Place {
-                pipeline: &pipeline.name,
-                stage: stage.map_or(&source.name, |stage| &stage.name),
-                plugin: stage.map_or("", |stage| &stage.plugin.about().name),
-                topic: &source.topic,
-            };
-            let policy = policy_of(pipeline, rejected);
-            let include = matches!(policy, Policy::DeadLetter { include_original: true, .. });
-            let key = rejected.shown.as_ref().and_then(|shown| shown.key.as_deref());
-            let partition = match key {
-                Some(key) => partition_for(key, partitions),
-                None => origin_partition % partitions,
-            };
-            reject::dead_letter(builders.entry(partition).or_default(), rejected, &place, include);
-        }
-        appends.extend(builders.into_iter().map(|(partition, records)| (TopicPartition::new(topic.clone(), partition), records.finish())));
     }
 
     /// The first rows of what was taken are processed; the others come next.
@@ -716,102 +607,6 @@ impl Task {
         }
     }
 
-    /// Where the task stands, for the tasks that get its records.
-    fn standing(&self) -> repartition::Standing {
-        repartition::Standing { stream_time: self.stream_time, idle: self.queues.iter().all(|queue| queue.rows == 0 && queue.ended()) }
-    }
-
-    /// Tells the tasks downstream again where this one stands, for those that began since.
-    pub fn repeat_mark(&mut self) {
-        self.told = None;
-    }
-
-    /// Whether the tasks downstream wait to hear that there is nothing more for now.
-    pub fn mark_due(&self) -> bool {
-        let segment = &self.setting.plan.segments[self.id.segment];
-        if segment.sends.is_empty() || !segment.timed || self.halted {
-            return false;
-        }
-        self.told.is_none_or(|told| !told.idle) && self.standing().idle
-    }
-
-    /// Whether it is to be committed that its generation works here.
-    pub fn cut_due(&self) -> bool {
-        self.queues.iter().any(|queue| queue.cut)
-    }
-
-    /// What is to be committed: positions that moved, and state. None if nothing moved; `all`: every position, moved or not.
-    pub fn begin_commit(&mut self, all: bool) -> Result<Option<Committing>, LogError> {
-        for queue in &mut self.queues {
-            // Control records and the like behind the last record count as passed.
-            if !self.halted
-                && self.rest.is_none()
-                && queue.rows == 0
-                && let Some(end) = queue.end
-                && queue.position.is_some_and(|position| position < end)
-            {
-                queue.position = Some(end);
-                queue.moved = true;
-            }
-        }
-        let all = all || self.mark_due() || std::mem::take(&mut self.swept);
-        if !all && !self.queues.iter().any(|queue| queue.moved || queue.cut) {
-            return Ok(None);
-        }
-        let mut committing = Committing::default();
-        let stream_time = self.stream_time;
-        let mut outcome = Ok(());
-        self.each_store(|store| match store.expire(stream_time) {
-            Ok(()) => committing.state.extend(store.begin_commit()),
-            Err(error) => outcome = Err(error),
-        });
-        outcome?;
-        self.keeps_state |= !committing.state.is_empty();
-        committing.number = self.tells_commits().then(|| self.commit.fetch_add(1, Ordering::Relaxed));
-        let WorksBy { newest: generation, divided } = self.works_by();
-        let (keys, beside) = divided.unzip();
-        let mut metadata = Metadata {
-            generation,
-            from: None,
-            keys,
-            beside,
-            stream_time: self.stream_time(),
-            state: self.keeps_state,
-            closed: self.closed,
-            commit: committing.number,
-        };
-        let mut queues = std::mem::take(&mut self.queues);
-        for queue in queues.iter_mut().filter(|queue| all || queue.moved || queue.cut) {
-            queue.moved = false;
-            metadata.from = (generation > 0).then_some(queue.since);
-            if std::mem::take(&mut queue.cut) {
-                committing.cuts.extend(self.cut_over(&queue.from, queue.since, queue.base_cut, queue.tried));
-            }
-            let offset = queue.position.unwrap_or(0);
-            committing.positions.push((queue.from.clone(), Position { offset, metadata: metadata.text() }));
-        }
-        self.queues = queues;
-        self.tell(&mut committing.marks);
-        Ok(Some(committing))
-    }
-
-    /// Tells the tasks downstream where this one stands, if that is news.
-    fn tell(&mut self, marks: &mut Vec<(TopicPartition, Records)>) {
-        let setting = self.setting.clone();
-        let segment = &setting.plan.segments[self.id.segment];
-        let standing = self.standing();
-        if segment.sends.is_empty() || !segment.timed || self.told == Some(standing) {
-            return;
-        }
-        self.told = Some(standing);
-        for sink in &segment.sends {
-            let topic = &setting.pipeline.sinks[*sink].topic;
-            let partitions = setting.topics.get(topic).map_or(1, |(partitions, _)| *partitions);
-            let records = repartition::mark(self.id.partition, standing);
-            marks.extend((0..partitions).map(|partition| (TopicPartition::new(topic.clone(), partition), records.clone())));
-        }
-    }
-
     /// How its shadow compares, if it has one.
     pub fn shadow(&self) -> Option<&shadow::Shadow> {
         self.shadow.as_ref()
@@ -826,10 +621,6 @@ impl Task {
     fn own_works(&self) -> Works {
         let time = self.stages.iter().map(|stage| stage.counters.time).sum();
         Works { records: self.taken, refused: self.refused.values().sum(), time }
-    }
-
-    pub fn committed(&mut self) {
-        self.each_store(StateStore::committed);
     }
 
     /// Works on each store of the task.
@@ -869,14 +660,6 @@ impl Task {
 fn positions_of(source: usize, taken: &Taken) -> BTreeMap<(usize, i32), i64> {
     let place = |row: usize| (taken.source(source, row), taken.partitions[row]);
     (0..taken.offsets.len()).map(|row| (place(row), taken.offsets[row])).collect()
-}
-
-fn policy_of<'p>(pipeline: &'p Pipeline, rejected: &Rejected) -> &'p Policy {
-    match rejected.stage.map(|stage| &pipeline.stages[stage]) {
-        Some(stage) if rejected.code == reject::LATE => &stage.on_late,
-        Some(stage) => &stage.on_error,
-        None => &pipeline.on_error,
-    }
 }
 
 /// What a stage or sink gets of this batch: the outputs it reads, interleaved.

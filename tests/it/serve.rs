@@ -38,6 +38,8 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 struct Host {
     folder: tempfile::TempDir,
     child: Child,
+    /// Of its environment, and of that of commands beside it.
+    variables: Vec<(String, String)>,
     address: String,
     said: Arc<Mutex<String>>,
 }
@@ -73,24 +75,31 @@ impl Host {
             assert!(child.try_wait().unwrap().is_none(), "it ended: {said}");
             address.is_some()
         });
-        Self { folder, child, address: address.unwrap(), said }
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { folder, child, variables, address: address.unwrap(), said }
     }
 
     fn path(&self) -> &Path {
         self.folder.path()
     }
 
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = command(self.path(), args);
+        command.envs(self.variables.iter().cloned());
+        command
+    }
+
     /// A command beside the host, which ends well.
     #[track_caller]
     fn call(&self, args: &[&str]) -> Value {
-        let output = command(self.path(), args).args(["--output", "json"]).output().unwrap();
+        let output = self.command(args).args(["--output", "json"]).output().unwrap();
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{args:?}: {out} {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_str(&out).unwrap_or(Value::Null)
     }
 
     fn produce(&self, topic: &str, lines: &str) {
-        let mut child = command(self.path(), &["produce", topic, "--raw"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = self.command(&["produce", topic, "--raw"]).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
         assert!(child.wait_with_output().unwrap().status.success());
     }

@@ -2,25 +2,29 @@
 
 mod emit;
 mod kept;
+mod refused;
+mod services;
 mod timers;
 
 pub use emit::Give;
+pub use refused::write_errors;
+pub use services::Below;
+
+use services::{Shared, StageServices};
 
 use crate::column::{Bitmap, Column, ColumnBuilder, Type};
 use crate::field::Field;
-use crate::flow::batch::{Base, Batch, GivenKeys, Held, HeldHeaders, Origin, Slot, WriteError, nulls};
+use crate::flow::batch::{Base, Batch, GivenKeys, Held, HeldHeaders, Origin, Slot, nulls};
 use crate::flow::kept::rows_derived;
 use crate::flow::plan::{Plan, ReadFrom, SourcePlan};
 use crate::flow::provenance;
-use crate::flow::reject::{LATE, Rejected, Shown};
+use crate::flow::reject::Rejected;
 use crate::flow::source::with_place;
 use crate::flow::window;
-use crate::format::{FieldError, Format};
-use crate::io::{CommittedState, LogError, StateRows};
 use crate::key;
 use crate::pipeline::{KeyFormat, Pipeline, Policy, Source, Tombstones};
 use crate::plugin::describe::{self, Part};
-use crate::plugin::{CallError, Derived, FROM_NONE, Found, Input, Instance, Leaves, Outcome, Page, Plugin, Services, Verdict};
+use crate::plugin::{CallError, Derived, FROM_NONE, Input, Instance, Leaves, Outcome, Plugin, Services, Verdict};
 use crate::store::{StateStore, TableView};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,68 +61,6 @@ pub struct CallFailure {
     pub origin: Arc<Origin>,
     /// The records of the call, first and last; the guilty one alone if the plugin told it.
     pub rows: (usize, usize),
-}
-
-/// What the stage's plugin may use during a call.
-struct Shared {
-    stores: Vec<StateStore>,
-    tables: Vec<TableView>,
-    /// Where the rows of the call come from.
-    place: Option<(Arc<Origin>, Vec<u32>)>,
-    /// Rows of the call that its plugin said to be late.
-    late: Vec<u32>,
-    /// There is no timer below.
-    timers_from: i64,
-    /// The earliest timer that was set or deleted since it was last asked for.
-    touched: Option<i64>,
-}
-
-/// A store of a stage as it is now, what is not committed included, as the ground of another's.
-pub struct Below {
-    name: Arc<str>,
-    shared: Arc<Mutex<Shared>>,
-    index: usize,
-}
-
-impl Below {
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut StateStore) -> Result<T, LogError>) -> Result<T, LogError> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        // Gone where the task has turned to another generation: its shadow goes with it.
-        let gone = || LogError::stop(format!("the store `{}` is gone", self.name));
-        work(shared.stores.get_mut(self.index).ok_or_else(gone)?)
-    }
-}
-
-impl CommittedState for Below {
-    fn get(&self, _: &str, _: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
-        self.with(|store| store.read(key))
-    }
-
-    fn scan(&self, _: &str, _: i32, low: &[u8], high: Option<&[u8]>, limit: usize) -> Result<StateRows, LogError> {
-        self.with(|store| store.range(low, high, limit))
-    }
-
-    // Whoever stands on it keeps nothing.
-    fn row_types(&self, _: &str) -> Result<Option<Vec<u8>>, LogError> {
-        Ok(None)
-    }
-
-    fn keep_row_types(&self, _: &str, _: &[u8]) -> Result<(), LogError> {
-        Ok(())
-    }
-}
-
-struct StageServices {
-    shared: Arc<Mutex<Shared>>,
-    pipeline: String,
-    stage: String,
-    topics: Vec<Arc<str>>,
-    /// Whether the plugin's log may be shown.
-    exposed: bool,
 }
 
 pub struct Stage {
@@ -425,63 +367,9 @@ impl Stage {
         batch.decode(source.format, &source.wanted, &stale);
     }
 
-    /// Marks records that take more than a quarter of the stage's memory: a guest holds a few copies of what it gets.
-    fn check_sizes(&self, batch: &Batch, refused: &mut Bitmap, reasons: &mut Vec<(usize, &'static str, String)>) {
-        let most = self.limits.memory / 4;
-        if batch.origin.records.bytes() <= most {
-            return;
-        }
-        for row in 0..batch.rows {
-            let origin = batch.origin_row(row);
-            let (key, value) = (batch.origin.records.keys.bytes(origin), batch.origin.records.values.bytes(origin));
-            let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-            if size > most && !refused.get(row) {
-                refused.set(row);
-                let reason =
-                    format!("the record has {size} bytes, more than a quarter of the stage's memory; raise `limits: {{ memory: ... }}`");
-                reasons.push((row, "too_large", reason));
-            }
-        }
-    }
-
     /// The stage's input by which a row came.
     fn input_of(&self, batch: &Batch, row: usize) -> Option<u32> {
         self.inputs.get(batch.origin.place(batch.origin_row(row)).0).copied().flatten()
-    }
-
-    /// Marks rows with a field that could not be decoded, or is required and missing.
-    fn check_reads(&self, batch: &Batch, plan: &Plan, refused: &mut Bitmap, reasons: &mut Vec<(usize, &'static str, String)>) {
-        for (read, described) in plan.reads[self.index].iter().zip(&self.description.reads) {
-            let ReadFrom::Slot(slot) = read else { continue };
-            let of_input = |row: usize| described.input.is_none() || described.input == self.input_of(batch, row);
-            match &batch.fields[*slot] {
-                Slot::Held(held) => {
-                    if held.errors.is_none() && (!described.required || held.column.validity.0.is_empty()) {
-                        continue;
-                    }
-                    for row in 0..batch.rows {
-                        if refused.get(row) || !of_input(row) {
-                            continue;
-                        }
-                        if let Some(FieldError { code, message, at, .. }) = held.error(row) {
-                            refused.set(row);
-                            reasons.push((row, code, with_place(&format!("field `{}`: {message}", described.path), *at)));
-                        } else if described.required && held.column.is_null(held.view().row(row)) && !batch.is_tombstone(row) {
-                            refused.set(row);
-                            reasons.push((row, "missing_field", format!("the required field `{}` is missing", described.path)));
-                        }
-                    }
-                }
-                _ if described.required => {
-                    let lacks = |row: &usize| !refused.get(*row) && !batch.is_tombstone(*row) && of_input(*row);
-                    for row in (0..batch.rows).filter(lacks).collect::<Vec<_>>() {
-                        refused.set(row);
-                        reasons.push((row, "missing_field", format!("the required field `{}` is missing", described.path)));
-                    }
-                }
-                _ => {}
-            }
-        }
     }
 
     /// The columns of pseudo-fields, in the batch's rows; None where a slot or a window is read.
@@ -754,146 +642,8 @@ impl Stage {
         }
         batch
     }
-
-    /// Records rows that are refused before or by the plugin, as they stand.
-    fn refuse(
-        &mut self,
-        batch: &Batch,
-        format: &dyn Format,
-        mut reasons: Vec<(usize, &'static str, String)>,
-        rejected: &mut Vec<Rejected>,
-    ) {
-        if reasons.is_empty() {
-            return;
-        }
-        self.counters.rejected += reasons.len() as u64;
-        reasons.sort_by_key(|(row, ..)| *row);
-        self.tell(batch, format, reasons, rejected);
-    }
-
-    /// Records rows that came when their windows were closed, if that is wanted.
-    fn tell_late(&self, rows: impl Iterator<Item = usize>, batch: &Batch, format: &dyn Format, rejected: &mut Vec<Rejected>) {
-        let reason = "it came when its window was closed: stream time had reached the window's end and grace";
-        let reasons: Vec<_> = rows.filter(|_| self.tells_late).map(|row| (row, LATE, reason.to_owned())).collect();
-        if !reasons.is_empty() {
-            self.tell(batch, format, reasons, rejected);
-        }
-    }
-
-    /// Rows in their order, each with its code and its reason.
-    fn tell(&self, batch: &Batch, format: &dyn Format, reasons: Vec<(usize, &'static str, String)>, rejected: &mut Vec<Rejected>) {
-        let rows = batch.select(reasons.iter().map(|(row, ..)| *row as u32).collect());
-        let encoded = self.exposed.then(|| rows.encode(format));
-        for (at, (_, code, reason)) in reasons.into_iter().enumerate() {
-            let shown = encoded
-                .as_ref()
-                .filter(|(_, errors)| !errors.iter().any(|failure| failure.error.row as usize == at))
-                .map(|(values, _)| Shown::of(&rows, values, at));
-            rejected.push(Rejected {
-                origin: batch.origin.clone(),
-                origin_row: rows.origin_row(at),
-                stage: Some(self.index),
-                code,
-                reason,
-                shown,
-            });
-        }
-    }
-
-    /// Records rows whose changes, made by this or an earlier stage, cannot be written.
-    fn refuse_writes(&mut self, errors: Vec<WriteError>, origin: &Arc<Origin>, rejected: &mut Vec<Rejected>) {
-        self.counters.rejected += errors.len() as u64;
-        rejected.extend(write_errors(errors, origin));
-    }
-}
-
-/// Rows whose changes cannot be written, each put to the stage that made them.
-pub fn write_errors(errors: Vec<WriteError>, origin: &Arc<Origin>) -> impl Iterator<Item = Rejected> {
-    errors.into_iter().map(|failure| Rejected {
-        origin: origin.clone(),
-        origin_row: failure.origin_row,
-        stage: failure.stage,
-        code: failure.error.code,
-        reason: with_place(&failure.error.message, failure.error.at),
-        shown: None,
-    })
 }
 
 fn extends(output: &describe::Output) -> bool {
     output.base == describe::Base::Extend
-}
-
-impl StageServices {
-    fn with<T>(&self, work: impl FnOnce(&mut Shared) -> T) -> T {
-        work(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn store<T>(&self, store: u32, work: impl FnOnce(&mut StateStore) -> Result<T, String>) -> Result<T, String> {
-        self.with(|shared| match shared.stores.get_mut(store as usize) {
-            Some(store) => work(store),
-            None => Err(format!("there is no store {store}: `describe` names {}", shared.stores.len())),
-        })
-    }
-}
-
-impl Services for StageServices {
-    fn get_many(&mut self, store: u32, keys: &Column) -> Result<Found, String> {
-        self.store(store, |store| store.get_many(keys))
-    }
-
-    fn put_many(&mut self, store: u32, keys: Column, fields: Vec<Column>) -> Result<(), String> {
-        self.store(store, |store| store.put_many(&keys, &fields))
-    }
-
-    fn delete_many(&mut self, store: u32, keys: Column) -> Result<(), String> {
-        self.store(store, |store| store.delete_many(&keys))
-    }
-
-    fn scan(&mut self, store: u32, low: &Column, high: &Column, limit: u32) -> Result<Page, String> {
-        self.store(store, |store| store.scan(low, high, limit))
-    }
-
-    fn lookup(&mut self, table: u32, _rows: &[u32], keys: &Column) -> Result<Found, String> {
-        self.with(|shared| match shared.tables.get(table as usize) {
-            Some(table) => table.lookup(keys),
-            None => Err(format!("there is no table {table}: `describe` names {}", shared.tables.len())),
-        })
-    }
-
-    fn stream_times(&mut self) -> Result<Vec<i64>, String> {
-        self.with(|shared| match &shared.place {
-            Some((origin, from)) => Ok(from.iter().map(|row| origin.stream_times[*row as usize]).collect()),
-            None => Err("no batch is under way".to_owned()),
-        })
-    }
-
-    fn change_timers(&mut self, times: &[i64], keys: &Column, set: bool) -> Result<(), String> {
-        self.timers(times, keys, set)
-    }
-
-    fn late(&mut self, rows: &[u32]) -> Result<(), String> {
-        self.with(|shared| shared.late.extend_from_slice(rows));
-        Ok(())
-    }
-
-    fn log(&mut self, level: u8, row: Option<u32>, message: &str) {
-        let place = row.and_then(|row| {
-            self.with(|shared| {
-                let (origin, from) = shared.place.as_ref()?;
-                let row = *from.get(row as usize)? as usize;
-                let (source, partition, offset) = origin.place(row);
-                Some((self.topics.get(source)?.clone(), partition, offset))
-            })
-        });
-        let place = place.map(|(topic, partition, offset)| format!("{topic}/{partition}@{offset}")).unwrap_or_default();
-        let message = if self.exposed { message } else { "message withheld (`log: unsafe` shows it)" };
-        let (pipeline, stage) = (&self.pipeline, &self.stage);
-        match level {
-            0 => tracing::trace!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
-            1 => tracing::debug!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
-            2 => tracing::info!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
-            3 => tracing::warn!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
-            _ => tracing::error!(target: "millstream::plugin", pipeline, stage, record = place, "{message}"),
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! The API of a host: what the command line does, and who is let in.
 
 use super::{Host, command, manifest, until};
+use crate::cluster::Cluster;
 use base64::Engine as _;
 use millstream::plugin::standard;
 use serde_json::{Value, json};
@@ -36,14 +37,28 @@ fn plain(name: &str, below: u32) -> Value {
 }
 
 fn with_topic(partitions: &str) -> Host {
-    let host = Host::start(&[]);
+    with_topic_on(Host::start(&[]), partitions)
+}
+
+fn with_topic_on(host: Host, partitions: &str) -> Host {
     host.call(&["topic", "create", "ratings", "--partitions", partitions]);
     host
 }
 
 #[test]
 fn a_fleet_is_steered_without_a_shell() {
-    let host = with_topic("2");
+    is_steered(with_topic("2"));
+}
+
+#[test]
+fn a_fleet_is_steered_without_a_shell_on_kafka() {
+    let Some(cluster) = Cluster::own() else { return };
+    let host = Host::start_in(tempfile::tempdir().unwrap(), &[], &[("MILLSTREAM_BROKERS", &cluster.brokers)]);
+    host.call(&["topic", "create", "low", "--partitions", "2"]);
+    is_steered(with_topic_on(host, "2"));
+}
+
+fn is_steered(host: Host) {
     let dry = host.done("POST", "/v1/pipelines?dry_run=true", &own(OWN));
     assert!(dry["state"] == "dry_run" && dry["diff"]["class"] == "new", "{dry}");
     assert_eq!(host.done("GET", "/v1/status", &NONE)["pipelines"], json!([]));

@@ -168,7 +168,8 @@ impl Suite {
         }
         match trial {
             Trial::Shadow(End::PromotedByItself) => {
-                self.write_as(now, "# In other words.\n");
+                // The one before may have been put in other words, too.
+                self.write_as(now, &format!("# In the words of {}.\n", self.last + 1));
                 (self.spawn(&[&["deploy", "pipeline.yaml"][..], &how].concat()), now)
             }
             Trial::Keys(end) if end != End::RolledBackByItself => {

@@ -563,7 +563,12 @@ impl<'a> Worker<'a> {
                     break;
                 }
                 task.shut(self.shut.is_some() && !planted(Mistake::NotShut));
-                task.narrow(if self.isolation.is_some() { most - self.uncommitted.rows } else { usize::MAX });
+                let isolated = if self.isolation.is_some() { most - self.uncommitted.rows } else { usize::MAX };
+                let left = self
+                    .options
+                    .limit
+                    .map_or(usize::MAX, |limit| usize::try_from(limit.saturating_sub(self.processed)).unwrap_or(usize::MAX));
+                task.narrow(isolated.min(left));
                 let patient = self.options.until_end || !idle || task.order_matters() && !waited;
                 let patient = patient && !planted(Mistake::NoPatience);
                 match task.step(patient) {

@@ -118,6 +118,96 @@ fn a_failing_manifest_test_says_where() {
 fn a_wrong_source_is_told_by_name() {
     let folder = folder();
     let output = millstream(folder.path()).args(["run", "pipeline.yaml", "--source", "rating=ratings.jsonl"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("no source or table of that name"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn files_are_told_apart_and_all_that_is_written_can_be_seen() {
+    let folder = folder();
+    let run = |more: &[&str]| {
+        let mut command = millstream(folder.path());
+        command.args(["run", "pipeline.yaml", "--source", "ratings=ratings.jsonl"]).args(more);
+        command.output().unwrap()
+    };
+    for sink in ["ratings.jsonl", "./ratings.jsonl"] {
+        let refused = run(&["--sink", &format!("low={sink}")]);
+        let said = text(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && said.contains("is the file of `ratings` too"), "{said}");
+    }
+    assert_eq!(std::fs::read_to_string(folder.path().join("ratings.jsonl")).unwrap(), RATINGS, "it was left alone");
+    // Of a record of three, however large the batches.
+    assert_eq!(keys(&run(&["--limit", "1", "--sink", "low=-"]).stdout), ["a"]);
+
+    // What was printed of a topic with several partitions.
+    let printed =
+        RATINGS.replace("{\"key\"", "{\"topic\":\"wide\",\"partition\":7,\"offset\":3,\"key\"").replace("\"stars\":2", "\"stars\":\"?\"");
+    std::fs::write(folder.path().join("ratings.jsonl"), printed).unwrap();
+    std::fs::write(folder.path().join("pipeline.yaml"), format!("{PIPELINE}on_error: {{ dead_letter: dead }}\n")).unwrap();
+    let ran = run(&["--sink", "low=-", "--sink", "dead=dead.jsonl"]);
+    assert_eq!(keys(&ran.stdout), ["a"], "{}", text(&ran.stderr));
+    assert_eq!(keys(&std::fs::read(folder.path().join("dead.jsonl")).unwrap()), ["c"]);
+}
+
+#[test]
+fn output_that_is_lost_is_an_error_and_no_panic() {
+    let folder = folder();
+    for args in [&["check", "pipeline.yaml"][..], &["run", "pipeline.yaml", "--source", "ratings=ratings.jsonl", "--dry-run"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = millstream(folder.path()).args(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains("cannot write to standard output: No space left"), "{args:?}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_told_as_json_too() {
+    let folder = folder();
+    let output = millstream(folder.path()).args(["--output", "json", "run", "pipeline.yaml", "--limit", "x"]).output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.code() == Some(2) && told["name"] == "usage" && told["exit"] == 2, "{told}");
+    assert!(told["error"].as_str().unwrap().contains("--limit"), "{told}");
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_while_it_waits_for_input_leaves_no_folder() {
+    for signals in 1..=2 {
+        let folder = folder();
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = millstream(folder.path());
+        command.args(["run", "pipeline.yaml", "--source", "ratings=-", "--sink", "low=-"]).env("TMPDIR", temporary.path());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(RATINGS.as_bytes()).unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
+        assert!(std::fs::read_dir(temporary.path()).unwrap().count() > 0);
+        for _ in 0..signals {
+            let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
+        }
+        // Its input stays open.
+        child.wait().unwrap();
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "after {signals} signals");
+    }
+}
+
+#[test]
+fn a_process_that_stands_still_is_told() {
+    let folder = folder();
+    std::fs::write(folder.path().join("all.jsonl"), RATINGS).unwrap();
+    let mut command = millstream(folder.path());
+    command.args(["produce", "ratings", "-f", "all.jsonl"]);
+    ran(command);
+    let mut holder = millstream(folder.path());
+    let mut holder = holder.args(["run", "pipeline.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let low = || millstream(folder.path()).args(["consume", "low", "--until-end"]).output().unwrap().stdout;
+    while keys(&low()).len() < 2 {}
+    let signal = |signal: &str| assert!(Command::new("kill").args([signal, &holder.id().to_string()]).status().unwrap().success());
+    signal("-STOP");
+    let output = millstream(folder.path()).args(["topic", "list"]).output().unwrap();
+    signal("-CONT");
+    signal("-TERM");
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(6) && said.contains(&holder.id().to_string()) && said.contains("does not answer"), "{said}");
+    assert!(holder.wait().unwrap().success());
 }

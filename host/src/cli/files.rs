@@ -5,7 +5,7 @@ use super::Context;
 use super::run::Args;
 use crate::io::{Event, FetchLimit, Log, Reader, partitions_of};
 use crate::jsonl::{self, Standing};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Policy};
 use anyhow::Context as _;
 use std::fs::File;
 use std::io::Write;
@@ -23,6 +23,12 @@ pub struct Files {
 
 fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == "-"
+}
+
+/// Whether two names are of one file.
+fn same(one: &Path, other: &Path) -> bool {
+    let whole = |file: &Path| file.canonicalize().or_else(|_| std::path::absolute(file)).unwrap_or_else(|_| file.to_owned());
+    whole(one) == whole(other)
 }
 
 impl Files {
@@ -45,12 +51,25 @@ impl Files {
         anyhow::ensure!(sources.iter().filter(|(_, file)| is_stdin(file)).count() <= 1, "standard input can be read for one source only");
         let mut sinks = Vec::new();
         for (name, file) in &args.sinks {
-            let Some(sink) = pipeline.sinks.iter().find(|sink| *sink.topic == **name) else {
-                anyhow::bail!("--sink {name}: no sink of the pipeline writes that topic");
+            let letters = pipeline.policies().filter_map(|policy| match policy {
+                Policy::DeadLetter { topic, .. } => Some(topic),
+                _ => None,
+            });
+            let Some(topic) = pipeline.sinks.iter().map(|sink| &sink.topic).chain(letters).find(|topic| ***topic == **name) else {
+                anyhow::bail!("--sink {name}: nothing of the pipeline writes that topic");
             };
-            sinks.push((sink.topic.clone(), file.clone()));
+            let taken = sources.iter().chain(&sinks).find(|(_, other)| !is_stdin(file) && same(file, other));
+            if let Some((other, _)) = taken {
+                anyhow::bail!("--sink {name}: {} is the file of `{other}` too: give each its own", file.display());
+            }
+            sinks.push((topic.clone(), file.clone()));
         }
         Ok(Self { sources, sinks })
+    }
+
+    /// Whether something is read beside the topics.
+    pub fn any_sources(&self) -> bool {
+        !self.sources.is_empty()
     }
 
     /// Whether topics and state are for this run alone.

@@ -142,7 +142,11 @@ pub struct Context {
 
 /// The whole program; returns the exit code.
 pub fn main() -> i32 {
-    let cli = Cli::parse();
+    tell_lost_output();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
     if let Err(error) = start_log(&cli.global) {
         anstream::eprintln!("error: {error:#}");
         return Exit::Usage as i32;
@@ -190,6 +194,41 @@ pub fn main() -> i32 {
             failure.exit as i32
         }
     }
+}
+
+/// Wrong arguments, or help that was asked for.
+fn refused(error: &clap::Error) -> i32 {
+    let arguments: Vec<String> = std::env::args().collect();
+    let json = arguments.iter().any(|one| one == "--output=json") || arguments.windows(2).any(|two| two == ["--output", "json"]);
+    if !(json && error.use_stderr()) {
+        error.exit();
+    }
+    let told = error.render().to_string();
+    let told = told.trim();
+    println!(
+        "{}",
+        Failure { exit: Exit::Usage, error: anyhow::anyhow!(told.strip_prefix("error: ").unwrap_or(told).to_owned()) }.to_json()
+    );
+    Exit::Usage as i32
+}
+
+/// Standard output that cannot be written ends the program like any other failure. The macros that print panic then.
+fn tell_lost_output() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        match panic.payload().downcast_ref::<String>().and_then(|why| why.strip_prefix("failed printing to stdout: ")) {
+            Some(why) => output_failed(why),
+            None => before(panic),
+        }
+    }));
+}
+
+/// Whoever closed the other end has seen enough.
+fn output_failed(why: &str) -> ! {
+    if !why.contains("Broken pipe") {
+        eprintln!("error: cannot write to standard output: {why}");
+    }
+    std::process::exit(Exit::Failure as i32)
 }
 
 fn start_log(global: &Global) -> anyhow::Result<()> {

@@ -54,8 +54,17 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         }
         None => return Err(missing(&*log, &args.topic).into()),
     };
-    let mut writer =
-        Writer { log: &*log, topic, only: args.partition, open: BTreeMap::new(), rows: 0, bytes: 0, spread: 0, counts: BTreeMap::new() };
+    let mut writer = Writer {
+        log: &*log,
+        topic,
+        only: args.partition,
+        narrower: false,
+        open: BTreeMap::new(),
+        rows: 0,
+        bytes: 0,
+        spread: 0,
+        counts: BTreeMap::new(),
+    };
     let progress = progress(length);
     let outcome = append(input, &name, form, &mut writer, &progress);
     progress.finish_and_clear();
@@ -95,10 +104,12 @@ fn open(file: &std::path::Path) -> anyhow::Result<(Input, Option<u64>, String)> 
     Ok((BufReader::with_capacity(1 << 20, Box::new(file)), length, name))
 }
 
-/// Appends the lines of a file (`-` is standard input) to a topic that is there; answers with how many records.
+/// Appends the lines of a file (`-` is standard input) to a topic that is there; answers with how many records. A partition that it has not, as of lines out of
+/// a wider topic, counts as none.
 pub(super) fn feed(log: &dyn Log, topic: Topic, file: &std::path::Path) -> anyhow::Result<u64> {
     let (input, _, name) = open(file)?;
-    let mut writer = Writer { log, topic, only: None, open: BTreeMap::new(), rows: 0, bytes: 0, spread: 0, counts: BTreeMap::new() };
+    let mut writer =
+        Writer { log, topic, only: None, narrower: true, open: BTreeMap::new(), rows: 0, bytes: 0, spread: 0, counts: BTreeMap::new() };
     append(input, &name, Form::default(), &mut writer, &ProgressBar::hidden())?;
     Ok(writer.counts.values().sum())
 }
@@ -152,6 +163,8 @@ struct Writer<'a> {
     log: &'a dyn Log,
     topic: Topic,
     only: Option<i32>,
+    /// Lines may be of a topic with more partitions.
+    narrower: bool,
     open: BTreeMap<i32, RecordsBuilder>,
     rows: usize,
     bytes: usize,
@@ -164,7 +177,8 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn add(&mut self, line: &Line<'_>, now: i64) -> anyhow::Result<()> {
         let count = self.topic.partitions;
-        let partition = match (self.only.or(line.partition), &line.key) {
+        let told = line.partition.filter(|partition| !self.narrower || (0..count).contains(partition));
+        let partition = match (self.only.or(told), &line.key) {
             (Some(partition), _) => partition,
             (None, Some(key)) => partition_for(key, count),
             (None, None) => {

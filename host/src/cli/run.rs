@@ -80,8 +80,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     if !loaded.warnings.0.is_empty() && context.global.output == Output::Text {
         super::check::print_diagnostics(&loaded.warnings);
     }
-    let files = Files::new(args, &loaded.pipeline, context)?;
+    let files = Files::new(args, &loaded.pipeline, context).map_err(usage)?;
     let (log, _identity, host) = open(context, &loaded.pipeline, files.temporary(context))?;
+    // What reads standard input may hold the log for longer than the run.
+    let _removed = stop::Removed;
     crate::verbs::check_log(&loaded, &*log, context.connection.brokers.is_some())?;
     let creates = match &context.connection.brokers {
         _ if args.dry_run && !files.temporary(context) => Creates::Nothing,
@@ -98,7 +100,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let mut setting = runtime::prepare(loaded.pipeline, &log, &Secrets::load()?, limit, creates, Some(&data)).map_err(failure)?;
     setting.dry = args.dry_run;
     let setting = Arc::new(setting);
-    let workers = workers(args, &setting, context.connection.brokers.is_some())?;
+    let workers = workers(args, &setting, context.connection.brokers.is_some()).map_err(usage)?;
+    let ends = args.until_end || args.dry_run || files.any_sources();
+    if args.close_windows && !ends {
+        return Err(usage(anyhow::anyhow!("--close-windows closes what is open at the end of the input: say --until-end too")));
+    }
     let read_whole = files.read_whole(&log)?;
     let mut options = Options {
         until_end: args.until_end || args.dry_run || read_whole,
@@ -142,7 +148,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     printers.follow();
     status.clear();
-    report(context, &setting.pipeline, &summary, status.started.elapsed());
+    let idle = ended.is_ok() && !interrupted.load(Ordering::Relaxed) && args.limit.is_none() && !files.any_sources();
+    report(context, &setting.pipeline, &summary, status.started.elapsed(), idle);
     printers.outcome()?;
     ended
 }
@@ -155,6 +162,11 @@ pub(super) fn tell_address(context: &Context, address: std::net::SocketAddr) {
     }
 }
 
+/// Of arguments that are wrong beside what they are for.
+fn usage(error: anyhow::Error) -> Failure {
+    Failure { exit: Exit::Usage, error }
+}
+
 /// The log, the lock on this host's name, and that name.
 fn open(context: &Context, pipeline: &Pipeline, temporary: bool) -> Result<(Arc<dyn Log>, Option<folder::Identity>, String), Failure> {
     let folder = context.connection.data_folder();
@@ -163,7 +175,11 @@ fn open(context: &Context, pipeline: &Pipeline, temporary: bool) -> Result<(Arc<
             let identity = folder::identity(&folder, &pipeline.name)?;
             (context.connection.open()?, Some(identity))
         }
-        None if temporary => (Arc::new(EmbeddedLog::temporary(context.connection.embedded_options())?), None),
+        None if temporary => {
+            let log = EmbeddedLog::temporary(context.connection.embedded_options())?;
+            stop::removes(log.folder());
+            (Arc::new(log), None)
+        }
         None => (Arc::new(EmbeddedLog::open_with(&folder, context.connection.embedded_options())?), None),
     };
     let host = identity.as_ref().map_or_else(|| "embedded".to_owned(), |identity| identity.host_id.clone());
@@ -210,8 +226,10 @@ pub(super) fn print_records(to: &TopicPartition, records: &Records) {
         let standing = Standing { topic: Some(&to.topic), partition: to.partition, offset: None };
         jsonl::write(&mut lines, Some(standing), records.timestamps[row], key, value, records.headers.of(row));
     }
-    // Whoever closed the other end has seen enough.
-    let _ = std::io::stdout().write_all(&lines);
+    let mut out = std::io::stdout();
+    if let Err(error) = out.write_all(&lines).and_then(|()| out.flush()) {
+        super::output_failed(&error.to_string());
+    }
 }
 
 pub(super) fn failure(error: RunError) -> Failure {
@@ -253,9 +271,13 @@ impl Status {
 }
 
 /// What the run did, on standard error for people (standard output may hold records), as JSON for scripts.
-fn report(context: &Context, pipeline: &Pipeline, summary: &Summary, took: Duration) {
+/// `idle`: if no record was processed, there was none.
+fn report(context: &Context, pipeline: &Pipeline, summary: &Summary, took: Duration, idle: bool) {
     match context.global.output {
         Output::Json => println!("{}", to_json(pipeline, summary, took)),
+        Output::Text if idle && summary.records == 0 && summary.sinks.iter().all(|rows| *rows == 0) => {
+            anstream::eprintln!("pipeline `{}`: nothing to do: every record of its sources was processed before", pipeline.name);
+        }
         Output::Text => anstream::eprintln!("{}", to_text(pipeline, summary, took)),
     }
 }
@@ -276,9 +298,6 @@ pub(super) fn to_json(pipeline: &Pipeline, summary: &Summary, took: Duration) ->
 
 pub(super) fn to_text(pipeline: &Pipeline, summary: &Summary, took: Duration) -> String {
     use comfy_table::{CellAlignment, Table, presets};
-    if summary.records == 0 {
-        return format!("pipeline `{}`: nothing to do: every record of its sources was processed before", pipeline.name);
-    }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["stage", "in", "out", "rejected", "late", "ns/record"]);
     for (stage, did) in pipeline.stages.iter().zip(&summary.stages) {

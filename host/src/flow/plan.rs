@@ -24,6 +24,8 @@ pub struct SourcePlan {
     pub decoder: Box<dyn Decoder>,
     /// The slot of the time field.
     pub time: Option<usize>,
+    /// Some stage has windows or timers: a record's time must be one that they can count with.
+    pub counts_time: bool,
     pub format: &'static dyn Format,
 }
 
@@ -142,6 +144,7 @@ impl Plan {
             .collect();
         let times: Vec<_> =
             pipeline.sources.iter().map(|source| source.time.as_ref().map(|time| slot_of(&time.field, Type::Int))).collect();
+        let counts_time = pipeline.stages.iter().any(|stage| stage.description.window.is_some() || stage.description.timers.is_some());
         let sources: Vec<SourcePlan> = pipeline
             .sources
             .iter()
@@ -176,7 +179,7 @@ impl Plan {
                     .collect();
                 let format = crate::format::of(source.format);
                 let decoder = format.decoder(&decoded.iter().map(|slot| wanted[*slot].clone()).collect::<Vec<_>>());
-                SourcePlan { wanted, decoded, decoder, time: times[index], format }
+                SourcePlan { wanted, decoded, decoder, time: times[index], counts_time, format }
             })
             .collect();
         let segments = segments(pipeline);
@@ -209,9 +212,9 @@ fn together(pipeline: &Pipeline, segment: &Segment, plans: &[SourcePlan]) -> Opt
     let mut decoded: Vec<usize> = segment.sources.iter().flat_map(|source| &plans[*source].decoded).copied().collect();
     decoded.sort_unstable();
     decoded.dedup();
-    let SourcePlan { wanted, format, .. } = &plans[segment.sources[0]];
+    let SourcePlan { wanted, counts_time, format, .. } = &plans[segment.sources[0]];
     let decoder = format.decoder(&decoded.iter().map(|slot| wanted[*slot].clone()).collect::<Vec<_>>());
-    Some(SourcePlan { wanted: wanted.clone(), decoded, decoder, time: None, format: *format })
+    Some(SourcePlan { wanted: wanted.clone(), decoded, decoder, time: None, counts_time: *counts_time, format: *format })
 }
 
 /// The stages that see a source's own fields: those behind it, but not behind an output that starts a new object.

@@ -6,6 +6,7 @@ use crate::flow::plan::SourcePlan;
 use crate::flow::reject::Rejected;
 use crate::pipeline::{Source, Tombstones};
 use crate::record::Records;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Consecutive records with where they stood.
@@ -64,6 +65,9 @@ impl Taken {
     }
 }
 
+/// Milliseconds: 100 million days before and after 1970, as ECMAScript has it. No window, grace or timer behind them comes near the end of an i64.
+const TIMES: RangeInclusive<i64> = -8_640_000_000_000_000..=8_640_000_000_000_000;
+
 /// Decodes what was taken; of several sources, `source` is any of them: they are alike. What no stage will see is in `rejected` (the policy decides) or
 /// dropped (tombstones, if so declared). `stream_time` is moved by the records that pass.
 pub fn read(source: &Source, index: usize, plan: &SourcePlan, taken: Taken, stream_time: &mut i64, rejected: &mut Vec<Rejected>) -> Batch {
@@ -110,6 +114,19 @@ pub fn read(source: &Source, index: usize, plan: &SourcePlan, taken: Taken, stre
             };
             bad.set(row);
             failed.push((row, wrong.0, wrong.1));
+        }
+    }
+
+    if plan.counts_time && provenance.is_none() {
+        for (row, time) in times.iter().enumerate().filter(|(_, time)| !TIMES.contains(time)) {
+            if !bad.get(row) {
+                bad.set(row);
+                let reason = format!(
+                    "its time, {time} ms, is out of range: windows and timers count up to {} ms before and after 1970",
+                    TIMES.end()
+                );
+                failed.push((row, "out_of_range", reason));
+            }
         }
     }
 

@@ -66,7 +66,8 @@ fn chosen(text: &str) -> Result<Chosen, String> {
         return keys.map(Chosen::Keys).ok_or_else(|| "a canary has some of the keys, and never all, as in keys=10%".to_owned());
     }
     if text.ends_with('%') {
-        return share(text).map(Chosen::Share);
+        let some = share(text)?;
+        return (some > 0.0).then_some(Chosen::Share(some)).ok_or_else(|| "a canary has some of the partitions, as in 25%".to_owned());
     }
     let numbers = text.split(',').map(|number| number.trim().parse::<i32>().ok().filter(|number| *number >= 0)).collect::<Option<_>>();
     numbers.map(Chosen::Numbers).ok_or_else(|| {
@@ -164,8 +165,10 @@ impl Terms {
             Chosen::Numbers(numbers) => numbers.clone(),
             Chosen::Keys(_) => BTreeSet::new(),
         };
-        let inside = numbers.iter().all(|number| (0..partitions).contains(number));
-        if numbers.is_empty() || !inside || numbers.len() >= partitions as usize {
+        if let Some(beyond) = numbers.iter().find(|number| !(0..partitions).contains(*number)) {
+            return Err(denied(format!("`{name}` reads partitions 0 to {}: there is no partition {beyond}", partitions - 1)));
+        }
+        if numbers.is_empty() || numbers.len() >= partitions as usize {
             return Err(denied(format!(
                 "`{name}` reads partitions 0 to {}: a canary has at least one of them and never all; leave --canary out where there is but one",
                 partitions - 1

@@ -391,3 +391,20 @@ fn late_records_become_dead_letters() {
     let letter: Value = serde_json::from_str(&place.consume("late")[0]).unwrap();
     assert!(letter["key"].is_null() && letter["value"].is_null(), "{letter}");
 }
+
+/// Windows and timers count from them: at the ends of all numbers a window would have no end.
+#[test]
+fn times_that_no_window_can_hold_are_refused() {
+    for window in ["{ tumbling: 10ms }", "{ hopping: 10ms, advance: 5ms }", "{ session: 10ms }"] {
+        let place = Place::embedded();
+        place.write(&format!("{}on_error: skip\n", manifest(window, "final", "")));
+        place.topic("in", "1");
+        let line = |time: i64| format!("{{\"key\":\"a\",\"value\":{{\"n\":1}},\"timestamp\":{time}}}\n");
+        let most = 8_640_000_000_000_000;
+        place.produce("in", &[i64::MIN, i64::MAX, -most, most + 1, most].map(line).concat());
+        let report = run(&place, &["--close-windows"]);
+        assert_eq!(report["refused"]["out_of_range"], 3, "{report}");
+        let windows = if window.contains("hopping") { 4 } else { 2 };
+        assert_eq!(place.consume("out").len(), windows, "{window}");
+    }
+}

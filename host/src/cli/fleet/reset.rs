@@ -24,7 +24,7 @@ With `--state keep` records that are read again count again in what is kept."
 pub struct Args {
     pipeline: String,
     /// Where every partition of the sources goes on: earliest, latest, or a time as in 2026-11-20T10:00:00Z [default: where it is]
-    #[arg(long, value_name = "PLACE", value_parser = parse_start)]
+    #[arg(long, value_name = "PLACE", value_parser = start)]
     to: Option<Start>,
     /// Where one partition goes on, as TOPIC/PARTITION@OFFSET; may be given several times. Others stay, unless --to says where
     #[arg(long, value_name = "PLACE", value_parser = place)]
@@ -40,6 +40,10 @@ pub struct Args {
     timeout: u64,
     #[command(flatten)]
     fleet: Fleet,
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    parse_start(text).map_err(|_| "earliest, latest, or a time as in 2026-11-20T10:00:00Z is expected".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -187,7 +187,16 @@ impl AttachedLog {
                     );
                     return Err(LogError { remedy: Remedy::Indefinite, message });
                 }
-                Err(_) => self.lost(turn),
+                Err(Lost::Silent) => {
+                    // An answer that comes late must not be taken for that of another question.
+                    self.lost(turn);
+                    return Err(LogError::stop(format!(
+                        "process {}, which holds the data folder {}, does not answer: does it stand still? End it, or name another folder by --data",
+                        connection.pid,
+                        self.0.folder.display()
+                    )));
+                }
+                Err(Lost::Undone | Lost::Unknown) => self.lost(turn),
             }
         }
     }

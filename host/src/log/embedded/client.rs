@@ -4,9 +4,14 @@ use super::server::address_file;
 use super::wire::{self, Answer, Hello, PROTOCOL, Request};
 use crate::io::LogError;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long an answer is waited for. No request takes as long, not even behind a large append on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection. One request is under way at a time.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub enum Lost {
     Undone,
     /// The holder went away before it answered: the request may have been carried out.
     Unknown,
+    /// The holder is there and does not answer: the request may be carried out yet.
+    Silent,
 }
 
 impl Connection {
@@ -29,6 +36,9 @@ impl Connection {
     pub fn open(folder: &Path) -> Result<Option<Self>, LogError> {
         let Ok(address) = std::fs::read(address_file(folder)) else { return Ok(None) };
         let Ok(mut stream) = UnixStream::connect(OsString::from_vec(address)) else { return Ok(None) };
+        for set in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
+            set(&stream, Some(PATIENCE)).map_err(|error| LogError::stop(format!("the socket of the data folder: {error}")))?;
+        }
         let Ok((hello, _)) = wire::receive::<Hello>(&mut stream) else { return Ok(None) };
         if hello.protocol == PROTOCOL {
             return Ok(Some(Self { stream, pid: hello.pid }));
@@ -46,6 +56,7 @@ impl Connection {
         match wire::receive(&mut self.stream) {
             Ok((Answer::Gone, _)) => Err(Lost::Undone),
             Ok(answer) => Ok(answer),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(Lost::Silent),
             Err(_) => Err(Lost::Unknown),
         }
     }

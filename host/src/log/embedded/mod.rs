@@ -85,6 +85,11 @@ impl EmbeddedLog {
         Self::open_held(held, options, Some(folder))
     }
 
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        self.shared.folder.path()
+    }
+
     fn open_held(folder: Folder, options: Options, temporary: Option<tempfile::TempDir>) -> Result<Self, LogError> {
         Ok(Self { shared: Arc::new(Shared::open(folder, options, temporary)?) })
     }

@@ -67,7 +67,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         return Err(Failure { exit: Exit::Test, error: anyhow::anyhow!("{failed} of {} tests failed", passed + failed) });
     }
     if passed == 0 {
-        return Err(Failure { exit: Exit::Test, error: anyhow::anyhow!("there is no test to run: write some under `tests:`") });
+        let error = match &args.only {
+            Some(text) => anyhow::anyhow!("no test has `{text}` in its name"),
+            None => anyhow::anyhow!("there is no test to run: write some under `tests:`"),
+        };
+        return Err(Failure { exit: Exit::Test, error });
     }
     Ok(())
 }

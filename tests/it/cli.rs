@@ -3,6 +3,7 @@
 use crate::program::millstream;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn ran(mut command: Command) -> Output {
     let output = command.output().unwrap();
@@ -151,13 +152,28 @@ fn files_are_told_apart_and_all_that_is_written_can_be_seen() {
 
 #[test]
 fn output_that_is_lost_is_an_error_and_no_panic() {
-    let folder = folder();
+    let (folder, temporary) = (folder(), tempfile::tempdir().unwrap());
     for args in [&["check", "pipeline.yaml"][..], &["run", "pipeline.yaml", "--source", "ratings=ratings.jsonl", "--dry-run"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = millstream(folder.path()).args(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let mut command = millstream(folder.path());
+        let output = command.args(args).env("TMPDIR", temporary.path()).stdout(full).stderr(Stdio::piped()).output().unwrap();
         let said = text(&output.stderr);
         assert!(output.status.code() == Some(1) && said.contains("cannot write to standard output: No space left"), "{args:?}: {said}");
         assert!(!said.contains("panicked"), "{said}");
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "{args:?}");
+    }
+}
+
+#[test]
+fn a_dry_run_appends_nothing_to_topics_that_stay() {
+    let folder = folder();
+    for args in [&["--source", "ratings=ratings.jsonl"][..], &["--source", "ratings=-"]] {
+        let mut command = millstream(folder.path());
+        command.args(["run", "pipeline.yaml", "--dry-run"]).args(args).env("MILLSTREAM_DATA", folder.path().join("data"));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("MILLSTREAM_DATA"), "{said}");
+        assert!(!folder.path().join("data").exists());
     }
 }
 
@@ -198,16 +214,43 @@ fn a_process_that_stands_still_is_told() {
     let mut command = millstream(folder.path());
     command.args(["produce", "ratings", "-f", "all.jsonl"]);
     ran(command);
-    let mut holder = millstream(folder.path());
-    let mut holder = holder.args(["run", "pipeline.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let low = || millstream(folder.path()).args(["consume", "low", "--until-end"]).output().unwrap().stdout;
-    while keys(&low()).len() < 2 {}
-    let signal = |signal: &str| assert!(Command::new("kill").args([signal, &holder.id().to_string()]).status().unwrap().success());
+    let mut holder =
+        Holder(millstream(folder.path()).args(["run", "pipeline.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let low = || keys(&millstream(folder.path()).args(["consume", "low", "--until-end"]).output().unwrap().stdout).len();
+    let mut reaches = |count: usize| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while low() < count {
+            assert!(Instant::now() < deadline && holder.0.try_wait().unwrap().is_none(), "{} of {count}", low());
+        }
+    };
+    reaches(2);
+    let mut producer = millstream(folder.path());
+    let mut producer =
+        producer.args(["produce", "ratings"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let line = b"{\"key\":\"d\",\"value\":{\"stars\":1}}\n";
+    producer.stdin.as_mut().unwrap().write_all(line).unwrap();
+    reaches(3);
+    let signal = |signal: &str| assert!(Command::new("kill").args([signal, &holder.0.id().to_string()]).status().unwrap().success());
     signal("-STOP");
-    let output = millstream(folder.path()).args(["topic", "list"]).output().unwrap();
+    // Of one that has an answer to come, and of one that is yet to be greeted.
+    producer.stdin.take().unwrap().write_all(line).unwrap();
+    let list = millstream(folder.path()).args(["topic", "list"]).output().unwrap();
+    let produced = producer.wait_with_output().unwrap();
     signal("-CONT");
     signal("-TERM");
-    let said = text(&output.stderr);
-    assert!(output.status.code() == Some(6) && said.contains(&holder.id().to_string()) && said.contains("does not answer"), "{said}");
-    assert!(holder.wait().unwrap().success());
+    for (output, says) in [(list, "does not answer"), (produced, "whether what was asked for last was done is unknown")] {
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(6) && said.contains(&holder.0.id().to_string()) && said.contains(says), "{said}");
+    }
+    assert!(holder.0.wait().unwrap().success());
+}
+
+/// Ended with the test.
+struct Holder(std::process::Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

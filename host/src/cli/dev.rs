@@ -47,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let why = "`dev` runs on the embedded log: on Kafka it would be a member of the pipeline's own group; leave --brokers out, and `millstream deploy` what is done";
         return Err(anyhow::anyhow!(why).into());
     }
-    let stop = stop::on_signals()?;
+    let stop = stop::on_signals(context.global.output)?;
     let data = context.connection.data_folder();
     let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open_with(&data, context.connection.embedded_options())?);
     let cache = context.global.cache_folder();

@@ -25,10 +25,10 @@ fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
-/// Whether two names are of one file.
+/// Whether two names are of one file; terminals, pipes and the like are for any number of uses.
 fn same(one: &Path, other: &Path) -> bool {
     let whole = |file: &Path| file.canonicalize().or_else(|_| std::path::absolute(file)).unwrap_or_else(|_| file.to_owned());
-    whole(one) == whole(other)
+    std::fs::metadata(one).map_or(true, |about| about.is_file()) && whole(one) == whole(other)
 }
 
 impl Files {
@@ -38,6 +38,10 @@ impl Files {
             "--source and --sink work on the embedded log; with --brokers, use `millstream produce` and `millstream consume`"
         );
         anyhow::ensure!(!args.dry_run || args.sinks.is_empty(), "a dry run prints what would be written; --sink has nothing to show");
+        anyhow::ensure!(
+            !args.dry_run || args.sources.is_empty() || context.connection.data.is_none(),
+            "a dry run writes nothing, and --source would append to the topics in the data folder: leave one of --dry-run, --source and --data (MILLSTREAM_DATA) out"
+        );
         let mut sources = Vec::new();
         for (name, file) in &args.sources {
             let known = pipeline.sources.iter().map(|source| (&source.name, &source.topic));

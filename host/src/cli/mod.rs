@@ -19,9 +19,10 @@ mod test;
 mod topic;
 
 use crate::log::Connection;
+use crate::log::embedded::EmbeddedLog;
 pub use crate::verbs::{Exit, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 #[derive(Debug, Parser)]
@@ -183,33 +184,32 @@ pub fn main() -> i32 {
         Command::Consume(args) => consume::run(&args, &context),
         Command::Completion(args) => completion::run(&args, &context),
     };
-    match outcome {
-        Ok(()) => 0,
-        Err(failure) => {
-            match (context.global.output, failure.error.downcast_ref::<crate::manifest::Diagnostics>()) {
-                (Output::Json, _) => println!("{}", failure.to_json()),
-                (Output::Text, Some(found)) => check::print_diagnostics(found),
-                (Output::Text, None) => anstream::eprintln!("error: {:#}", failure.error),
-            }
-            failure.exit as i32
-        }
+    EmbeddedLog::remove_temporary();
+    outcome.err().map_or(0, |failure| tell(context.global.output, &failure))
+}
+
+/// Tells why a command failed; its exit code.
+fn tell(output: Output, failure: &Failure) -> i32 {
+    match (output, failure.error.downcast_ref::<crate::manifest::Diagnostics>()) {
+        (Output::Json, _) => println!("{}", failure.to_json()),
+        (Output::Text, Some(found)) => check::print_diagnostics(found),
+        (Output::Text, None) => anstream::eprintln!("error: {:#}", failure.error),
     }
+    failure.exit as i32
 }
 
 /// Wrong arguments, or help that was asked for.
 fn refused(error: &clap::Error) -> i32 {
-    let arguments: Vec<String> = std::env::args().collect();
-    let json = arguments.iter().any(|one| one == "--output=json") || arguments.windows(2).any(|two| two == ["--output", "json"]);
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let json = arguments.iter().any(|one| one == "--output=json")
+        || arguments.windows(2).any(|two| two[0] == "--output" && two[1] == "json")
+        || std::env::var_os("MILLSTREAM_OUTPUT").is_some_and(|output| output == "json");
     if !(json && error.use_stderr()) {
         error.exit();
     }
     let told = error.render().to_string();
     let told = told.trim();
-    println!(
-        "{}",
-        Failure { exit: Exit::Usage, error: anyhow::anyhow!(told.strip_prefix("error: ").unwrap_or(told).to_owned()) }.to_json()
-    );
-    Exit::Usage as i32
+    tell(Output::Json, &Failure { exit: Exit::Usage, error: anyhow::anyhow!(told.strip_prefix("error: ").unwrap_or(told).to_owned()) })
 }
 
 /// Standard output that cannot be written ends the program like any other failure. The macros that print panic then.
@@ -223,11 +223,13 @@ fn tell_lost_output() {
     }));
 }
 
-/// Whoever closed the other end has seen enough.
 fn output_failed(why: &str) -> ! {
-    if !why.contains("Broken pipe") {
-        eprintln!("error: cannot write to standard output: {why}");
+    EmbeddedLog::remove_temporary();
+    // Whoever closed the other end has seen enough.
+    if why.contains("Broken pipe") {
+        std::process::exit(0);
     }
+    drop(writeln!(std::io::stderr(), "error: cannot write to standard output: {why}"));
     std::process::exit(Exit::Failure as i32)
 }
 

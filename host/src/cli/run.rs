@@ -74,19 +74,21 @@ fn assignment(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let interrupted = stop::on_signals()?;
+    let interrupted = stop::on_signals(context.global.output)?;
     let listener = args.listen.as_deref().map(http::bind).transpose()?;
     let loaded = manifest::load(&args.file, &Engine::new()?)?;
     if !loaded.warnings.0.is_empty() && context.global.output == Output::Text {
         super::check::print_diagnostics(&loaded.warnings);
     }
     let files = Files::new(args, &loaded.pipeline, context).map_err(usage)?;
+    let ends = args.until_end || args.dry_run || files.any_sources();
+    if args.close_windows && !ends {
+        return Err(usage(anyhow::anyhow!("--close-windows closes what is open at the end of the input: say --until-end too")));
+    }
     let (log, _identity, host) = open(context, &loaded.pipeline, files.temporary(context))?;
-    // What reads standard input may hold the log for longer than the run.
-    let _removed = stop::Removed;
     crate::verbs::check_log(&loaded, &*log, context.connection.brokers.is_some())?;
     let creates = match &context.connection.brokers {
-        _ if args.dry_run && !files.temporary(context) => Creates::Nothing,
+        _ if args.dry_run && !files.any_sources() => Creates::Nothing,
         Some(_) => Creates::Declared,
         None => Creates::All,
     };
@@ -101,10 +103,6 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     setting.dry = args.dry_run;
     let setting = Arc::new(setting);
     let workers = workers(args, &setting, context.connection.brokers.is_some()).map_err(usage)?;
-    let ends = args.until_end || args.dry_run || files.any_sources();
-    if args.close_windows && !ends {
-        return Err(usage(anyhow::anyhow!("--close-windows closes what is open at the end of the input: say --until-end too")));
-    }
     let read_whole = files.read_whole(&log)?;
     let mut options = Options {
         until_end: args.until_end || args.dry_run || read_whole,
@@ -175,11 +173,7 @@ fn open(context: &Context, pipeline: &Pipeline, temporary: bool) -> Result<(Arc<
             let identity = folder::identity(&folder, &pipeline.name)?;
             (context.connection.open()?, Some(identity))
         }
-        None if temporary => {
-            let log = EmbeddedLog::temporary(context.connection.embedded_options())?;
-            stop::removes(log.folder());
-            (Arc::new(log), None)
-        }
+        None if temporary => (Arc::new(EmbeddedLog::temporary(context.connection.embedded_options())?), None),
         None => (Arc::new(EmbeddedLog::open_with(&folder, context.connection.embedded_options())?), None),
     };
     let host = identity.as_ref().map_or_else(|| "embedded".to_owned(), |identity| identity.host_id.clone());

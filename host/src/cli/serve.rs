@@ -49,7 +49,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let interrupted = stop::on_signals()?;
+    let interrupted = stop::on_signals(context.global.output)?;
     let tokens = if args.listen.is_some() { Tokens::load(args.tokens.as_deref())? } else { Tokens::default() };
     let listener = args.listen.as_deref().map(http::bind).transpose()?;
     if let Some(listener) = &listener {

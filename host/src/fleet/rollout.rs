@@ -188,6 +188,11 @@ impl Rollout {
             self.empty(control, clock, stop, generation, (&mut heard, tell))?;
         }
         let Some(state) = self.activate(control, clock, generation)? else {
+            if self.is_next(control.view(), generation) {
+                let (why, within) = ("it was over too late, sources are open again".to_owned(), self.timeout);
+                self.withdraw(control, clock, generation, &why)?;
+                return Err(RolloutError::Full { pipeline: self.pipeline.clone(), generation, why, within });
+            }
             return Err(ControlError::Refused(Refusal::Conflict(self.overtaken(control.view(), generation))).into());
         };
         tell(Told::Active { generation });

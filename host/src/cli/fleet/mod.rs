@@ -130,7 +130,7 @@ impl Caller for Terminal {
     }
 
     fn stop(&self) -> anyhow::Result<Arc<AtomicBool>> {
-        stop::on_signals()
+        stop::on_signals(self.output)
     }
 
     fn tell(&self, step: &Step<'_>) {

@@ -82,7 +82,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         if has_state(&pipeline) {
             tell("it begins without state: what is shown is not what was given");
         }
-        return alone(pipeline, log, at, offsets);
+        return alone(context, pipeline, log, at, offsets);
     }
     let known = deployment(&control, name, true)?.clone();
     let stretch = Stretch::new(&pipeline, &generation, &known, &*log, (at, offsets), empty)?;
@@ -93,7 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         host: String::new().into(),
         epoch: known.epoch(),
     };
-    let stop = stop::on_signals()?;
+    let stop = stop::on_signals(context.global.output)?;
     let mut shown = Shown { line: Line::anywhere(context) };
     let ended = replay::run(pipeline, generation, &stretch, log, &Secrets::load()?, &stop, &mut shown);
     shown.line.clear();
@@ -124,7 +124,7 @@ fn has_state(pipeline: &Pipeline) -> bool {
 }
 
 /// These records through the whole pipeline, with nothing before them.
-fn alone(mut pipeline: Pipeline, log: Arc<dyn Log>, at: &TopicPartition, offsets: std::ops::Range<i64>) -> Outcome {
+fn alone(context: &Context, mut pipeline: Pipeline, log: Arc<dyn Log>, at: &TopicPartition, offsets: std::ops::Range<i64>) -> Outcome {
     // Under another name it finds no state of the pipeline's own.
     pipeline.name = format!("{}.replay", pipeline.name);
     let dry = Arc::new(DryLog::new(log, &pipeline)?.only(at.clone(), offsets));
@@ -134,7 +134,7 @@ fn alone(mut pipeline: Pipeline, log: Arc<dyn Log>, at: &TopicPartition, offsets
     let setting = Arc::new(setting);
     let member = run::dry_member(&dry, &setting)?;
     let options = Options { until_end: true, ..Options::default() };
-    let stop = stop::on_signals()?;
+    let stop = stop::on_signals(context.global.output)?;
     let (_, ended) = runtime::run(&setting, &as_log, Some(member), options, &stop, &mut |_| {});
     ended.map_err(run::failure)
 }

@@ -80,7 +80,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             Ok(to.into_iter().collect())
         };
         let reset = Reset { pipeline, to: &again, clear, timeout: Duration::from_secs(args.timeout), by: fleet::by() };
-        let stop = stop::on_signals()?;
+        let stop = stop::on_signals(context.global.output)?;
         Some(reset.run(&mut control, &SystemClock::default(), &stop).map_err(not_done)?)
     };
     if context.global.output == Output::Json {

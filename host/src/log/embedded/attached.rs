@@ -190,10 +190,12 @@ impl AttachedLog {
                 Err(Lost::Silent) => {
                     // An answer that comes late must not be taken for that of another question.
                     self.lost(turn);
+                    let appends = matches!(request, Request::Produce(..) | Request::CreateTopic(..) | Request::AppendInTurn(..));
                     return Err(LogError::stop(format!(
-                        "process {}, which holds the data folder {}, does not answer: does it stand still? End it, or name another folder by --data",
+                        "process {}, which holds the data folder {}, does not answer: does it stand still? End it, or name another folder by --data{}",
                         connection.pid,
-                        self.0.folder.display()
+                        self.0.folder.display(),
+                        if appends { "; whether what was asked for last was done is unknown" } else { "" }
                     )));
                 }
                 Err(Lost::Undone | Lost::Unknown) => self.lost(turn),

@@ -27,8 +27,8 @@ use crate::io::{Bounds, CommittedState, Log, LogError, Member, Membership, Posit
 use crate::record::Records;
 use folder::Folder;
 use shared::{Append, Shared};
-use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// When a commit counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +64,9 @@ pub fn open(folder: &Path, options: Options) -> anyhow::Result<Arc<dyn Log>> {
     Ok(Arc::new(AttachedLog::open(folder, options)?))
 }
 
+/// Folders of temporary logs, of which some may be gone.
+static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
 impl EmbeddedLog {
     /// Takes the folder for this process, opens its log and answers other processes through the folder's socket, until the last clone is gone.
     /// Creates what is missing. A command that holds the folder only to read or append gives it up; where a pipeline runs, this is an error.
@@ -82,12 +85,21 @@ impl EmbeddedLog {
         let folder = tempfile::Builder::new().prefix("millstream-").tempdir();
         let folder = folder.map_err(|error| LogError::stop(format!("cannot create a temporary folder: {error}")))?;
         let held = Folder::hold(folder.path()).map_err(|error| LogError::stop(error.to_string()))?;
+        TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).push(folder.path().to_owned());
         Self::open_held(held, options, Some(folder))
     }
 
-    /// Where it lies.
-    pub fn folder(&self) -> &Path {
-        self.shared.folder.path()
+    /// Removes the folders of all temporary logs, as the process ends: threads that wait for input may hold one for longer than that.
+    pub fn remove_temporary() {
+        for folder in std::mem::take(&mut *TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)) {
+            // Whoever has it open may still write a file.
+            for _ in 0..100 {
+                match std::fs::remove_dir_all(&folder) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::sleep(std::time::Duration::from_millis(10)),
+                    _ => break,
+                }
+            }
+        }
     }
 
     fn open_held(folder: Folder, options: Options, temporary: Option<tempfile::TempDir>) -> Result<Self, LogError> {

@@ -376,8 +376,8 @@ fn a_canary_for_some_keys_has_their_records_alone_until_it_is_promoted_or_rolled
         fleet.deploy(&other("1"), &[]);
         refused(&other("2"), why);
     }
-    let (code, _, error) = fleet.call(&["deploy", "p.yaml", "--canary", "keys=0%"]);
-    assert!(code == 2 && error.contains("keys=10%"), "{code} {error}");
+    let (code, refused, error) = fleet.call(&["deploy", "p.yaml", "--canary", "keys=0%"]);
+    assert!(code == 2 && refused["error"].to_string().contains("keys=10%"), "{code} {refused} {error}");
 }
 
 /// What two topics hold, without where each stood among the others.

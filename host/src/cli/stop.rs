@@ -26,17 +26,18 @@ pub fn on_signals(output: Output) -> anyhow::Result<Arc<AtomicBool>> {
         let _inside = runtime.enter();
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
-    let listen = async move {
+    let mut one_of_both = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+    };
+    let listen = async move {
+        one_of_both().await;
         told.store(true, Ordering::Relaxed);
         tracing::info!("stopping: what is processed is committed first; a second signal ends at once");
-        tokio::select! {
-            _ = interrupt.recv() => exit(Exit::Interrupted as i32),
-            _ = terminate.recv() => exit(Exit::Interrupted as i32),
-            () = tokio::time::sleep(PATIENCE) => {}
+        if tokio::time::timeout(PATIENCE, one_of_both()).await.is_ok() {
+            exit(Exit::Interrupted as i32);
         }
         let error = anyhow::anyhow!(
             "told to stop {} s ago, and what the command waits for has not ended: it ends without it. What is not committed is done again by whoever goes on; what was \

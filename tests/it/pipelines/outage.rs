@@ -163,7 +163,10 @@ fn a_run_outlives_brokers_that_hang() {
 }
 
 /// Whoever stops a run, stops it also where the brokers are gone for good.
-fn ends_without_brokers(cluster: &Cluster, run: &mut Run) {
+fn ends_without_brokers(gone: fn(&mut Cluster)) {
+    let Some((mut cluster, _place, mut run)) = busy() else { return };
+    gone(&mut cluster);
+    until("a warning", || !run.warnings().is_empty());
     let asked = Instant::now();
     run.terminate();
     let code = run.child.wait().unwrap().code();
@@ -178,16 +181,10 @@ fn ends_without_brokers(cluster: &Cluster, run: &mut Run) {
 
 #[test]
 fn a_run_ends_when_told_though_its_brokers_are_killed() {
-    let Some((mut cluster, _place, mut run)) = busy() else { return };
-    cluster.kill();
-    until("a warning", || !run.warnings().is_empty());
-    ends_without_brokers(&cluster, &mut run);
+    ends_without_brokers(Cluster::kill);
 }
 
 #[test]
 fn a_run_ends_when_told_though_its_brokers_hang() {
-    let Some((mut cluster, _place, mut run)) = busy() else { return };
-    cluster.halt();
-    until("a warning", || !run.warnings().is_empty());
-    ends_without_brokers(&cluster, &mut run);
+    ends_without_brokers(Cluster::halt);
 }

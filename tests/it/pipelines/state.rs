@@ -398,14 +398,14 @@ sinks:
 #[test]
 fn a_dry_run_on_the_embedded_log_leaves_nothing() {
     let place = Place::embedded();
-    let manifest = |compute: &str| {
+    let manifest = |kind: &str| {
         format!(
             "\
 pipeline: NAME
 sources:
-  in: {{ topic: in, schema: {{ n: int, note: text }} }}
+  in: {{ topic: in, schema: {{ n: {kind} }} }}
 stages:
-  - {{ name: totals, plugin: aggregate, with: {{ compute: {{ {compute} }} }} }}
+  - {{ name: totals, plugin: aggregate, with: {{ compute: {{ count: count(), last: last(n) }} }} }}
 sinks:
   - {{ from: totals, topic: out }}
 "
@@ -415,19 +415,19 @@ sinks:
         let records = place.consume("out").into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap()["value"].clone());
         assert_eq!(records.collect::<Vec<_>>(), (1..=count).map(|count| json!({ "count": count, "last": 7 })).collect::<Vec<_>>());
     };
-    place.write(&manifest("count: count(), last: last(n)"));
+    place.write(&manifest("int"));
     let told = failure(&place.call(&["run", "pipeline.yaml", "--dry-run"]), 6);
     assert!(told.contains("topic create in"), "{told}");
-    let record = "{\"key\":\"a\",\"value\":{\"n\":7,\"note\":\"text\"}}\n";
+    let record = "{\"key\":\"a\",\"value\":{\"n\":7}}\n";
     place.produce("in", record);
     place.run_well(&[]);
     counts(1);
     place.produce("in", record);
     // From rows of this type there would be no way back.
-    place.write(&manifest("count: count(), last: last(n), note: last(note)"));
+    place.write(&manifest("float"));
     let shown = success(&place.call(&["run", "pipeline.yaml", "--dry-run"]));
-    assert!(shown.contains("\"count\":2") && shown.contains("\"note\":\"text\""), "{shown}");
-    place.write(&manifest("count: count(), last: last(n)"));
+    assert!(shown.contains("\"count\":2"), "{shown}");
+    place.write(&manifest("int"));
     place.run_well(&[]);
     counts(2);
 }
